@@ -43,6 +43,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from protembed.config.common import TASKS, Task
 from protembed.config.finetune import TaskChoice
 from protembed.errors import TableError
@@ -137,13 +139,12 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
         TableError: They are numbers in an unusual notation.
     """
     unusual = {label: kind for label in labels if (kind := unusual_number(label))}
-    numbers = {value for label in labels if (value := read_number(label)) is not None}
-    if unusual:
-        num_numbers = sum(label in unusual or looks_like_number(label) for label in labels)
-        if num_numbers >= MIN_FRACTION_ALIKE * len(labels):
-            raise _unusual_numbers_error(column, unusual)
+    num_numbers = sum(label in unusual or looks_like_number(label) for label in labels)
+    if unusual and num_numbers >= MIN_FRACTION_ALIKE * len(labels):
+        raise _unusual_numbers_error(column, unusual)
     if not are_numbers(labels):
         return False
+    numbers = {value for label in labels if (value := read_number(label)) is not None}
     return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
 
 
@@ -186,15 +187,16 @@ def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Ta
 # Normalized labels
 
 
-def _class_names(column: Column) -> list[str]:
+def _class_names(column: Column) -> dict[str, str]:
     for label in column.labels:
         name = column.sole_entry(label)
         if name.startswith("[") or name.endswith(",") or label in column.lists and name == label:
             found = f"has the class {quoted(label)}, which is a list or part of one"
             advice = "write one name without brackets or a comma at its end, or pass `task` multilabel"
             raise column.error(label, found, advice)
-    names = canonical_integers(set(map(column.sole_entry, column.labels)))
-    return [names.get(name, name) for name in (column.sole_entry(protein.label) for protein in column.proteins)]
+    names = {label: column.sole_entry(label) for label in column.labels}
+    canonical = canonical_integers(set(names.values()))
+    return {label: canonical.get(name, name) for label, name in names.items()}
 
 
 def _separator(column: Column, *, is_chosen: bool) -> str:
@@ -218,14 +220,10 @@ def _check_separable(column: Column, names: dict[str, list[str]]) -> None:
                 raise column.error(label, found, "rename it, or separate labels by ';' as in predictions")
 
 
-def _positions_of_ones(column: Column, label: str) -> str:
-    flags = column.entries(label) if label else []
-    return LABEL_SEPARATOR.join(str(position) for position, flag in enumerate(flags) if flag == "1")
-
-
-def _split_labels(column: Column, separator: str | None, *, is_chosen: bool) -> list[str]:
+def _split_labels(column: Column, separator: str | None, *, is_chosen: bool) -> dict[str, str]:
     if separator is None and are_multi_hot(column):
-        return [_positions_of_ones(column, protein.label) for protein in column.proteins]
+        ones = {label: np.flatnonzero(np.array(column.entries(label)) == "1") for label in column.labels}
+        return {label: LABEL_SEPARATOR.join(map(str, positions)) for label, positions in ones.items()}
     if separator is None:
         separator = _separator(column, is_chosen=is_chosen)
     names = {label: split_names(label, separator) for label in column.labels}
@@ -238,10 +236,10 @@ def _split_labels(column: Column, separator: str | None, *, is_chosen: bool) -> 
             return label
         return LABEL_SEPARATOR.join(sorted(set(renamed), key=class_sort_key))
 
-    return [normalize(protein.label) if protein.label else "" for protein in column.proteins]
+    return {label: normalize(label) for label in column.labels}
 
 
-def _per_residue_labels(column: Column, task: Task) -> list[str]:
+def _per_residue_labels(column: Column, task: Task) -> dict[str, str]:
     different = {entry for label in column.labels for entry in column.entries(label)}
     names = canonical_integers(different) if task.label_kind == "class" else {}
     as_letters = all(len(names.get(entry, entry)) == 1 for entry in different)
@@ -252,19 +250,18 @@ def _per_residue_labels(column: Column, task: Task) -> list[str]:
         is_normal = renamed == entries and label not in column.lists and not re.search("[,|]", label)
         return label if is_normal else join_entries(renamed, as_letters=as_letters)
 
-    normalized = {label: normalize(label) for label in column.labels}
-    return [normalized.get(protein.label, "") for protein in column.proteins]
+    return {label: normalize(label) for label in column.labels}
 
 
-def _normalize(column: Column, task: Task, separator: str | None, *, is_chosen: bool) -> list[str]:
-    """Return the label of each row, written as predictions are."""
+def _normalize(column: Column, task: Task, separator: str | None, *, is_chosen: bool) -> dict[str, str]:
+    """Map the different cells to labels, written as predictions are."""
     if task.per_residue:
         return _per_residue_labels(column, task)
     if task.label_kind == "labels":
         return _split_labels(column, separator, is_chosen=is_chosen)
     if task.label_kind == "class":
         return _class_names(column)
-    return [column.sole_entry(protein.label) for protein in column.proteins]
+    return {label: column.sole_entry(label) for label in column.labels}
 
 
 # How cells were read
@@ -294,13 +291,11 @@ def _describe(label: str, task: Task) -> str:
     return "not a number" if value is None else f"value {value:g}"
 
 
-def _describe_reading(proteins: Sequence[LabelledProtein], normalized: Sequence[str], task: Task) -> str:
+def _describe_reading(before: Sequence[LabelledProtein], after: Sequence[LabelledProtein], task: Task) -> str:
     """Show how the first three different cells were read."""
-    examples = dict[str, str]()
-    for protein, label in zip(proteins, normalized, strict=True):
-        if len(examples) < _NUM_EXAMPLES and protein.label not in examples:
-            examples[protein.label] = _describe(label, task)
-    return "read " + ", ".join(f"{_shorten(cell)!r} as {meaning}" for cell, meaning in examples.items())
+    labels = {cell.label: protein.label for cell, protein in zip(before, after, strict=True)}
+    examples = list(labels.items())[:_NUM_EXAMPLES]
+    return "read " + ", ".join(f"{_shorten(cell)!r} as {_describe(label, task)}" for cell, label in examples)
 
 
 # Doubts about the task
@@ -358,7 +353,7 @@ class InferredLabels:
     """A column of labels and the task inferred from it.
 
     Attributes:
-        labels: Table with normalized labels and masks.
+        labels: The table with normalized labels and masks.
         reading: Sentence that shows how three cells were read.
         warnings: Doubts about the inference, in sentences that name the option to use.
     """
@@ -385,12 +380,12 @@ def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: 
     is_chosen = choice != "auto" or separator is not None
     normalized = _normalize(column, task, separator, is_chosen=is_chosen)
     proteins = [
-        replace(protein, label=label, mask=protein.mask and normalize_mask(protein.mask))
-        for protein, label in zip(column.proteins, normalized, strict=True)
+        replace(protein, label=normalized.get(protein.label, ""), mask=protein.mask and normalize_mask(protein.mask))
+        for protein in column.proteins
     ]
     return InferredLabels(
         labels=replace(labels, proteins=proteins),
         task=task,
-        reading=_describe_reading(column.proteins, normalized, task),
-        warnings=[] if is_chosen else list(_doubts(column, task, normalized)),
+        reading=_describe_reading(column.proteins, proteins, task),
+        warnings=[] if is_chosen else list(_doubts(column, task, [protein.label for protein in proteins])),
     )
