@@ -6,7 +6,7 @@ random` is given, members of a cluster.
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from protembed.data.alphabet import NUM_AMINO_ACIDS
 from protembed.data.hashing import hash_fraction, kmer_indices
 from protembed.errors import TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
-from protembed.finetuning.targets import label_set
+from protembed.finetuning.targets import class_counts, label_set
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K
@@ -138,16 +138,8 @@ def greedy_clusters(sequences: Sequence[str], min_similarity: float, *, block_si
 # Groups of sequences
 
 
-def _classes_of(proteins: Iterable[LabelledProtein], task: Task) -> set[str]:
-    return set[str]().union(*(label_set(protein, task) for protein in proteins))
-
-
 def _groups(table: LabelledTable, config: LabelTableConfig) -> tuple[Mapping[str, str], str]:
-    """Group the sequences: clusters of similar ones, or each alone if nearly all proteins are in one cluster.
-
-    Returns:
-        The group of each sequence, and how the groups were made, for notes.
-    """
+    """Group the sequences in clusters, or each alone if nearly all are in one cluster, and describe the groups."""
     sequences = [protein.sequence for protein in table.proteins]
     alone = {sequence: sequence for sequence in sequences}
     if config.split == "random":
@@ -205,13 +197,13 @@ class _SequenceGroups:
         """
         split_of = dict(split_of)
         groups = [(protein, self._group_of[protein.sequence]) for protein in self._table.proteins]
-        known = _classes_of((protein for protein, group in groups if group not in split_of), self._task)
+        known = class_counts((protein for protein, group in groups if group not in split_of), self._task)
         for protein, group in groups:
-            if not known.issuperset(label_set(protein, self._task)):
+            if label_set(protein, self._task) - known.keys():
                 split_of.pop(group, None)
-        splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
-        for protein, group in groups:
-            splits[split_of.get(group, "train")].append(protein)
+        splits = {
+            split: [protein for protein, group in groups if split_of.get(group, "train") == split] for split in _SPLITS
+        }
         are_clusters = len(self.sizes) < len(self._group_of)
         reason = (
             f", because it is drawn from {len(self.sizes):,} {'clusters of similar' if are_clusters else 'different'} "
@@ -266,15 +258,13 @@ def _hold_out(train: Sequence[LabelledProtein], task: Task) -> set[str]:
     chosen = {sequence for sequence in by_hash if hash_fraction(sequence) < _HELD_OUT_FRACTION}
     if not chosen and len(by_hash) > 1:
         chosen = {by_hash[0]}
-    known = _classes_of((protein for protein in train if protein.sequence not in chosen), task)
-    return chosen - {protein.sequence for protein in train if not known.issuperset(label_set(protein, task))}
+    known = class_counts((protein for protein in train if protein.sequence not in chosen), task)
+    return chosen - {protein.sequence for protein in train if label_set(protein, task) - known.keys()}
 
 
 def _column_split(table: LabelledTable, task: Task, *, drop_leaked: bool) -> DataSplit:
     """Read the splits from their column; count the test sequences that are also in train or valid."""
-    splits: dict[Split, list[LabelledProtein]] = {split: [] for split in _SPLITS}
-    for protein in table.proteins:
-        splits[protein.split or "train"].append(protein)
+    splits = {split: [row for row in table.proteins if (row.split or "train") == split] for split in _SPLITS}
     notes, warnings, train = list[str](), list[str](), splits["train"]
     if not splits["valid"]:
         held_out = _hold_out(train, task)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +105,7 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
     for protein in table.proteins:
         if not protein.label and task.label_kind != "labels":
             raise table.row_error(protein, "has no label", "label or remove it")
-    known = set[str]().union(*(label_set(protein, task) for protein in train))
+    known = set(class_counts(train, task))
     if task.per_residue and not known:
         raise _unlabelled_split_error(table.path, "train")
     min_classes = 1 if task.label_kind == "labels" else 2
@@ -248,24 +248,14 @@ class TaskTable(SplitTable):
 # Regions
 
 
-def _cut_entries(
-    table: LabelledTable, protein: LabelledProtein, name: Literal["label", "mask"], residues: slice
-) -> str:
-    text: str = getattr(protein, name) or ""
+def _cut_entries(table: LabelledTable, protein: LabelledProtein, name: str, text: str, residues: slice) -> str:
     entries = residue_entries(text)
-    if text and len(entries) != len(protein.sequence):
+    if len(entries) != len(protein.sequence):
         found = f"has a {name} of {len(entries)} for {len(protein.sequence)} residues"
         raise table.row_error(protein, found, "give each residue one")
     # Without the final separator, a single entry of several letters would be read as one entry per letter.
     is_letters = len(text) == len(entries)
     return "".join(entries[residues]) if is_letters else LABEL_SEPARATOR.join([*entries[residues], ""])
-
-
-def _cut_protein(table: LabelledTable, protein: LabelledProtein, residues: slice) -> LabelledProtein:
-    """Cut a protein whose residues have labels, with its labels and its mask."""
-    label, mask = _cut_entries(table, protein, "label", residues), _cut_entries(table, protein, "mask", residues)
-    sequence = protein.sequence[residues]
-    return replace(protein, sequence=sequence, label=label, mask=mask if protein.mask else protein.mask)
 
 
 def cut_table(
@@ -288,10 +278,11 @@ def cut_table(
         if residues is None:
             error = TooShortError(table.path, protein.line, protein.id, num_residues, region.first)
             statistics.skip_or_raise(protein.id, error, on_illegal)
-        elif task.per_residue:
-            proteins.append(_cut_protein(table, protein, residues))
         else:
-            proteins.append(replace(protein, sequence=protein.sequence[residues]))
+            of_residues: dict[str, Any] = {"label": protein.label, "mask": protein.mask} if task.per_residue else {}
+            for name, text in of_residues.items():
+                of_residues[name] = text and _cut_entries(table, protein, name, text, residues)
+            proteins.append(replace(protein, sequence=protein.sequence[residues], **of_residues))
     if not proteins:
         statistics.check_not_all_skipped(CHOOSE_ANOTHER_REGION)
     return replace(table, proteins=proteins)
