@@ -205,9 +205,9 @@ def esm2(request, make_esm, tmp_path_factory):
     return model, directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pool():
-    """Two workers; no result depends on how many there are."""
+    """Two workers; no result depends on how many there are. Until they stop, torch's settings are not the caller's."""
     with WorkerPool(2) as pool:
         yield pool
 
