@@ -11,7 +11,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.hashing import KmerSample
 from protembed.inference.engine import HasSequence
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.metadata import TrainingData
+from protembed.model.metadata import ModelMetadata, TrainingData
 from protembed.text import pluralize
 
 _DELETE_STANDARD = str.maketrans("", "", AMINO_ACIDS)
@@ -59,17 +59,13 @@ class InputComparison:
     """Counts the proteins of an input that differ from those that a fine-tuned model was trained and tested on.
 
     Attributes:
-        is_finetuned: Whether the model was fine-tuned; any other model suits all proteins.
-        data: The description of the training and test proteins; None if it is unknown.
+        metadata: What is known about the model; one that was not fine-tuned suits all proteins.
         kmers: The k-mers of the training proteins; None if they are unknown.
-        trained_region: The region of each protein that the model was trained on; None is the whole protein.
         used_region: The region of each input protein that is used; None is the whole protein.
     """
 
-    is_finetuned: bool
-    data: TrainingData | None
+    metadata: ModelMetadata
     kmers: KmerSample | None
-    trained_region: Region | None
     used_region: Region | None
     _num_proteins: int = 0
     _counts: Counter[str] = field(default_factory=Counter)
@@ -78,17 +74,11 @@ class InputComparison:
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, used_region: Region | None) -> "InputComparison":
         """Start a comparison with the training data that a model's metadata describe."""
-        metadata, hashes = checkpoint.metadata, checkpoint.training_kmers
-        data, kmers = None if checkpoint.task_head is None else metadata.training_data, None
+        data, hashes = checkpoint.metadata.training_data, checkpoint.training_kmers
+        kmers = None
         if data is not None and hashes is not None:
             kmers = KmerSample(length=data.kmer_length, hashes=hashes.numpy())
-        return cls(
-            is_finetuned=checkpoint.task_head is not None,
-            data=data,
-            kmers=kmers,
-            trained_region=None if metadata.region is None else Region.parse(metadata.region),
-            used_region=used_region,
-        )
+        return cls(checkpoint.metadata, kmers, used_region)
 
     def observe(self, proteins: Iterable[Protein]) -> Iterator[Protein]:
         """Yield the proteins, and count those that differ."""
@@ -100,7 +90,7 @@ class InputComparison:
             yield protein
 
     def _differences(self, sequence: str) -> Iterator[str]:
-        data, length = self.data, len(sequence)
+        data, length = self.metadata.training_data, len(sequence)
         if data is None:
             return iter(())
         differs = {
@@ -116,14 +106,14 @@ class InputComparison:
 
     def warnings(self) -> list[str]:
         """Describe in sentences how the proteins differ; return none if they do not."""
-        if not (self._num_proteins and self.is_finetuned):
+        data = self.metadata.training_data
+        if not self._num_proteins or self.metadata.target is None:
             return []
-        if self.data is None:
+        if data is None:
             return [
                 "the model does not record its training proteins (an older protembed made it), so it is unknown "
                 "whether these proteins resemble them"
             ]
-        data = self.data
         sentences = [
             self._region_warning(),
             self._length_warning("longer", "longest", data.longest, data.lengths[3], self._advice_on_longer(data)),
@@ -136,11 +126,12 @@ class InputComparison:
 
     def _region_warning(self) -> str | None:
         # Where the model was trained on whole sequences, these may have been fragments already.
-        if self.trained_region is None or self.used_region == self.trained_region:
+        trained = None if self.metadata.region is None else Region.parse(self.metadata.region)
+        if trained is None or self.used_region == trained:
             return None
         used = "whole proteins" if self.used_region is None else f"residues {self.used_region} of each protein"
         return (
-            f"the model was trained on residues {self.trained_region} of each protein, but is applied to {used}; omit "
+            f"the model was trained on residues {trained} of each protein, but is applied to {used}; omit "
             "--region to use the same"
         )
 
@@ -160,7 +151,7 @@ class InputComparison:
 
     def _advice_on_longer(self, data: TrainingData) -> str:
         """Advise how to shorten proteins if the training proteins look like fragments of one length."""
-        if self.trained_region is None and data.lengths[2] == data.longest:
+        if self.metadata.region is None and data.lengths[2] == data.longest:
             if data.starts_with_met_fraction >= _MIN_MET_FRACTION:
                 return f"; it was never tested on such proteins: use --region 1-{data.longest}"
             return "; it was never tested on such proteins, but on fragments of one length: select them with --region"

@@ -11,6 +11,7 @@ from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import TaskTable
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.applicability import InputComparison, _fisher_p_value
+from protembed.model.metadata import ModelMetadata
 
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
 
@@ -34,7 +35,9 @@ def describe(train, test, task="classification"):
 
 def compare(data, hashes, sequences, *, trained=None, used=None):
     kmers = KmerSample(length=data.kmer_length, hashes=hashes.numpy())
-    comparison = InputComparison(is_finetuned=True, data=data, kmers=kmers, trained_region=trained, used_region=used)
+    region = None if trained is None else str(trained)
+    metadata = ModelMetadata(target="label", training_data=data, region=region)
+    comparison = InputComparison(metadata, kmers, used)
     inputs = proteins_of(sequences)
     assert list(comparison.observe(inputs)) == inputs
     return comparison.warnings()
@@ -215,13 +218,13 @@ def test_proteins_of_unknown_residues_are_counted(described, test):
 
 def test_an_empty_input_and_a_pretrained_model_give_no_warning(described, test):
     assert compare(*described, []) == []
-    pretrained = InputComparison(is_finetuned=False, data=None, kmers=None, trained_region=None, used_region=None)
+    pretrained = InputComparison(ModelMetadata(), kmers=None, used_region=None)
     list(pretrained.observe(proteins_of(test)))
     assert pretrained.warnings() == []
 
 
 def test_a_model_without_recorded_training_proteins_warns(test):
-    unknown = InputComparison(is_finetuned=True, data=None, kmers=None, trained_region=None, used_region=None)
+    unknown = InputComparison(ModelMetadata(target="label"), kmers=None, used_region=None)
     list(unknown.observe(proteins_of(test)))
 
     (sentence,) = unknown.warnings()
