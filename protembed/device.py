@@ -114,13 +114,10 @@ def _reset_thread_settings(before: ExitStack) -> None:
         before.enter_context(torch.device("cpu"))
     if torch.is_inference_mode_enabled():
         before.enter_context(torch.inference_mode(False))
-    if _flushes_denormals():
+    flushes_denormals = (torch.full((), 1e-40, dtype=torch.float32, device="cpu") * 1).item() == 0
+    if flushes_denormals:
         before.callback(torch.set_flush_denormal, True)
         torch.set_flush_denormal(False)
-
-
-def _flushes_denormals() -> bool:
-    return (torch.full((), 1e-40, dtype=torch.float32, device="cpu") * 1).item() == 0
 
 
 Item = TypeVar("Item")

@@ -57,7 +57,7 @@ _BOUNDS: Mapping[Scale, tuple[float, ...]] = {
 # Accuracy and MCC depend on right and wrong alone, and the scale of a score interval already describes how those vary.
 # Omitting the only protein of a label changes mean AUPRC more than another test set would, so that its standard error
 # is large enough without the kurtosis.
-_KURTOSIS_COUNTS: Mapping[str, bool] = {"accuracy": False, "mcc": False, "auprc": False}
+_WITHOUT_KURTOSIS = ("accuracy", "mcc", "auprc")
 
 
 def jackknife_draws(num_units: int) -> Draws:
@@ -113,7 +113,7 @@ class Spread:
         variance = total * (num - 1) / num
         excess = float((squares**2).sum()) - total**2 / num
         freedom = num - 1.0
-        if _KURTOSIS_COUNTS.get(metric, True) and excess > 0:
+        if metric not in _WITHOUT_KURTOSIS and excess > 0:
             freedom = min(max(2 * total**2 / excess, _MIN_FREEDOM), freedom)
         if variance > 0:
             freedom *= (1 + extra_variance / variance) ** 2

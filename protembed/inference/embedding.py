@@ -21,13 +21,7 @@ from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
-from protembed.model.pooling import (
-    merge_windows,
-    overlap_cosine,
-    pool_protein,
-    residues_of,
-    strip_special_tokens,
-)
+from protembed.model.pooling import merge_windows, overlap_cosine, pool_protein, residues_of, strip_special_tokens
 
 
 @dataclass(frozen=True, kw_only=True)

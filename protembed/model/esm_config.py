@@ -34,12 +34,6 @@ def _check_id(path: Path, token: Any, number: Any) -> None:
         )
 
 
-def _check_lines(path: Path) -> None:
-    with path.open(errors="replace") as stream:
-        for number in range(len(TOKENS)):
-            _check_id(path, stream.readline(_MAX_LETTERS).strip(), number)
-
-
 def _check_special_tokens(path: Path, content: dict[str, Any]) -> None:
     for name, expected in SPECIAL_TOKENS.items():
         value = content.get(name)
@@ -86,7 +80,9 @@ def check_vocabulary(directory: Path) -> None:
     """
     path = check_regular_file(directory / VOCABULARY_FILE)
     if path.exists():
-        _check_lines(path)
+        with path.open(errors="replace") as stream:
+            for number in range(len(TOKENS)):
+                _check_id(path, stream.readline(_MAX_LETTERS).strip(), number)
     for name, pairs in _PAIRS.items():
         path = directory / name
         if path.exists():

@@ -161,9 +161,7 @@ def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
     }
     for module, stored_modules in modules.items():
         for kind in ("weight", "bias"):
-            table[f"{module}.{kind}"] = WeightMapping(
-                tuple(f"{stored_module}.{kind}" for stored_module in stored_modules)
-            )
+            table[f"{module}.{kind}"] = WeightMapping(tuple(f"{stored}.{kind}" for stored in stored_modules))
     return table
 
 
