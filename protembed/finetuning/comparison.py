@@ -4,7 +4,7 @@ The unit of all intervals is the protein, also where each residue has a label.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -199,22 +199,22 @@ class Comparison:
 
     Attributes:
         model: The name of the model among the predictors.
-        predictors: The metrics of each predictor, the simplest baseline first and the model last.
-        differences: The model's main metric minus that of each baseline, on the same resampled proteins.
         num_repeats: The trainings that the model's metrics are averaged over; None where nothing about the model is
             random.
         num_proteins: The test proteins.
         averages: For each metric that is averaged over fewer than all classes or labels, because some have no test
             protein: the number that it is averaged over, and the number of all.
+        predictors: The metrics of each predictor, the simplest baseline first and the model last.
+        differences: The model's main metric minus that of each baseline, on the same resampled proteins.
     """
 
     task: Task
     model: str
-    predictors: Mapping[str, Mapping[str, MetricWithInterval]]
-    differences: Mapping[str, MetricWithInterval]
     num_repeats: int | None
     num_proteins: int
     averages: Mapping[str, Sequence[int]]
+    predictors: Mapping[str, Mapping[str, MetricWithInterval]]
+    differences: Mapping[str, MetricWithInterval]
 
     @property
     def metric_names(self) -> Mapping[str, str]:
@@ -252,17 +252,9 @@ class Comparison:
 
     def as_plain_values(self) -> dict[str, Any]:
         """Return the comparison as JSON can hold it."""
-        return {
-            "model": self.model,
-            "num_repeats": self.num_repeats,
-            "num_proteins": self.num_proteins,
-            "averages": {metric: list(numbers) for metric, numbers in self.averages.items()},
-            "predictors": {
-                name: {metric: vars(value) for metric, value in measured.items()}
-                for name, measured in self.predictors.items()
-            },
-            "differences": {name: vars(difference) for name, difference in self.differences.items()},
-        }
+        values = asdict(self)
+        del values["task"]
+        return values
 
     @classmethod
     def from_plain_values(cls, task: Task, values: Mapping[str, Any]) -> "Comparison":
