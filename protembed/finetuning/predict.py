@@ -122,7 +122,6 @@ class PredictSummary:
     Attributes:
         output: The path of the table; None for stdout.
         num_refused: Records that were skipped on request.
-        target: The name of the predicted label.
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
         warnings: Sentences about doubtful properties of the input.
         was_done: Whether the same command had finished before.
@@ -215,12 +214,5 @@ def predict_fasta(
 def _summary(
     output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
 ) -> PredictSummary:
-    return PredictSummary(
-        output=output,
-        num_proteins=recorded["num_proteins"],
-        num_refused=recorded["num_refused"],
-        target=recorded["target"],
-        region=recorded.get("region"),
-        warnings=warnings,
-        was_done=was_done,
-    )
+    facts: dict[str, Any] = {name: recorded.get(name) for name in ("num_proteins", "num_refused", "target", "region")}
+    return PredictSummary(output=output, warnings=warnings, was_done=was_done, **facts)
