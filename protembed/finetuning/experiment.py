@@ -40,10 +40,8 @@ class Design:
         folds: The tables whose test splits are predicted: a single one, or those of a cross-validation.
         final: The table that the final model is trained on; the only fold where there is no cross-validation.
         base: The directory of the pretrained model.
-        method: How the pretrained encoder is trained.
         metadata: The metadata of all models: window, layer, poolings and task.
         training_kmers: Hashes of the k-mers of the final training proteins, (k-mers,), int64, ascending.
-        shape: The shape of the encoder.
     """
 
     folds: Sequence[TaskTable]
@@ -219,9 +217,6 @@ class Experiment:
 
         It starts from a head that was fitted to the frozen encoder. Without one, all of an encoder of the same shape is
         trained from random weights.
-
-        Raises:
-            _StoppedError: The training was stopped.
         """
         random, seed = head is None, self._config.seed + repeat
         spec = FinetuneSpec(

@@ -133,11 +133,7 @@ def _unusual_numbers_error(column: Column, unusual: dict[str, str]) -> TableErro
 
 
 def _are_values(column: Column, labels: Sequence[str]) -> bool:
-    """Return whether labels or entries are values rather than classes.
-
-    Raises:
-        TableError: They are numbers in an unusual notation.
-    """
+    """Return whether labels or entries are values, not classes; raise an error for numbers in an unusual notation."""
     unusual = {label: kind for label in labels if (kind := unusual_number(label))}
     num_numbers = sum(label in unusual or looks_like_number(label) for label in labels)
     if unusual and num_numbers >= MIN_FRACTION_ALIKE * len(labels):

@@ -235,12 +235,8 @@ def _error(record: Record, found: str, advice: str) -> TableError:
     return TableError(record.path, f"the header of {record.id!r} {found}", advice, line=record.line)
 
 
-def header_fields(record: Record) -> Mapping[str, str]:
-    """Read the fields of a record's header, by their keys in lower case.
-
-    Raises:
-        TableError: A key occurs twice or is not separated by spaces, or the header is not UTF-8.
-    """
+def _header_fields(record: Record) -> Mapping[str, str]:
+    """Read the fields of a record's header, by their keys in lower case."""
     if _UNDECODABLE.search(record.description):
         raise _error(record, "has characters that are not UTF-8", "save the file as UTF-8")
     if misplaced := _MISPLACED.search(record.description):
@@ -267,7 +263,7 @@ def is_one_edit_away(word: str, other: str) -> bool:
     return word != other and (other_rest in (swapped, rest[1:]) or other_rest[1:] in (rest, rest[1:]))
 
 
-def header_warnings(headers: Sequence[tuple[Record, Mapping[str, str]]]) -> list[str]:
+def _header_warnings(headers: Sequence[tuple[Record, Mapping[str, str]]]) -> list[str]:
     """Describe likely misspellings of keys, in headers that lack the right key."""
     counts, first = Counter[tuple[str, str]](), dict[tuple[str, str], str]()
     for record, fields in headers:
@@ -299,9 +295,9 @@ def _read_headers(
         if (column := getattr(config, option)) is not None:
             raise ConfigError(option, column, "a FASTA file has no columns")
     with closing(read_fasta_stream(stream, name, on_illegal, statistics)) as records:
-        headers = [(record, header_fields(record)) for record in records]
+        headers = [(record, _header_fields(record)) for record in records]
     proteins = [_labelled_record(record, fields) for record, fields in headers]
-    return LabelledTable(path=name, target="TARGET", proteins=proteins, warnings=header_warnings(headers))
+    return LabelledTable(path=name, target="TARGET", proteins=proteins, warnings=_header_warnings(headers))
 
 
 # Both
@@ -329,7 +325,7 @@ def read_labels(
 
     Args:
         path: CSV or TSV file with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
-        config: LabelTableConfig that the user named.
+        config: Options of the table, such as the columns that the user named.
         on_illegal: Policy for a character that is no residue.
         statistics: Counts to which this reading is added; None if the caller does not need them.
 

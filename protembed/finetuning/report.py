@@ -34,17 +34,7 @@ METRICS_FILE = "metrics.json"
 
 
 class FinetuneReport:
-    """Everything that is reported about a fine-tuned model.
-
-    Args:
-        design: What was trained and tested.
-        experiment: The model, and the predictions of all predictors.
-        notes: Sentences about the model and its metrics.
-        skipped: Proteins that were skipped on request.
-
-    Attributes:
-        comparison: The metrics of the model and its baselines.
-    """
+    """Everything that is reported about a fine-tuned model, with notes, and the proteins skipped on request."""
 
     def __init__(
         self, design: Design, experiment: ExperimentResult, notes: Sequence[str], skipped: Sequence[SkippedRecord]

@@ -158,13 +158,7 @@ def _groups(table: LabelledTable, config: LabelTableConfig) -> tuple[Mapping[str
 
 
 class _SequenceGroups:
-    """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences.
-
-    Attributes:
-        description: How the groups were made, for notes.
-        sizes: Number of proteins of each group.
-        shuffled: All groups, shuffled by a hash of their sequence and the seed.
-    """
+    """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences."""
 
     def __init__(self, table: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> None:
         self._table, self._task = table, task
@@ -191,9 +185,6 @@ class _SequenceGroups:
         """Assign the proteins to the splits of their groups, and all others to train.
 
         Groups of a class that training would not see are assigned to train, too.
-
-        Raises:
-            TableError: A required split is empty.
         """
         split_of = dict(split_of)
         groups = [(protein, self._group_of[protein.sequence]) for protein in self._table.proteins]

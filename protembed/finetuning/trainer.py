@@ -295,11 +295,7 @@ class EncoderTrainer:
         self._run_directory.store(_BEST_FILE, sha256_of_file(self._run_directory.path(_BEST_FILE)))
 
     def _verified_best(self) -> Path:
-        """Return the path of the best weights after checking their hash.
-
-        Raises:
-            DamagedRunError: The file is missing, or its hash differs.
-        """
+        """Return the path of the best weights after checking their hash."""
         path = self._run_directory.path(_BEST_FILE)
         # Earlier versions recorded no hash.
         if not path.exists() or sha256_of_file(path) != self._run_directory.load_or_compute(
