@@ -25,14 +25,7 @@ from protembed.finetuning.targets import TaskTable, class_counts, cut_table
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.embedding import parse_poolings
 from protembed.inference.engine import inference_engine
-from protembed.io.reading import (
-    PathLike,
-    as_path,
-    check_inputs,
-    default_path,
-    sha256_of_inputs,
-    unchanged_inputs,
-)
+from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model, model_name
