@@ -131,29 +131,21 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
         HubError: The network or the hub does not respond.
         ModelFormatError: The model is not an ESM-2, or has no safetensors; nothing large was fetched.
     """
-    import huggingface_hub
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 
     _quiet_hub_logging()
     repository, _, revision = name.partition("@")
     only_cache = offline or constants.HF_HUB_OFFLINE
     try:
-        config = Path(
-            huggingface_hub.hf_hub_download(
-                repository, CONFIG_FILE, revision=revision or None, local_files_only=only_cache
-            )
-        )
-        read_shape(config.parent)  # before anything large is fetched
+        config = hf_hub_download(repository, CONFIG_FILE, revision=revision or None, local_files_only=only_cache)
+        directory = Path(config).parent
+        read_shape(directory)  # before anything large is fetched
         # The cache names a snapshot by its commit, whereas a branch may move in the meantime.
-        directory = Path(
-            huggingface_hub.snapshot_download(
-                repository, revision=config.parent.name, allow_patterns=list(_FILES), local_files_only=only_cache
-            )
-        )
+        snapshot_download(repository, revision=directory.name, allow_patterns=list(_FILES), local_files_only=only_cache)
         has_weights = _has_weights(path.name for path in directory.iterdir())
         if not has_weights and not only_cache:
             # If the hub fails after config.json was fetched, huggingface_hub returns what the cache holds: ask again.
-            listed = huggingface_hub.HfApi().list_repo_files(repository, revision=directory.name)
+            listed = HfApi().list_repo_files(repository, revision=directory.name)
             if _has_weights(listed):
                 raise HubError(name, "the hub stopped responding before its weights were fetched", _WITHOUT_THE_HUB)
     except ModelFormatError as error:
