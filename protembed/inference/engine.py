@@ -67,15 +67,11 @@ class InferenceJob(Generic[Result]):
 
 def whole_proteins(compute: Callable[[Batch], Iterable[Result]]) -> InferenceJob[Result]:
     """Make a job that computes a result for each protein, which is a single crop with `<cls>` and `<eos>`."""
-
-    def crops(protein: HasSequence) -> list[Tokens]:
-        return [make_crop(encode(protein.sequence), 0, len(protein.sequence))]
-
-    def join(protein: HasSequence, parts: Sequence[Result]) -> Result:
-        (result,) = parts
-        return result
-
-    return InferenceJob(crops=crops, compute=compute, join=join)
+    return InferenceJob(
+        crops=lambda protein: [make_crop(encode(protein.sequence), 0, len(protein.sequence))],
+        compute=compute,
+        join=lambda protein, parts: parts[0],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
