@@ -42,11 +42,9 @@ class Sampler(Protocol):
 
     def draw(self, rng: np.random.Generator) -> Rows:
         """Draw an epoch's proteins in their order, (drawn,), int64."""
-        ...
 
     def max_tokens(self, count: TokenCounts) -> int:
         """Return an upper bound on the tokens of any epoch."""
-        ...
 
 
 class UniformSampler:

@@ -201,11 +201,7 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
 
 
 def _fill(checkpoint: Checkpoint, stored: WeightFiles, directory: Path) -> None:
-    """Load the weights of a directory into the modules, in place; heads that it does not hold are left out.
-
-    Raises:
-        ModelFormatError: A weight is missing, or has another shape.
-    """
+    """Load the weights of a directory into the modules, in place; heads that it does not hold are left out."""
     shape = checkpoint.encoder.shape
     if not stored.has("lm_head."):
         checkpoint.lm_head = None

@@ -223,11 +223,7 @@ class WeightFiles:
         self._files.close()
 
     def _prefix_of_encoder(self, names: Sequence[str]) -> str:
-        """Find the prefix of the names of the encoder's weights; `esm.` where there is no encoder.
-
-        Raises:
-            ModelFormatError: There are several encoders, one within an unknown model, or an adapter.
-        """
+        """Find the prefix of the names of the encoder's weights; `esm.` where there is no encoder."""
         adapters = [name for name in names if _ADAPTER.search(name)]
         if adapters:
             advice = "merge it into the model (peft: `model.merge_and_unload()`), and save that"
