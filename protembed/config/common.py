@@ -53,6 +53,8 @@ METRIC_NAMES: Mapping[str, str] = {
     "r2": "R²",
 }
 
+# The position of a window in its protein, in residues from 0: start and stop.
+Span = tuple[int, int]
 
 _EXPECTED = (
     "two residues such as 1-70 are expected, numbered from 1 (-70 begins with the first residue, 20- ends with the last"

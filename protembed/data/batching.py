@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.config.common import Span
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.masking import MaskedTokens
-from protembed.data.windows import Span
 
 # The class of a residue without a label; its value would be NaN.
 UNKNOWN_CLASS = -1

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from protembed.config.common import Region
+from protembed.config.common import Region, Span
 from protembed.data.fasta import OnIllegal, ReadStatistics, Record
 from protembed.errors import TooShortError
 
@@ -12,8 +12,6 @@ CHOOSE_ANOTHER_REGION = "choose another `region`"
 # Neighbouring windows share at least this fraction of a window, because residues near a cut lack context.
 _MIN_OVERLAP = 0.25
 _INFINITE_DISTANCE = 1 << 62
-
-Span = tuple[int, int]
 
 
 def window_spans(num_residues: int, window_residues: int) -> list[Span]:

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config.common import MICRO_BATCH_TOKENS, Region, Task
+from protembed.config.common import MICRO_BATCH_TOKENS, Region, Span, Task
 from protembed.data.batching import UNKNOWN_CLASS, LabelledBatch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.data.sampling import EpochSampler, UniformSampler
-from protembed.data.windows import CHOOSE_ANOTHER_REGION, Span, window_spans
+from protembed.data.windows import CHOOSE_ANOTHER_REGION, window_spans
 from protembed.errors import TableError, TooShortError
 from protembed.finetuning.label_cells import (
     LABEL_SEPARATOR,

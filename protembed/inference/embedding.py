@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config.common import PoolingName, parse_numbers
+from protembed.config.common import PoolingName, Span, parse_numbers
 from protembed.config.embed import EmbedPrecisionName
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch, Tokens, make_crop
-from protembed.data.windows import Span, window_spans
+from protembed.data.windows import window_spans
 from protembed.device import choose_precision, to_device
 from protembed.errors import ConfigError, NotFiniteError
 from protembed.inference.engine import HasSequence, InferenceJob

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from protembed.config.common import Span
 from protembed.data.alphabet import AMINO_ACID_IDS, MASK, NUM_AMINO_ACIDS, TOKENS, encode, is_amino_acid
 from protembed.data.batching import Batch, Tokens, make_crop
-from protembed.data.windows import Span, most_central_window, window_spans
+from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
 from protembed.inference.engine import InferenceJob
 from protembed.model.checkpoint import Checkpoint

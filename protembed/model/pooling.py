@@ -13,10 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protembed.config.common import PoolingName
-
-# The position of a window in its protein, in residues: start and stop.
-Span = tuple[int, int]
+from protembed.config.common import PoolingName, Span
 
 
 def merge_windows(windows: Sequence[Tensor], spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
