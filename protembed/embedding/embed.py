@@ -95,9 +95,6 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
         callbacks: Functions that receive the residues to compute, if the input can be read twice, and the residues of
             each protein that was computed and saved.
 
-    Returns:
-        What was embedded.
-
     Raises:
         ChangedInputError: A file changed between its first reading and the end of the computation.
         ConfigError: The options request an estimate, which `plan_embedding` makes.

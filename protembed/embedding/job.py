@@ -26,11 +26,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingJob:
-    """The result, the model on the device that computes, and which proteins are read.
-
-    Attributes:
-        precision: Precision of the matrix products.
-    """
+    """The result, the model on the device that computes, and which proteins are read."""
 
     config: EmbedConfig
     result: Result

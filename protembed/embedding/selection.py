@@ -54,7 +54,6 @@ class Selection:
     A truncated protein is treated as a whole protein, with `<eos>` at its end, as in other tools.
 
     Attributes:
-        on_illegal: Policy for a character that is not an amino acid.
         long_proteins: Policy for a protein longer than the window, after it was cut to the region.
         shard: Shard that is read; None for the whole input.
         region: Residues of each protein that are used; None for the whole protein.

@@ -143,14 +143,7 @@ class ArrayWriter:
         self.num_committed = self._counts.num_proteins
 
     def publish(self, skipped: Sequence[SkippedRecord]) -> dict[str, Any]:
-        """Make the result from the rows and publish it.
-
-        Args:
-            skipped: Records that were left out on request.
-
-        Returns:
-            The content of the meta file.
-        """
+        """Make the result from the rows and publish it; return the content of the meta file."""
         self.commit()
         with output_errors(self._claim.output):
             self._rows.finish()

@@ -134,10 +134,7 @@ class _Model(Protocol):
 def make_fingerprint(settings: Mapping[str, Any], model: _Model, inputs: Iterable[Path] | None) -> dict[str, Any]:
     """Collect what makes two results the same: settings, model, input, and the version of protembed.
 
-    Args:
-        settings: Options that shape the result, as plain JSON values.
-        model: Model that is applied.
-        inputs: Paths of the inputs, whose bytes are hashed; None for a result on stdout.
+    The bytes of the inputs are hashed, unless these are None because the result is written to stdout.
     """
     return {
         "protembed_version": __version__,

@@ -256,13 +256,9 @@ def _without_nameless(rows: Iterator[Row], path: str, num_columns: int) -> Itera
 
 @contextmanager
 def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
-    """Read a table: TSV if its header has a tab, else CSV.
+    """Read a table from a buffered stream in UTF-8: TSV if its header has a tab, else CSV.
 
-    Lines before the header may begin with `# `, and one may be Excel's `sep=,`.
-
-    Args:
-        stream: Binary stream that can peek, in UTF-8 with or without a byte-order mark.
-        path: Name of the table, for messages.
+    Lines before the header may begin with `# `, and one may be Excel's `sep=,`. Messages name the table by `path`.
 
     Raises:
         TableError: The table has no header; or, while rows are read, a row has too few or too many cells, is no valid

@@ -174,11 +174,8 @@ def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
 def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[list[Path]]:
     """Replace stdin and other pipes by copies in TMPDIR, so that they can be read twice; files stay unchanged.
 
-    On Linux the copies have no name, so that nothing is left even when the process is killed.
-
-    Args:
-        paths: Paths of the inputs; `-` is stdin.
-        needed: Whether inputs are read twice; if not, nothing is copied.
+    On Linux the copies have no name, so that nothing is left even when the process is killed. Nothing is copied if that
+    is not `needed`.
 
     Raises:
         OutputError: TMPDIR is full.

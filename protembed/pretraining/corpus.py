@@ -51,7 +51,6 @@ class Corpus:
         tokens: (residues,), uint8; tokens of all proteins, concatenated.
         offsets: (proteins + 1,), int64; start of each protein in `tokens`, and end of the last one.
         facts: Contents of `corpus.json`; its `num_duplicates` are not stored.
-        name: Name used in messages and logs.
         clusters: None if no clusters are known.
     """
 
@@ -225,12 +224,8 @@ def corpus_writer(
 ) -> Iterator[CorpusWriter]:
     """Build a corpus; its directory appears when the block ends without an error, and not at all otherwise.
 
-    Args:
-        directory: Final path of the corpus.
-        name: Name of the corpus in messages; the directory's name by default.
-        clusters: Table in which the clusters of the proteins are looked up.
-        residues_per_block: Residues held in memory at once; the result does not depend on it.
-        proteins_per_block: Proteins whose hashes are sorted at once; the result does not depend on it.
+    Its name in messages is that of the directory by default. The result does not depend on how many residues are held
+    in memory at once, nor on how many proteins are sorted at once by the hashes of their sequences.
 
     Raises:
         OutputError: If the corpus cannot be written.

@@ -19,9 +19,7 @@ _RESIDUES_PER_BLOCK = 1 << 22
 class NgramModel:
     """Probabilities of each amino acid, and of each amino acid after its left neighbour, in a corpus.
 
-    Args:
-        corpus: Training proteins.
-        residues_per_block: Residues counted at once; the result does not depend on it.
+    They do not depend on the number of residues that are counted at once.
 
     Attributes:
         unigram: (20,), float64; probabilities in the order of the alphabet, with one pseudocount each.

@@ -133,14 +133,7 @@ def _masked_lm(checkpoint: Checkpoint) -> MaskedLM:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A run that is ready for its next step.
-
-    Attributes:
-        references: Losses of the models that it is compared with.
-        timing: Measured duration of steps; None if it was not needed.
-        budget: Time that is left; None if the number of steps is fixed.
-        warnings: Warnings about the model and the checkpoints, as sentences.
-    """
+    """A run that is ready for its next step."""
 
     run: RunDirectory
     options: PretrainOptions
@@ -151,9 +144,9 @@ class _Job:
     batches: PretrainingBatches
     setup: TrainingSetup[MaskedBatch]
     checkpoints: Checkpoints
-    timing: StepTiming | None
-    budget: TimeBudget | None
-    warnings: Sequence[str]
+    timing: StepTiming | None  # None if it was not needed
+    budget: TimeBudget | None  # None if the number of steps is fixed
+    warnings: Sequence[str]  # about the model and the checkpoints
 
     @property
     def schedule(self) -> TrainingSchedule:
@@ -240,11 +233,7 @@ class _Job:
         save_checkpoint(model, self.run.path("model"), pretrained_card(model, facts))
 
     def evaluate(self) -> tuple[dict[str, MetricWithInterval], list[ClassMetrics]]:
-        """Evaluate the best model in detail, in the first process.
-
-        Returns:
-            The gains over the references, and the metrics of each amino acid, which only the first process has.
-        """
+        """Return the gains of the best model, and its metrics of each amino acid, which only the first process has."""
         best = load_checkpoint(self.run.path("model")).to(self.model.device) if self._is_first else None
         amino_acids = [] if best is None else self._evaluate_by_amino_acid(best)
         gains = self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
@@ -394,9 +383,6 @@ def pretrain_model(
         fasta: FASTA files of the training proteins; `-` is stdin.
         options: All options of the command; the defaults if None.
         callbacks: Functions that receive the plan and the report of each step, and may stop the run.
-
-    Returns:
-        Where the model is and how good it is.
 
     Raises:
         ProtembedError: If the input, the options or the run directory do not allow it; see `protembed.errors`.

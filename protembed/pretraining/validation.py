@@ -71,7 +71,6 @@ class Evaluator:
         train: Training proteins, in which the n-gram models count.
         valid_sets: Validation sets; the first decides which model is best.
         load_compared: Function that loads another model to compare with; it returns None if there is none.
-        executor: Threads and processes to use.
     """
 
     train: Corpus

@@ -157,8 +157,7 @@ class Checkpoints:
     def restore(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> list[str]:
         """Load the newest intact checkpoint into a module and its optimisers, if there is any checkpoint.
 
-        Returns:
-            Warnings about damaged checkpoints that were skipped, as sentences.
+        Damaged ones are skipped, and the warnings about them are returned.
 
         Raises:
             DamagedRunError: If there are checkpoints, but none is intact.

@@ -79,11 +79,7 @@ class ProcessGroup:
         self.all_reduce_sum(0.0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the value of rank 0 in all processes; they wait for it up to a day.
-
-        Args:
-            value: Anything that JSON can hold; ignored in all processes but the first.
-        """
+        """Return the value of rank 0, which JSON can hold, in all processes; they wait for it up to a day."""
         if self.size == 1:
             return value
         text = json.dumps(value).encode() if self.is_first else b""

@@ -93,15 +93,9 @@ def make_optimizers(
 
     `sgd` is `w ← w - lr · ∂L/∂w`, without momentum, decay or clipping. `adamw` decays the matrices of layers and
     heads, never biases, gammas, betas and embeddings. `muon` updates the matrices of the layers, and AdamW everything
-    else at the same learning rate.
+    else at the same learning rate; on a CPU, several matrices at once on the threads of the pool.
 
-    Args:
-        module: Objective, on the device on which it will be trained.
-        name: Name of the optimiser.
-        weight_decay: Weight decay of weight matrices (muon, adamw).
-        pool: Threads that update several matrices at once (muon on a CPU).
-        head: Part of the module that learns faster, such as a new head on a trained encoder; no layer.
-        head_lr_multiplier: Learning rate of the head as a multiple of the others'.
+    The learning rate of `head`, a part of the module without layers, is multiplied.
 
     Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
