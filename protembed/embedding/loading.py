@@ -1,5 +1,6 @@
 """Loading a finished result of `embed` in Python: its vectors, their identifiers, and how they were computed."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from protembed.embedding.formats import StoredVectors
 from protembed.embedding.metadata import COUNTS, read_ids_lines, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
-from protembed.io.reading import Paths, as_paths, follow_link, path_exists
+from protembed.io.reading import Paths, as_paths, follow_link
 from protembed.io.result import differences
 from protembed.text import pluralize, unescape
 
@@ -105,7 +106,7 @@ def load_embeddings(files: Paths) -> Embeddings:
 
 def _matching(path: Path) -> list[Path]:
     """List the files that a pattern matches; a path that exists matches itself alone."""
-    if path_exists(path) or not has_magic(str(path)):
+    if os.path.exists(path) or not has_magic(str(path)):
         return [path]
     paths = sorted(map(Path, glob(str(path))))
     if not paths:

@@ -4,6 +4,7 @@ Beside `emb.npy` are `emb.ids.tsv` with a line per row, `emb.failed.tsv` if reco
 `emb.meta.json` with the settings of the command. The meta file is written last: a result without it is not finished.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError
-from protembed.io.reading import path_exists, read_json
+from protembed.io.reading import read_json
 from protembed.io.result import META, sidecar
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
@@ -73,7 +74,7 @@ def read_meta(output: Path) -> dict[str, Any]:
         InputNotFoundError: The result does not exist.
         VerificationError: Its meta file is missing or invalid.
     """
-    if not path_exists(output):
+    if not os.path.exists(output):
         raise InputNotFoundError(str(output), "this result does not exist", "check the path")
     with suppress(OSError, ValueError):
         content: dict[str, Any] = read_json(sidecar(output, META))

@@ -78,7 +78,9 @@ def as_path(name: str, given: PathLike) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        if path_exists(path):
+        # `Path.exists` raises an error if a name is too long or a directory may not be searched. Here and elsewhere
+        # opening the path reports that error.
+        if os.path.exists(path):
             return path
         expected = f"no user is named {path.parts[0][1:]!r}: write the full path of the directory"
         raise ConfigError(name, str(path), expected) from None
@@ -110,7 +112,7 @@ def follow_link(output: Path) -> Path:
     Raises:
         ConfigError: The link leads back to itself.
     """
-    if not output.is_symlink() or (path_exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
+    if not output.is_symlink() or (os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
         return output
     target = Path(os.path.realpath(output))
     if target.is_symlink():
@@ -132,15 +134,6 @@ def display_name(path: Path) -> str:
     if path == STANDARD_STREAM:
         return SPOOLED_STDIN
     return path.name if path.name.startswith("<") and path.name.endswith(">") else str(path)
-
-
-def path_exists(path: Path) -> bool:
-    """Return whether a path exists; False where that cannot be found out.
-
-    `Path.exists` raises an error if a name is too long or a directory may not be searched. Here opening the path
-    reports that error.
-    """
-    return os.path.exists(path)
 
 
 def is_stream(path: Path) -> bool:
