@@ -259,9 +259,9 @@ class _Job:
 
     def summary(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         """Summarise the run with the results of `evaluate`, which are empty until the run is finished."""
-        progress, valid_set = self.checkpoints.progress, self.evaluator.valid_sets[0]
+        model, progress, valid_set = self.run.path("model"), self.checkpoints.progress, self.evaluator.valid_sets[0]
         return PretrainSummary(
-            model=self.run.path("model") if self.run.contains("model") else None,
+            model=model if model.exists() else None,
             num_steps=progress.step,
             num_residues=progress.num_residues,
             num_skipped=progress.num_skipped,

@@ -46,7 +46,7 @@ class RunDirectory:
             ProtembedError: If `fill` raises it.
         """
         if self._processes.is_first:
-            if force or not self.contains(RUN):
+            if force or not self.path(RUN).exists():
                 with atomic_directory(self._directory) as temporary:
                     fill(temporary)
                     write_json(temporary / RUN, {"protembed_version": __version__, IDENTITY: dict(fingerprint)})
@@ -59,10 +59,6 @@ class RunDirectory:
     def path(self, name: str) -> Path:
         """Return the path of a file in the directory."""
         return self._directory / name
-
-    def contains(self, name: str) -> bool:
-        """Return whether the directory contains a file or directory of this name."""
-        return self.path(name).exists()
 
     def load_or_compute(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return the value that the run stored under this name; compute and store it if there is none.
@@ -91,7 +87,7 @@ class RunDirectory:
         Raises:
             DamagedRunError: If a line is not JSON.
         """
-        if not self.contains(_LOG):
+        if not self.path(_LOG).exists():
             return []
         lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         try:

@@ -40,8 +40,8 @@ def names(directory):
 
 def test_a_new_run_contains_its_initial_files(run, tmp_path):
     assert names(tmp_path / "run") == ["corpus", "run.json"]
-    assert run.contains("corpus")
-    assert not run.contains("model")
+    assert run.path("corpus").exists()
+    assert not run.path("model").exists()
 
 
 def test_the_same_command_opens_the_existing_run(run, tmp_path):
@@ -64,7 +64,7 @@ def test_a_changed_command_is_refused_and_its_changes_are_named(run, tmp_path, c
 
     assert f"({message})" in str(caught.value)
     assert "`force`" in str(caught.value)
-    assert run.contains("corpus")
+    assert run.path("corpus").exists()
 
 
 def test_a_missing_setting_counts_as_a_change(run, tmp_path):
