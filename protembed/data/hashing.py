@@ -1,7 +1,7 @@
 """Hashes of sequences and of their k-mers, the same in every file, run and tool."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,11 @@ def sequence_sha256(sequence: str) -> bytes:
     '366893d2'
     """
     return hashlib.sha256(sequence.encode()).digest()
+
+
+def hash_texts(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Hash each text to 64 bits, (texts,)."""
+    return np.frombuffer(b"".join([sequence_sha256(text)[:8] for text in texts]), np.uint64)
 
 
 def hash_fraction(sequence: str, seed: int = 0) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.embed import H5Names
-from protembed.data.hashing import sequence_sha256
+from protembed.data.hashing import hash_texts, sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import hdf5_file, read_header, write_header
 from protembed.io.reading import STANDARD_STREAM
@@ -215,8 +215,8 @@ def make_npz(target: Path, rows: ProteinRows, small_array: int = _SMALL_ARRAY) -
 
 def _nameable(rows: ProteinRows) -> NDArray[np.bool_]:
     """Find the proteins whose identifier is unique and a legal name in HDF5, (proteins,)."""
-    digests = b"".join(sequence_sha256(group.record_id)[:8] for group in rows.groups())
-    _, inverse, counts = np.unique(np.frombuffer(digests, np.uint64), return_inverse=True, return_counts=True)
+    hashes = hash_texts(group.record_id for group in rows.groups())
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
     is_legal = np.fromiter((_is_legal_name(group.record_id) for group in rows.groups()), dtype=np.bool_)
     return np.asarray(is_legal & (counts[inverse] == 1))
 

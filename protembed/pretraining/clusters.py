@@ -4,9 +4,8 @@ Stored clusters are two arrays: `members.npy` (proteins,) int64, the rows of the
 `cluster_offsets.npy` (clusters + 1,) int64, the start of each cluster in it, and the end of the last one.
 """
 
-import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.data.hashing import hash_texts, sequence_sha256
 from protembed.data.sampling import ROWS_PER_BLOCK, Rows, TokenCounts, row_blocks
 from protembed.errors import TableError
 from protembed.io.arrays import array_file, open_array
@@ -42,12 +42,6 @@ def parse_accession(record_id: str) -> str:
     """
     parts = record_id.split("|")
     return parts[1] if len(parts) == 3 else record_id
-
-
-def _hashes(names: Iterable[bytes]) -> Keys:
-    # Not `hash`, which differs between processes: so would the order of clusters.
-    digests = b"".join([hashlib.sha256(name).digest()[:8] for name in names])
-    return np.frombuffer(digests, np.uint64)
 
 
 def _is_cluster(name: str) -> bool:
@@ -89,8 +83,9 @@ def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
         rows = (row.cells for row in table.rows)
         for cells in rows if columns else chain([table.header], rows):
             if _is_cluster(cells[cluster]):
-                ids.frombytes(hashlib.sha256(cells[identifier].encode()).digest()[:8])
-                keys.frombytes(hashlib.sha256(cells[cluster].encode()).digest()[:8])
+                # Not `hash`, which differs between processes: so would the order of clusters.
+                ids.frombytes(sequence_sha256(cells[identifier])[:8])
+                keys.frombytes(sequence_sha256(cells[cluster])[:8])
         header = table.header
     all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
     starts_like_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
@@ -147,10 +142,10 @@ class ClusterTable:
         Returns:
             Key of each record's cluster, (records,), uint64.
         """
-        keys, is_matched = self._match(_hashes(name.encode() for name in ids))
+        keys, is_matched = self._match(hash_texts(ids))
         keys = np.where(is_matched, keys, unmatched)
         rest = np.flatnonzero(~is_matched)
-        rest_keys, is_matched = self._match(_hashes(parse_accession(ids[index]).encode() for index in rest.tolist()))
+        rest_keys, is_matched = self._match(hash_texts(parse_accession(ids[index]) for index in rest.tolist()))
         keys[rest[is_matched]] = rest_keys[is_matched]
         missing = rest[~is_matched]
         if len(missing) and not self._num_unmatched:

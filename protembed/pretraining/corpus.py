@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from protembed.data.alphabet import decode, encode
 from protembed.data.batching import Tokens
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
-from protembed.data.hashing import hash_fraction, sequence_sha256
+from protembed.data.hashing import hash_fraction, hash_texts
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
@@ -190,11 +190,11 @@ class CorpusWriter:
         """
         self._offsets.append(self._tokens.num_rows + np.cumsum(np.array([*map(len, self._sequences)], np.int64)))
         self._tokens.append(encode("".join(self._sequences)))
-        digests = b"".join([sequence_sha256(sequence)[:8] for sequence in self._sequences])
-        self._all_hashes.frombytes(digests)
+        hashes = hash_texts(self._sequences)
+        self._all_hashes.frombytes(hashes.tobytes())
         if self._clusters is not None:
             # The hash of its sequence is the key of a protein without a cluster.
-            self._cluster_keys.append(self._clusters.look_up(self._ids, np.frombuffer(digests, np.uint64)))
+            self._cluster_keys.append(self._clusters.look_up(self._ids, hashes))
         self._sequences, self._ids, self._num_buffered = [], [], 0
 
     def finish(self, directory: Path, name: str) -> None:

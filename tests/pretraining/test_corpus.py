@@ -100,9 +100,7 @@ def test_a_corpus_with_copies_has_the_fingerprint_of_the_one_without(make_corpus
 
 
 def test_equal_hashes_of_different_proteins_lose_no_protein(make_corpus, monkeypatch):
-    monkeypatch.setattr(
-        "protembed.pretraining.corpus.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32)
-    )
+    monkeypatch.setattr("protembed.data.hashing.sequence_sha256", lambda sequence: bytes([sequence[0] == "M"] * 32))
 
     corpus = make_corpus(["MKT", "AYW", "MKA", "MKT", "AYW", "MKA", "MK"])
 
