@@ -118,6 +118,8 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
 class MapFile:
     """A file of attention maps that is written layer by layer: `.npz`, uncompressed, or `.h5`.
 
+    After an error the caller must abandon it.
+
     Args:
         path: Final path, where the file appears when `close` is called.
         shape: Shape of the array `attention`, (layers, heads, residues, residues).
@@ -137,31 +139,27 @@ class MapFile:
 
     def append(self, maps: Iterable[NDArray[np.floating]]) -> None:
         """Write the next layer: a map for each head, (residues, residues)."""
-        with self._abandoned_on_error():
-            for index, head in enumerate(maps):  # one head at a time, and in blocks of rows: a layer may be large
-                if self._is_hdf5:
-                    self._maps[self._num_written, index] = head.astype(self._dtype)
-                else:
-                    for start in range(0, len(head), _ROWS_PER_BLOCK):
-                        self._member.write(
-                            np.ascontiguousarray(head[start : start + _ROWS_PER_BLOCK], self._dtype).data
-                        )
+        for index, head in enumerate(maps):  # one head at a time, and in blocks of rows: a layer may be large
+            if self._is_hdf5:
+                self._maps[self._num_written, index] = head.astype(self._dtype)
+            else:
+                for start in range(0, len(head), _ROWS_PER_BLOCK):
+                    self._member.write(np.ascontiguousarray(head[start : start + _ROWS_PER_BLOCK], self._dtype).data)
         self._num_written += 1
 
     def close(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add other arrays to the file, and rename it to its final name; do nothing if it is already closed."""
         if self._is_closed:
             return
-        with self._abandoned_on_error():
-            if self._is_hdf5:
-                for name, array in arrays.items():
-                    self._hdf5.create_dataset(name, data=array, track_times=False)
-            else:
-                self._member.close()
-                for name, array in arrays.items():
-                    with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, allow_pickle=False)
-            self._stack.close()
+        if self._is_hdf5:
+            for name, array in arrays.items():
+                self._hdf5.create_dataset(name, data=array, track_times=False)
+        else:
+            self._member.close()
+            for name, array in arrays.items():
+                with self._zip.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+        self._stack.close()
         self._is_closed = True
 
     def abandon(self) -> None:
@@ -174,14 +172,6 @@ class MapFile:
                 stream.close()
         with suppress(OSError, OutputError):
             self._stack.__exit__(InterruptedError, InterruptedError(), None)
-
-    @contextmanager
-    def _abandoned_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.abandon()
-            raise
 
 
 def open_array(path: Path) -> NDArray[Any]:
