@@ -107,7 +107,7 @@ def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
     data_split = split_table(table, inferred.task, config, options.finetune.seed)
     read_targets = partial(TaskTable.from_table, task=inferred.task, allows_rare=config.task != "auto")
     folds = list(map(read_targets, data_split.folds))
-    final = read_targets(data_split.final) if data_split.has_folds else folds[0]
+    final = read_targets(data_split.final) if len(folds) > 1 else folds[0]
     return _Tables(
         folds=folds,
         final=final,

@@ -166,7 +166,7 @@ class _SequenceGroups:
         self.sizes = Counter(self._group_of[protein.sequence] for protein in table.proteins)
         self.shuffled = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
 
-    def sample_fraction(self, *, without: Collection[str]) -> list[str]:
+    def _sample_fraction(self, *, without: Collection[str] = ()) -> list[str]:
         """Choose groups until they hold a tenth of all proteins.
 
         A larger group stays in train, because it would be the whole sample. If nearly all groups are larger, the
@@ -181,12 +181,14 @@ class _SequenceGroups:
                 size += self.sizes[group]
         return chosen
 
-    def split(self, split_of: Mapping[str, Split], required: Sequence[Split] = _SPLITS) -> SplitTable:
-        """Assign the proteins to the splits of their groups, and all others to train.
+    def hold_out(self, test: Collection[str] | None = None, required: Sequence[Split] = _SPLITS) -> SplitTable:
+        """Hold out some groups, a tenth by default, for test and a tenth for valid; all others are in train.
 
         Groups of a class that training would not see are assigned to train, too.
         """
-        split_of = dict(split_of)
+        tested = set(self._sample_fraction() if test is None else test)
+        split_of: dict[str, Split] = dict.fromkeys(tested, "test")
+        split_of |= dict.fromkeys(self._sample_fraction(without=tested), "valid")
         groups = [(protein, self._group_of[protein.sequence]) for protein in self._table.proteins]
         known = class_counts((protein for protein, group in groups if group not in split_of), self._task)
         for protein, group in groups:
@@ -222,11 +224,6 @@ class DataSplit:
     final: SplitTable
     notes: Sequence[str]
     warnings: Sequence[str] = ()
-
-    @property
-    def has_folds(self) -> bool:
-        """Whether every protein is tested in a fold."""
-        return len(self.folds) > 1
 
 
 def _split_table(
@@ -274,10 +271,7 @@ def _column_split(table: LabelledTable, task: Task, *, drop_leaked: bool) -> Dat
 
 
 def _drawn_split(groups: _SequenceGroups, reason: str) -> DataSplit:
-    split_of: dict[str, Split] = {}
-    for split in ("test", "valid"):
-        split_of |= dict.fromkeys(groups.sample_fraction(without=split_of.keys()), split)
-    table = groups.split(split_of)
+    table = groups.hold_out()
     note = f"{reason}: a tenth each is held out for valid and test {groups.description}"
     return DataSplit(folds=[table], final=table, notes=[note])
 
@@ -291,12 +285,8 @@ def _kfold_split(groups: _SequenceGroups) -> DataSplit:
         heapq.heapreplace(sizes, (size + groups.sizes[group], fold))
         tested[fold].add(group)
 
-    def hold_out(test: set[str], required: Sequence[Split]) -> SplitTable:
-        split_of: dict[str, Split] = dict.fromkeys(test, "test")
-        return groups.split(split_of | dict.fromkeys(groups.sample_fraction(without=test), "valid"), required)
-
-    folds = [hold_out(test, _SPLITS) for test in tested]
-    final = hold_out(set(), ("train", "valid"))
+    folds = list(map(groups.hold_out, tested))
+    final = groups.hold_out((), ("train", "valid"))
     notes = [f"--split kfold: {_NUM_FOLDS} folds {groups.description}; the final model is trained on all of them"]
     num_untested = groups.sizes.total() - sum(len(table.splits["test"]) for table in folds)
     if num_untested:
