@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.attention.significance import LabelledScores, ShiftedPairs, separation_strata
+from protembed.attention.significance import LabelledScores, separation_strata
 from protembed.attention.structures import MIN_SEPARATION
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.model.heads import average_product_correction
@@ -87,10 +87,25 @@ class ResiduePairs:
             is_labelled=self.is_contact,
             strata=separation_strata(self.separation),
             kinds=self.amino_acids,
-            moved=ShiftedPairs(
-                first=self.first, second=self.second, is_labelled=self.is_contact, num_residues=len(self.sequence)
-            ),
+            moved_sums=self.shifted_sums,
         )
+
+    def shifted_sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Sum the ranks, (pairs, heads), of contacts shifted along the chain and around its ends, (num, heads).
+
+        Contacts lie in patches and maps are smooth, so that neighbouring pairs carry less information than scattered
+        ones. An unknown pair has the mean rank, zero.
+        """
+        length = len(self.sequence)
+        index = np.full((length, length), len(ranks))  # row of each pair in `ranks`
+        index[self.first, self.second] = index[self.second, self.first] = np.arange(len(ranks))
+        ranks = np.concatenate([ranks, np.zeros((1, ranks.shape[1]), np.float32)])
+        first, second = self.first[self.is_contact], self.second[self.is_contact]
+        sums_by_shift = [
+            ranks[index[(first + shift) % length, (second + shift) % length]].sum(0, dtype=np.float64)
+            for shift in range(length)
+        ]
+        return np.stack(sums_by_shift)[rng.integers(0, length, num)]
 
     def is_in(self, range_name: str) -> NDArray[np.bool_]:
         """Return which pairs belong to a range of `RANGES`, (pairs,), bool."""

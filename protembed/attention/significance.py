@@ -35,6 +35,10 @@ _HEADS_PER_BLOCK = 16
 # Random keys drawn, or labels moved, in one block.
 _BLOCK_SIZE = 1 << 21
 
+# Function that moves the labels along the chain at random, and sums the ranks there: from ranks, (n, heads), the number
+# of moves and their source to sums, (moves, heads).
+MovedSums = Callable[[NDArray[np.float32], int, np.random.Generator], NDArray[np.float64]]
+
 
 def _sums_of_draws(
     ranks: NDArray[np.float32], num: int, num_keys: int, draw: Callable[[int], NDArray[np.int64]]
@@ -42,16 +46,8 @@ def _sums_of_draws(
     """Sum the ranks of labels that are drawn at random, in blocks that bound the memory.
 
     Few residues or pairs are labelled, so that multiplying a sparse matrix is faster than a dense product, whose
-    threads wait for one another on a busy machine.
-
-    Args:
-        ranks: Ranks of all residues or pairs, (n, heads).
-        num: Number of draws.
-        num_keys: Number of random keys for each draw.
-        draw: Function that draws a number of rows of labels: their indices in `ranks`, (rows, labels).
-
-    Returns:
-        The sums, (num, heads).
+    threads wait for one another on a busy machine. Of `ranks`, (n, heads), `draw` draws indices, (rows, labels), by
+    `num_keys` random keys for each row.
     """
     sums, block = [], max(1, _BLOCK_SIZE // num_keys)
     for done in range(0, num, block):
@@ -86,16 +82,7 @@ class MovedSegments:
         self._num_residues = num_residues
 
     def sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Sum the ranks of the residues in the moved segments.
-
-        Args:
-            ranks: Ranks of all residues, (residues, heads).
-            num: Number of moves to draw.
-            rng: Source of the moves.
-
-        Returns:
-            The sums, (num, heads).
-        """
+        """Sum the ranks, (residues, heads), of the residues in the moved segments: `MovedSums`, (num, heads)."""
         return _sums_of_draws(ranks, num, self._num_residues, lambda rows: self._draw(rows, rng)).astype(np.float64)
 
     def _draw(self, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -113,38 +100,6 @@ class MovedSegments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftedPairs:
-    """Pairs that are shifted along the chain, both residues by the same number and around its ends.
-
-    Contacts lie in patches and maps are smooth, so that neighbouring pairs carry less information than scattered ones.
-
-    Attributes:
-        first: First residue of each pair, from 0, (pairs,), int64.
-        second: Second residue of each pair, (pairs,), int64, above `first`.
-        is_labelled: Pairs in contact, (pairs,), bool.
-        num_residues: Length of the protein.
-    """
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    is_labelled: NDArray[np.bool_]
-    num_residues: int
-
-    def sums(self, ranks: NDArray[np.float32], num: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Sum the ranks of the shifted pairs, as `MovedSegments` does; an unknown pair has the mean rank, zero."""
-        length = self.num_residues
-        index = np.full((length, length), len(ranks))  # row of each pair in `ranks`
-        index[self.first, self.second] = index[self.second, self.first] = np.arange(len(ranks))
-        ranks = np.concatenate([ranks, np.zeros((1, ranks.shape[1]), np.float32)])
-        first, second = self.first[self.is_labelled], self.second[self.is_labelled]
-        sums_by_shift = [
-            ranks[index[(first + shift) % length, (second + shift) % length]].sum(0, dtype=np.float64)
-            for shift in range(length)
-        ]
-        return np.stack(sums_by_shift)[rng.integers(0, length, num)]
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelledScores:
     """Scores that heads give to the residues, or pairs of residues, of one protein, and which of them are labelled.
 
@@ -154,14 +109,14 @@ class LabelledScores:
         strata: Number of each stratum, (n,), int64; labels are exchanged only within a stratum.
         kinds: Kinds, such as the two amino acids of a pair, (n,), int64: ranks are relative to the mean of their kind.
             None where each stratum is of one kind.
-        moved: Way to move the labels along the chain for the second null hypothesis; None where that is not tested.
+        moved_sums: Sums for the second null hypothesis; None where that is not tested.
     """
 
     values: NDArray[np.floating]
     is_labelled: NDArray[np.bool_]
     strata: NDArray[np.int64]
     kinds: NDArray[np.int64] | None = None
-    moved: MovedSegments | ShiftedPairs | None = None
+    moved_sums: MovedSums | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +198,8 @@ def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: in
         rng = np.random.default_rng([seed, number])
         drawn = ranked.permuted_sums(num_permutations, rng)
         permuted = permuted + drawn
-        moved = moved + (drawn if protein.moved is None else ranked.moved_sums(protein.moved, num_permutations, rng))
+        sums = protein.moved_sums
+        moved = moved + (drawn if sums is None else sums(ranked.in_order(), num_permutations, rng))
     moments_by_protein = np.stack(moments)  # (proteins, 3, heads)
     statistic, variance, scale = moments_by_protein.sum(0)
     p_values = np.maximum(_p_values(statistic, permuted), _p_values(statistic, moved))
@@ -296,13 +252,11 @@ class _RankedScores:
         variance = np.einsum("nh,nh,n->h", self.ranks, self.ranks, per_square)
         return np.stack([statistic, variance, np.full_like(statistic, scale)])
 
-    def moved_sums(
-        self, moved: MovedSegments | ShiftedPairs, num: int, rng: np.random.Generator
-    ) -> NDArray[np.float64]:
-        """Sum the ranks of moved labels, (num, heads)."""
+    def in_order(self) -> NDArray[np.float32]:
+        """Return the ranks in the order of the protein, (n, heads)."""
         ranks = np.empty_like(self.ranks)
         ranks[self.order] = self.ranks
-        return moved.sums(ranks, num, rng)
+        return ranks
 
     def permuted_sums(self, num: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """Sum the ranks of labels that are permuted within the strata, (num, heads)."""
@@ -323,7 +277,7 @@ def _rank(protein: LabelledScores) -> _RankedScores:
     _, stratum, sizes = np.unique(protein.strata, return_inverse=True, return_counts=True)
     num_labelled = np.bincount(stratum, protein.is_labelled, len(sizes)).astype(np.int64)
     order = np.argsort(stratum, kind="stable")
-    if protein.moved is None:  # incomparable strata have no effect, and often hold most of the scores
+    if protein.moved_sums is None:  # incomparable strata have no effect, and often hold most of the scores
         is_comparable = (num_labelled > 0) & (num_labelled < sizes)
         order = order[is_comparable[stratum[order]]]
         sizes, num_labelled = sizes[is_comparable], num_labelled[is_comparable]

@@ -184,7 +184,7 @@ class SiteTests:
         for label, residues in self.labelled(record).items():
             is_labelled = np.isin(np.arange(len(strata)), residues)
             moved = MovedSegments(label_segments(is_labelled, _MAX_GAP), len(strata))
-            scores = LabelledScores(values=received, is_labelled=is_labelled, strata=strata, moved=moved)
+            scores = LabelledScores(values=received, is_labelled=is_labelled, strata=strata, moved_sums=moved.sums)
             self._proteins[label].setdefault((record.sequence, *residues), scores)
 
     def evaluate(self, *, num_permutations: int, seed: int) -> dict[str, SiteResult]:

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from protembed.attention.significance import MovedSegments, ShiftedPairs, label_segments
+from protembed.attention.contacts import ResiduePairs
+from protembed.attention.significance import MovedSegments, label_segments
 
 
 def moved_segments(is_labelled, max_gap):
@@ -72,10 +73,10 @@ def test_pairs_shift_around_the_ends_of_the_chain_and_unknown_pairs_add_nothing(
     is_contact = np.array([1, 0, 0, 0, 0], bool)
     ranks = np.array([[1], [10], [100], [1000], [10_000]], np.float32)
 
-    moved = ShiftedPairs(first=first, second=second, is_labelled=is_contact, num_residues=4)
-    sums = moved.sums(ranks, 4000, np.random.default_rng(0))
-    of_unknown_pairs = replace(moved, is_labelled=np.array([0, 1, 0, 0, 0], bool))
-    sums_of_unknown_pairs = of_unknown_pairs.sums(ranks, 9, np.random.default_rng(0))
+    pairs = ResiduePairs(first=first, second=second, is_contact=is_contact, num_residues=4, sequence="AAAA")
+    sums = pairs.shifted_sums(ranks, 4000, np.random.default_rng(0))
+    of_unknown_pairs = replace(pairs, is_contact=np.array([0, 1, 0, 0, 0], bool))
+    sums_of_unknown_pairs = of_unknown_pairs.shifted_sums(ranks, 9, np.random.default_rng(0))
 
     values, counts = np.unique(sums, return_counts=True)
     assert values.tolist() == [1, 100, 1000, 10_000]

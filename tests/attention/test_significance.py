@@ -295,7 +295,7 @@ def test_head_that_depends_on_amino_acids_alone_is_not_significant():
         noise = 0.1 * rng.random((6, len(pairs.first)))
         scores = pairs.labelled_scores(noise + is_acid[pairs.first] + is_acid[pairs.second])
         within.append(scores)
-        among_all.append(replace(scores, kinds=None, moved=None))
+        among_all.append(replace(scores, kinds=None, moved_sums=None))
 
     assert (permutation_test(among_all, num_permutations=500).q_values <= 0.05).all()
     assert (permutation_test(within, num_permutations=500).q_values > 0.05).all()
@@ -328,7 +328,7 @@ def test_patch_of_contacts_in_a_smooth_map_is_not_significant():
             )
         )
 
-    exchanged = permutation_test([replace(test, moved=None) for test in tests], num_permutations=500)
+    exchanged = permutation_test([replace(test, moved_sums=None) for test in tests], num_permutations=500)
 
     assert (exchanged.q_values <= 0.05).sum() > 3
     assert (permutation_test(tests, num_permutations=500).q_values <= 0.05).sum() == 0
