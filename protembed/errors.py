@@ -45,6 +45,7 @@ sentence: what was found, where, and what to do. The sentence names options as P
 import string
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from protembed.text import format_bytes, pluralize
 
@@ -53,6 +54,10 @@ class ProtembedError(Exception):
     """The base of all errors that protembed raises on purpose; their text is one sentence for the user."""
 
     exit_status = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # For pickle: `__init__` takes other arguments than the sentence in `args`.
+        return Exception.__new__, (type(self), *self.args), vars(self)
 
 
 class ConfigError(ProtembedError):

@@ -1,5 +1,6 @@
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from protembed.errors import (
     DataError,
     DivergedError,
     HubError,
+    IllegalResidueError,
     InputError,
     InputNotFoundError,
     InsufficientResourcesError,
@@ -71,7 +73,15 @@ def test_an_input_error_says_what_was_found_where_and_what_to_do():
     assert str(InputError(None, "there is none", "give one")) == "there is none; give one"
 
 
-def test_an_input_error_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(TableError("x.csv", "it is empty", "remove it", line=3)))
+@pytest.mark.parametrize(
+    "error",
+    [
+        TableError("x.csv", "it is empty", "remove it", line=3),
+        IllegalResidueError("x.fasta", 3, "p1", 8, "1"),
+        RunInUseError(Path("x.run"), "process 7"),
+    ],
+)
+def test_errors_survive_the_way_between_processes(error):
+    copied = pickle.loads(pickle.dumps(error))
 
-    assert (str(error), error.line) == ("x.csv, line 3: it is empty; remove it", 3)
+    assert (type(copied), str(copied), vars(copied)) == (type(error), str(error), vars(error))
