@@ -174,16 +174,6 @@ class Checkpoint:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def _on_meta_device(shape: EncoderShape) -> Checkpoint:
-    """Make the modules without allocating their weights, so that a large model is not filled twice."""
-    with torch.device("meta"):
-        return Checkpoint(
-            encoder=Encoder(shape),
-            lm_head=MaskedLMHead(shape.dim),
-            contact_head=ContactHead(shape.num_layers * shape.num_heads),
-        )
-
-
 @exact_float32()
 def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], seed: int) -> Checkpoint:
     """Make a model with random initial weights; see `initialise`.
@@ -256,12 +246,18 @@ def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint
     check_vocabulary(directory)
     with WeightFiles(directory) as stored:
         stored.check_num_layers(shape.num_layers)
-        checkpoint = _on_meta_device(shape)
-        checkpoint.directory, checkpoint.metadata = directory, metadata
-        checkpoint.has_metadata = (directory / METADATA_FILE).exists() or lies_in_cache(directory)
+        with torch.device("meta"):  # allocates no weights, so that a large model is not filled twice
+            checkpoint = Checkpoint(
+                encoder=Encoder(shape),
+                lm_head=MaskedLMHead(shape.dim),
+                contact_head=ContactHead(shape.num_layers * shape.num_heads),
+                metadata=metadata,
+                has_metadata=(directory / METADATA_FILE).exists() or lies_in_cache(directory),
+                directory=directory,
+            )
         _fill(checkpoint, stored, directory)
-    if checkpoint.metadata.target is not None:
-        checkpoint.task_head = _read_task_head(directory, shape, checkpoint.metadata)
+    if metadata.target is not None:
+        checkpoint.task_head = _read_task_head(directory, shape, metadata)
         checkpoint.training_kmers = _read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
