@@ -48,11 +48,7 @@ def make_crop(residues: Tokens, start: int, stop: int) -> Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedCrop(MaskedTokens):
-    """A crop or window with masked residues.
-
-    Attributes:
-        row: Index of the protein in the corpus.
-    """
+    """A crop or window with masked residues, of the protein in this row of the corpus."""
 
     row: int
 
