@@ -168,10 +168,6 @@ def score_variants(
 def _summary(
     output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
 ) -> ScoreSummary:
-    return ScoreSummary(
-        output=output,
-        formula=_formula(recorded["method"]),
-        **{spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded},
-        warnings=warnings,
-        was_done=was_done,
-    )
+    facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
+    formula = _formula(recorded["method"])
+    return ScoreSummary(output=output, formula=formula, warnings=warnings, was_done=was_done, **facts)
