@@ -27,12 +27,9 @@ _TEXT_BYTES_PER_NUMBER, _IDS_BYTES, _DATASET_BYTES, _BYTES_PER_HELD_NUMBER = 12,
 
 @dataclass
 class Workload:
-    """The size of a computation; complete when `count` has read the proteins.
+    """The size of a computation, once `count` has read the proteins; its other attributes are those of `EmbedPlan`.
 
     Attributes:
-        longest: Residues of the longest protein.
-        num_windows: Windows of all proteins; a protein that fits into a window counts as one.
-        num_windowed: Proteins that are computed in several windows.
         operations: Multiplications and additions of all matrix products.
         sample: A sample of the proteins, chosen by sequence hash; very long ones are cut off.
     """
@@ -48,13 +45,13 @@ class Workload:
 
     def count(self, records: Iterable[Record], computation: InferenceJob[Result]) -> None:
         """Count all proteins; keep only the sample in memory."""
-        entries = (
-            (hash_fraction(record.sequence), number, replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES]))
-            for number, record in enumerate(self._counted(records, computation))
-        )
-        self.sample = [record for _, _, record in heapq.nsmallest(_NUM_SAMPLED, entries)]
+        entries = heapq.nsmallest(_NUM_SAMPLED, self._counted(records, computation))
+        self.sample = [record for _, _, record in entries]
 
-    def _counted(self, records: Iterable[Record], computation: InferenceJob[Result]) -> Iterator[Record]:
+    def _counted(
+        self, records: Iterable[Record], computation: InferenceJob[Result]
+    ) -> Iterator[tuple[float, int, Record]]:
+        """Count each protein; yield it, cut off, behind the numbers by which the sample is chosen."""
         for record in records:
             num_windows = sum(1 for _ in computation.crops(record))
             self.num_proteins += 1
@@ -63,14 +60,13 @@ class Workload:
             self.num_windows += num_windows
             self.num_windowed += num_windows > 1
             self.operations += self.operations_of(record, computation)
-            yield record
+            short = replace(record, sequence=record.sequence[:_SAMPLED_RESIDUES])
+            yield hash_fraction(record.sequence), self.num_proteins, short
 
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
-        dim, total = self.shape.dim, 0.0
-        for tokens in map(len, computation.crops(record)):
-            total += self.shape.num_layers * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
-        return total
+        dim, lengths = self.shape.dim, map(len, computation.crops(record))
+        return self.shape.num_layers * sum(24 * tokens * dim**2 + 4 * tokens**2 * dim for tokens in lengths)
 
     def seconds(self, engine: Engine, computation: InferenceJob[Result]) -> float:
         """Compute the sample, and estimate from it how long all proteins will take, in seconds."""

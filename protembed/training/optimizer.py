@@ -73,13 +73,6 @@ def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from (parameter for parameter in submodule.parameters(recurse=False) if parameter.ndim > 1)
 
 
-def _layer_matrices(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Iterate over the weight matrices of the encoder's layers."""
-    for submodule in module.modules():
-        if isinstance(submodule, nn.ModuleList):
-            yield from _matrices(submodule)
-
-
 def make_optimizers(
     module: nn.Module,
     name: OptimizerName,
@@ -99,7 +92,8 @@ def make_optimizers(
 
     Source: Loshchilov and Hutter 2019 (AdamW); Jordan et al. 2024 and Liu et al. 2025 (Muon).
     """
-    matrices, layer_matrices = set(_matrices(module)), set(_layer_matrices(module))
+    matrices, layers = set(_matrices(module)), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    layer_matrices = {matrix for layer in layers for matrix in _matrices(layer)}
     head_parameters = set() if head is None else set(head.parameters())
     with_muon, groups = list[nn.Parameter](), dict[tuple[float, float], list[nn.Parameter]]()
     for parameter in filter(lambda parameter: parameter.requires_grad, module.parameters()):
