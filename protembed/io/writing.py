@@ -1,6 +1,7 @@
 """Writing files atomically; no other module opens a file for writing.
 
-A finished file is flushed to disk and then renamed to its final name, so that a reader never sees half a file.
+A finished file is flushed to disk and then renamed to its final name, so that a reader never sees half a file. If a
+disk is full, or a file or a directory cannot be written, an OutputError is raised and no temporary file is left.
 """
 
 import errno
@@ -117,9 +118,6 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
     Args:
         path: Path of the lock file, which names its holder and is removed at the end.
         make_error: Function from the holder's name to the exception that is raised if another process holds the lock.
-
-    Raises:
-        OutputError: The file cannot be written.
     """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,9 +174,6 @@ def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[l
 
     On Linux the copies have no name, so that nothing is left even when the process is killed. Nothing is copied if that
     is not `needed`.
-
-    Raises:
-        OutputError: TMPDIR is full.
     """
     if not needed or not any(map(is_stream, paths)):
         yield list(paths)
@@ -196,11 +191,7 @@ def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[l
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path with the suffix of `path`, for libraries that write by name; rename it on success.
-
-    Raises:
-        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
-    """
+    """Yield a temporary path with the suffix of `path`, for libraries that write by name; rename it on success."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
     try:
         with output_errors(path):
@@ -216,11 +207,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for binary writing that appears under its name only when it is complete.
-
-    Raises:
-        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
-    """
+    """Open a file for binary writing that appears under its name only when it is complete."""
     with atomic_path(path) as temporary, temporary.open("w+b") as stream:
         yield stream
 
@@ -243,11 +230,7 @@ def flush_directory(directory: Path) -> None:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary directory beside `path`; rename it to `path`, which may exist, on success.
-
-    Raises:
-        OutputError: The directory cannot be created or written, or the disk is full; no temporary file is left.
-    """
+    """Yield an empty temporary directory beside `path`; rename it to `path`, which may exist, on success."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     displaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
@@ -279,11 +262,7 @@ def create_directory(path: Path) -> None:
 
 
 def move_into_place(source: Path, target: Path) -> None:
-    """Rename a finished file or directory to its final name in one step.
-
-    Raises:
-        OutputError: It cannot be renamed.
-    """
+    """Rename a finished file or directory to its final name in one step."""
     with output_errors(target):
         flush_directory(source) if source.is_dir() else _fsync(source)
         source.replace(target)
@@ -309,11 +288,7 @@ def open_append(path: Path, size: int = 0) -> BinaryIO:
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON line, and flush it.
-
-    Raises:
-        OutputError: The line cannot be written.
-    """
+    """Append one JSON line, and flush it."""
     with output_errors(path), path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(value, allow_nan=False) + "\n")
 
