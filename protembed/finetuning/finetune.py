@@ -129,19 +129,14 @@ def _design(tables: _Tables, options: FinetuneOptions, base: Path) -> tuple[Desi
     """Make the decisions that the options left open, and return them with warnings about the pretrained model."""
     checkpoint = load_checkpoint(base)
     method = _choose_method(options.finetune, checkpoint, tables.final.task)
-    region = choose_region(options.labels.region)
     training_data, training_kmers = describe_training(tables.final, tables.folds)
-    metadata = replace(
-        _metadata(checkpoint.metadata, method, tables.final, options),
-        region=None if region is None else str(region),
-        training_data=training_data,
-    )
+    metadata = _metadata(checkpoint.metadata, method, tables.final, options)
     design = Design(
         folds=tables.folds,
         final=tables.final,
         base=base,
         method=method,
-        metadata=metadata,
+        metadata=replace(metadata, training_data=training_data),
         training_kmers=training_kmers,
         shape=checkpoint.encoder.shape,
     )
@@ -187,7 +182,7 @@ def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -
 
 def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, options: FinetuneOptions) -> ModelMetadata:
     """Make the metadata of the fine-tuned model from those of the pretrained one."""
-    per_residue = final.task.per_residue
+    per_residue, region = final.task.per_residue, choose_region(options.labels.region)
     pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
     if options.finetune.pooling == "auto" and (method == "frozen" or per_residue):
         pooling = pooling.replace("attention", "mean")  # attention pooling would not be trained
@@ -202,6 +197,7 @@ def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, opt
         classes=final.classes,
         task=final.task.name,
         target=final.target,
+        region=None if region is None else str(region),
     )
 
 
