@@ -310,12 +310,12 @@ def _check_splits_complete(path: str, proteins: Sequence[LabelledProtein]) -> No
         raise TableError(path, found, "add its SET=", line=without[0].line)
 
 
-def _check_sequences(path: str, proteins: Sequence[LabelledProtein]) -> None:
+def _check_sequences(labels: LabelledTable) -> None:
     """Check for stand-ins such as `NA`, whose letters are amino acids, unless most proteins are short peptides."""
-    missing = next((protein for protein in proteins if is_stand_in(protein.sequence)), None)
-    if missing is not None and median(len(protein.sequence) for protein in proteins) >= _MIN_PROTEIN_RESIDUES:
-        found = f"row {missing.id!r} has the sequence {missing.sequence!r}, which seems to stand for a missing one"
-        raise TableError(path, found, "complete or remove it", line=missing.line)
+    missing = next((protein for protein in labels.proteins if is_stand_in(protein.sequence)), None)
+    if missing is not None and median(len(protein.sequence) for protein in labels.proteins) >= _MIN_PROTEIN_RESIDUES:
+        found = f"has the sequence {missing.sequence!r}, which seems to stand for a missing one"
+        raise labels.row_error(missing, found, "complete or remove it")
 
 
 def read_labels(
@@ -344,5 +344,5 @@ def read_labels(
     if not labels.proteins:
         raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
     _check_splits_complete(name, labels.proteins)
-    _check_sequences(name, labels.proteins)
+    _check_sequences(labels)
     return labels
