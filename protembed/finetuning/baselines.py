@@ -10,10 +10,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
+from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.labels import Split, SplitTable
-from protembed.finetuning.probes import Probe, ProbeData, Vectors, fit_linear, fit_network, loss
+from protembed.finetuning.probes import ProbeData, Vectors, fit_linear, fit_network, loss
 from protembed.finetuning.targets import Prediction, TaskTable, has_target
-from protembed.finetuning.trainer import choose_threshold
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine
 from protembed.model.heads import TaskHead
@@ -89,10 +89,6 @@ def _targets_at(table: TaskTable, split: Split, chosen: Sequence[Indices]) -> ND
     return np.concatenate([target[indices] for target, indices in zip(table.targets[split], chosen, strict=True)])
 
 
-def _fit(table: TaskTable, samples: Sequence[ProbeData], *, balanced: bool = False) -> Probe:
-    return fit_linear(table.task, table.num_classes, *samples, balanced=balanced)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
     """A model or a baseline, and its prediction for each test protein."""
@@ -131,7 +127,7 @@ def sequence_baselines(table: TaskTable, seed: int, *, max_residues: int = MAX_R
             ProbeData(vectors=vectorize(table.sequences(split)), targets=table.known_targets(split))
             for split in _FITTED
         ]
-        predictions = _fit(table, samples).predict(vectorize(table.sequences("test")))
+        predictions = fit_linear(table.task, table.num_classes, *samples).predict(vectorize(table.sequences("test")))
         yield Predictor(name=name, predictions=list(predictions))
 
 
@@ -142,7 +138,7 @@ def _window_baseline(table: TaskTable, seed: int, max_residues: int) -> Predicto
         windows = map(one_hot_window, table.sequences(split), chosen)
         vectors = sparse.vstack(list(windows), format="csr")
         samples.append(ProbeData(vectors=vectors, targets=_targets_at(table, split, chosen)))
-    probe, tested = _fit(table, samples), table.sequences("test")
+    probe, tested = fit_linear(table.task, table.num_classes, *samples), table.sequences("test")
     predictions = [probe.predict(one_hot_window(sequence, np.arange(len(sequence)))) for sequence in tested]
     return Predictor(name="15 letters", predictions=predictions)
 
@@ -175,8 +171,8 @@ def frozen_head(
     if config.head == "mlp":
         probe = fit_network(task, table.num_classes, *samples, seed=config.seed)
     else:
-        probe = _fit(table, samples, balanced=config.balance_classes)
+        probe = fit_linear(task, table.num_classes, *samples, balanced=config.balance_classes)
     head, valid = probe.to_head(table.classes), samples[1]
     if task.label_kind == "labels":
-        choose_threshold(head, valid.targets, probe.predict(valid.vectors))
+        head.threshold.fill_(best_threshold(valid.targets, probe.predict(valid.vectors)))
     return head, loss(probe, valid)

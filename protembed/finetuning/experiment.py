@@ -14,11 +14,12 @@ from protembed.callbacks import Callbacks
 from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.config.model_sizes import EncoderShape
 from protembed.device import choose_precision
+from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
 from protembed.finetuning.labels import LabelledProtein
 from protembed.finetuning.predict import predict_proteins
 from protembed.finetuning.targets import Prediction, TaskTable
-from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec, choose_threshold
+from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
@@ -84,7 +85,6 @@ class ExperimentResult:
             protein, fold by fold.
         final_predictions: The model's predictions by the training that is kept, or by its first training in each fold.
         is_random: Whether another seed would give another model.
-        notes: Sentences about the final model and its metrics.
     """
 
     final: TrainedModel
@@ -99,16 +99,7 @@ class _StoppedError(Exception):
 
 
 class Experiment:
-    """Trains and evaluates the model and its baselines in all folds and repeats.
-
-    Args:
-        design: What is trained and tested.
-        options: The kind of head, the repeats, the batches and the optimiser.
-        engine: The engine that embeds and predicts; its threads also train.
-        device: The device of encoder and head.
-        open_run: Function that opens the directory of a training by its name.
-        callbacks: Functions that receive the stages and steps, and may stop a training.
-    """
+    """Trains and evaluates the model and its baselines in all folds and repeats, on the threads of one engine."""
 
     def __init__(
         self,
@@ -238,7 +229,7 @@ class Experiment:
         embedder = Embedder.from_checkpoint(checkpoint)
         if table.task.label_kind == "labels" and checkpoint.task_head is not None:
             probabilities = np.stack(self._predict(checkpoint, embedder, table.splits["valid"]))
-            choose_threshold(checkpoint.task_head, table.known_targets("valid"), probabilities)
+            checkpoint.task_head.threshold.fill_(best_threshold(table.known_targets("valid"), probabilities))
         # The contact head was fitted to the attention of the encoder before this training.
         checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1]).to(self._device)
         self._divergences[name].append(trainer.divergence())

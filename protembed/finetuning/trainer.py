@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from scipy.special import xlogy
 from torch import Tensor
@@ -21,7 +20,6 @@ from protembed.config.finetune import FinetuneConfig, FinetuneMethod
 from protembed.data.alphabet import encode
 from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
-from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.labels import Split
 from protembed.finetuning.targets import FinetuningBatches, LabelledDataset, TaskTable
 from protembed.io.reading import sha256_of_file
@@ -78,7 +76,6 @@ class Divergence:
 
     Attributes:
         epoch: Its number, from 1.
-        valid_loss: The validation loss after the epoch.
         uninformed_loss: The loss of predicting the same for every protein: the mean, or the class frequencies.
         learning_rate: The peak learning rate of the training.
     """
@@ -101,14 +98,6 @@ def default_learning_rates(method: FinetuneMethod, dim: int) -> dict[OptimizerNa
     Source: Yang et al. 2022, "Tensor Programs V", table 3, for the proportion.
     """
     return {name: rate * _REFERENCE_WIDTH / dim for name, rate in _DEFAULT_RATES[method].items()}
-
-
-def choose_threshold(head: TaskHead, truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> None:
-    """Set the probability from which a head predicts a label to the one with the best Fmax.
-
-    Both arrays are those of the validation proteins, (proteins, labels).
-    """
-    head.threshold.fill_(best_threshold(truth, probabilities))
 
 
 def _new_head(table: TaskTable, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:

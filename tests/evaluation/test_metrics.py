@@ -230,6 +230,12 @@ def test_best_threshold_is_the_lowest_of_equally_good_ones():
     assert best_threshold(np.array([[1.0, 0]]), np.array([[0.8, 0.25]])) == pytest.approx(0.26)
 
 
+def test_best_threshold_is_the_lowest_at_which_all_predictions_are_right():
+    truth, probabilities = np.array([[1, 0], [1, 1], [0, 0]]), np.array([[0.3, 0.15], [0.4, 0.2], [0.1, 0.05]])
+
+    assert best_threshold(truth, probabilities) == pytest.approx(0.16)  # from 0.16 to 0.2 all are right
+
+
 def test_best_threshold_is_one_at_which_fmax_is_reached():
     truth, probabilities = random_labels()
 

@@ -16,7 +16,7 @@ from protembed.errors import DamagedRunError
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import TaskTable
-from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec, choose_threshold
+from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec
 from protembed.io.reading import sha256_of_file
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
@@ -464,13 +464,3 @@ def test_classes_are_not_weighted_by_default(begin, make_table):
     trainer, _, _ = begin(table=TaskTable.from_table(table, TASKS["classification"]))
 
     assert trainer._objective.class_weights is None
-
-
-def test_the_threshold_is_the_one_with_the_best_fmax():
-    head = TaskHead(4, TASKS["multilabel"], ("a", "b"))
-    truth = np.array([[1, 0], [1, 1], [0, 0]])
-
-    choose_threshold(head, truth, np.array([[0.3, 0.15], [0.4, 0.2], [0.1, 0.05]]))
-
-    # From 0.16 to 0.2 all predictions are right.
-    assert head.threshold.item() == pytest.approx(0.16)
