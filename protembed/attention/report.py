@@ -44,34 +44,21 @@ def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
     axes.set_yticks([])
 
 
-def draw_contacts(
-    path: Path,
-    probabilities: NDArray[np.floating],
-    truth: NDArray[np.bool_] | None,
-    title: str,
-    first_residue: int = 1,
-) -> None:
-    """Draw predicted contacts above the diagonal, and those of a structure below it.
-
-    Args:
-        path: PNG or SVG file to write.
-        probabilities: Predicted contact probabilities, (residues, residues).
-        truth: Contacts of the structure, (residues, residues); None without a structure.
-        title: Title of the figure.
-        first_residue: Number of the first residue that is drawn.
-    """
-    first, last = first_residue - 0.5, first_residue + len(probabilities) - 0.5
+def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
+    """Draw the predicted contacts of a protein above the diagonal, and those of its structure below it."""
+    assert protein.contacts is not None, "the protein has predicted contacts"
+    first, last = protein.first_residue - 0.5, protein.first_residue + len(protein.contacts) - 0.5
     with figure_file(path, width=5.4, height=5.0) as figure:
         axes = figure.subplots()
         image = axes.imshow(
-            np.triu(probabilities), cmap="Blues", vmin=0, interpolation="nearest", extent=(first, last, last, first)
+            np.triu(protein.contacts), cmap="Blues", vmin=0, interpolation="nearest", extent=(first, last, last, first)
         )
-        if truth is not None:
-            rows, columns = np.nonzero(np.tril(truth))
-            axes.plot(columns + first_residue, rows + first_residue, "s", color="#8a1c1c", markersize=1.5)
+        if protein.truth is not None:
+            rows, columns = (residues + protein.first_residue for residues in np.nonzero(np.tril(protein.truth)))
+            axes.plot(columns, rows, "s", color="#8a1c1c", markersize=1.5)
         axes.set(xlabel="residue", ylabel="residue")
         figure.colorbar(image, shrink=0.8, label="predicted")
-        figure.suptitle(drawable(title), fontsize=9)
+        figure.suptitle(drawable(protein.id), fontsize=9)
 
 
 def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> None:
@@ -121,12 +108,7 @@ class AttentionReport:
     ) -> None:
         """Draw the next protein, write its predicted contacts, and add it to the page.
 
-        Args:
-            record: Protein whose region is displayed.
-            maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
-            contacts: Predicted contact probabilities, (residues, residues); None without a prediction.
-            truth: Contacts of the structure, (residues, residues); None without a structure.
-            sites: Labelled residues by label, from 0.
+        The maps are those of the displayed region, and everything else is of the whole protein; see `DisplayedProtein`.
         """
         part = parse_region(self._config.region, len(record.sequence))
         displayed = DisplayedProtein(
@@ -156,7 +138,7 @@ class AttentionReport:
             draw_attention(path, protein.maps, title, self._page.layers, self._page.heads)
         if protein.contacts is not None:
             for path in self._figure_paths(f"{name}-contacts"):
-                draw_contacts(path, protein.contacts, protein.truth, protein.id, protein.first_residue)
+                draw_contacts(path, protein)
 
     def write(self, evaluation: Evaluation) -> None:
         """Draw the statistics of the heads, and write the page if it shows a protein."""

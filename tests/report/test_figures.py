@@ -7,6 +7,7 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 
+from protembed.attention.page import DisplayedProtein
 from protembed.attention.report import draw_attention, draw_contacts, draw_heads
 from protembed.errors import OutputError
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter, draw_training
@@ -206,8 +207,9 @@ def test_figure_that_cannot_be_written_raises_an_error(tmp_path):
 def test_figures_of_contacts_and_heads_are_reproducible(tmp_path, suffix):
     probabilities = np.random.default_rng(0).random((30, 30))
     truth = probabilities + probabilities.T > 1.7
+    protein = DisplayedProtein(id="<b>$x_{", sequence=30 * "A", maps=MAPS, contacts=probabilities, truth=truth)
     for name in ("first", "second"):
-        draw_contacts(tmp_path / name / f"c.{suffix}", probabilities, truth, "<b>$x_{")
+        draw_contacts(tmp_path / name / f"c.{suffix}", protein)
         draw_heads(tmp_path / name / f"h.{suffix}", {"entropy": probabilities[:6], "on_self": probabilities[:6] / 2})
 
     for figure in ("c", "h"):
@@ -221,7 +223,11 @@ def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     monkeypatch.setattr("protembed.attention.report.figure_file", lambda path, **size: unsaved_figure(drawn))
 
     draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
-    draw_contacts(tmp_path / "contacts.png", np.eye(30), np.eye(30, k=-7, dtype=bool), "x", first_residue=101)
+    truth = np.eye(30, k=-7, dtype=bool)
+    draw_contacts(
+        tmp_path / "contacts.png",
+        DisplayedProtein(id="x", sequence=30 * "A", maps=MAPS, contacts=np.eye(30), truth=truth, first_residue=101),
+    )
 
     heads, contacts = (figure.axes[0] for figure in drawn)
     assert heads.get_xticks().tolist() == list(range(1, 21))
