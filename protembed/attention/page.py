@@ -14,6 +14,7 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
+from scipy.stats import entropy
 
 from protembed.report.page import TEMPLATES, render_page
 from protembed.text import pluralize, printable
@@ -105,7 +106,6 @@ class Table:
     """A table that the reader of the page can sort.
 
     Attributes:
-        header: Name of each column.
         rows: Cells of each row; None for an empty cell.
         note: Explanation below the title.
     """
@@ -132,12 +132,6 @@ class AttentionPage:
     def num_proteins(self) -> int:
         """Number of added proteins."""
         return len(self._proteins)
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the pictures of the added proteins in the page, bytes."""
-        contacts = sum(len(protein["contacts"]["pixels"]) for protein in self._proteins if protein["contacts"])
-        return contacts + sum(len(picture["pixels"]) for protein in self._proteins for picture in protein["maps"])
 
     def add(self, protein: DisplayedProtein) -> None:
         """Add a protein to the page; its arrays are not held."""
@@ -175,12 +169,13 @@ class AttentionPage:
             HTML that needs no other file and no network; the same bytes for the same values.
         """
         assert self._proteins, "a page shows at least one protein"
+        stops = np.linspace(0, 1, _NUM_STOPS)
         data = {
             "layers": self.layers,
             "heads": self.heads,
             "proteins": self._proteins,
             "statistics": [{"name": name, "values": _json_values(values)} for name, values in statistics.items()],
-            "colours": {use: _colour_stops(name) for use, name in _COLOURS.items()},
+            "colours": {use: list(map(to_hex, colormaps[name](stops))) for use, name in _COLOURS.items()},
         }
         numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
         sizes = [pluralize(number, noun) for noun, number in numbers.items()]
@@ -216,16 +211,11 @@ def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]
     roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)
     for levels in _LEVELS:
         steps = np.rint(roots * (levels - 1)).astype(np.uint8)
-        if levels == _LEVELS[-1] or _entropy(steps) * steps.size / 8 <= num_bytes:
+        # Deflate comes within a few percent of the entropy, or below.
+        bits = steps.size * entropy(np.bincount(steps.ravel()), base=2)
+        if levels == _LEVELS[-1] or bits / 8 <= num_bytes:
             break
     return {"peak": float(f"{peak:.9g}"), "levels": levels, "pixels": _deflate(steps)}
-
-
-def _entropy(steps: NDArray[np.uint8]) -> float:
-    """Compute the entropy of the levels in bits for each value; deflate comes within a few percent of it, or below."""
-    counts = np.bincount(steps.ravel())
-    shares = counts[counts > 0] / steps.size
-    return float(-(shares * np.log2(shares)).sum())
 
 
 def _encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
@@ -263,10 +253,6 @@ def _compressions(content: bytes) -> Iterator[bytes]:
 
 def _json_values(values: NDArray[np.floating]) -> list[list[float | None]]:
     return [[float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for row in values]
-
-
-def _colour_stops(name: str) -> list[str]:
-    return [to_hex(colour) for colour in colormaps[name](np.linspace(0, 1, _NUM_STOPS))]
 
 
 def _format_table(table: Table) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def test_page_of_ten_proteins_of_300_residues_is_smaller_than_eleven_megabytes(m
 
     page.add(make_displayed(300, maps=np.repeat(layer / layer.sum(-1, keepdims=True), 6, axis=0)))
 
-    assert 10 * page.num_bytes < 11e6
+    assert 10 * len(page.render({}, [], "1.0")) < 11e6
 
 
 # Contacts
