@@ -16,8 +16,6 @@ from protembed.model.heads import ContactHead
 
 MAX_TOP_HEADS = 10
 NUM_FOLDS = 6
-# One to fit on and one to evaluate on.
-_MIN_PROTEINS_TO_FIT = 2
 
 # Features of the pairs of each protein, (heads, pairs) each.
 Features = Sequence[NDArray[np.floating]]
@@ -40,11 +38,6 @@ class ContactPredictor:
         """Copy the weights of a model's contact head."""
         return cls(weight=head.weight[0].double().numpy(), bias=float(head.bias))
 
-    @property
-    def is_nonzero(self) -> bool:
-        """Whether any head has a weight; the penalty may leave none, and then all pairs have the same score."""
-        return bool(self.weight.any())
-
     def to_contact_head(self) -> ContactHead:
         """Make the contact head of a model."""
         head = ContactHead(len(self.weight))
@@ -64,11 +57,7 @@ FitFunction = Callable[[Features, Sequence[ResiduePairs]], ContactPredictor]
 def top_heads(features: Features, proteins: Sequence[ResiduePairs], num_heads: int | None = None) -> NDArray[np.int64]:
     """Choose the heads that predict long-range contacts best on these proteins, the best first.
 
-    Args:
-        features: Features of each protein.
-        proteins: Pairs of each protein.
-        num_heads: Number of heads to choose; None for the number, up to 10, whose mean is most precise on these
-            proteins.
+    Without `num_heads`, it is the number, up to 10, whose mean is most precise on these proteins.
 
     Raises:
         ValueError: No protein has more long-range pairs than residues.
@@ -117,17 +106,9 @@ def cross_validated_scores(
     num_folds: int = NUM_FOLDS,
     seed: int = 0,
 ) -> list[NDArray[np.float64]]:
-    """Score each protein by a predictor that was fitted to others.
+    """Score the pairs of each protein, (pairs,) each, float64, by a predictor that was fitted to other proteins.
 
-    Args:
-        fit: Function that fits a predictor: `fit_contact_head` or `fit_top_heads`.
-        features: Features of each protein, of at least two.
-        proteins: Pairs of each protein.
-        num_folds: Number of predictors, each of which omits an equal number of proteins; at most one for each protein.
-        seed: Seed of the folds.
-
-    Returns:
-        Logits of each protein, (pairs,) each, float64.
+    Each of the predictors omits an equal number of proteins; there is at most one predictor for each protein.
 
     Raises:
         ValueError: There are fewer than two proteins.
@@ -162,7 +143,6 @@ class ContactEvaluation:
 
     Attributes:
         head_precisions: Mean long-range precision at L of each single head, (heads,), float64.
-        significance: Test of each head against the contacts.
         precisions: Precisions of each predictor, by its name.
         fitted: Regression over all heads, fitted to all proteins; None if only one protein has a structure.
     """
@@ -176,7 +156,7 @@ class ContactEvaluation:
     @property
     def predictor(self) -> ContactPredictor | None:
         """The regression; None unless it selects heads both in the fit to all proteins and in cross-validation."""
-        is_useful = self.fitted is not None and self.fitted.is_nonzero and "regression" in self.precisions
+        is_useful = self.fitted is not None and self.fitted.weight.any() and "regression" in self.precisions
         return self.fitted if is_useful else None
 
     def warnings(self) -> list[str]:
@@ -202,14 +182,7 @@ def evaluate_contacts(
     """Compare all heads, and predictors that combine them, with the contacts of structures.
 
     Top heads and the regression are evaluated on proteins that they were not fitted to; with a single protein, nothing
-    is fitted.
-
-    Args:
-        features: Features of each protein.
-        proteins: Pairs of each protein.
-        model_head: Contact head of the model; None if it has none.
-        num_permutations: Number of permutations in the test of each head.
-        seed: Seed of permutations and folds.
+    is fitted. `model_head` is the contact head of the model, if it has one.
 
     Raises:
         NoStructureMatchError: No protein has enough long-range pairs.
@@ -221,7 +194,7 @@ def evaluate_contacts(
     # A fold of proteins without long-range contacts would have nothing to choose heads by.
     features = [protein for protein, measured in zip(features, is_measured, strict=True) if measured]
     proteins = [pairs for pairs, measured in zip(proteins, is_measured, strict=True) if measured]
-    can_fit = len(proteins) >= _MIN_PROTEINS_TO_FIT
+    can_fit = len(proteins) > 1  # one to fit on and one to evaluate on
     scores = _scores_by_predictor(features, proteins, seed) if can_fit else {}
     if model_head is not None:
         scores["own head"] = [model_head.logits(protein) for protein in features]

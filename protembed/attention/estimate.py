@@ -53,10 +53,8 @@ class ResourceEstimate:
     """The memory and disk space for an inspection.
 
     Attributes:
-        config: Options that define which results are saved.
         num_maps: Number of saved maps for each protein, layers times heads.
-        lengths: Number of residues of each protein.
-        longest: One of the longest proteins.
+        lengths: Lengths of all proteins, residues.
         displayed: Proteins whose maps are saved, without copies.
         requests: Results that are kept of a protein, by its sequence.
     """

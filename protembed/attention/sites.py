@@ -103,7 +103,6 @@ class SiteResult:
     """The tests of all heads on the residues of one label, and the amount of data behind them.
 
     Attributes:
-        significance: Test of each head.
         num_residues: Number of labelled residues; copies of a protein count once.
         num_segments: Number of groups of labelled residues at most 10 residues apart.
     """
@@ -188,12 +187,7 @@ class SiteTests:
             self._proteins[label].setdefault((record.sequence, *residues), scores)
 
     def evaluate(self, *, num_permutations: int, seed: int) -> dict[str, SiteResult]:
-        """Test, for each label, which heads attend to its residues more than to others of the same amino acid.
-
-        Args:
-            num_permutations: Number of permutations in each test.
-            seed: Seed of the permutations.
-        """
+        """Test, for each label, which heads attend to its residues more than to others of the same amino acid."""
         return {
             label: SiteResult(
                 significance=permutation_test(proteins.values(), num_permutations=num_permutations, seed=seed),

@@ -78,10 +78,6 @@ class Atom(NamedTuple):
 def parse_structure(text: str, name: str) -> tuple[Iterator[Atom], Mapping[str, str]]:
     """Parse a structure, PDB or mmCIF depending on its content.
 
-    Args:
-        text: Content of the whole file.
-        name: File name for messages.
-
     Returns:
         Atoms of the first model that has any, in the file's order; and the three-letter name of the parent of each
         modified residue that the file lists, by the residue's name.
@@ -194,13 +190,9 @@ def _mmcif_atoms(block: cif.Block, name: str) -> Iterator[Atom]:
 
 
 def _column(block: cif.Block, name: str, *tags: str, size: int | None = None) -> list[str]:
-    """Read a column, with another column's value where one is missing, and empty strings where all are missing.
+    """Read a column of `_atom_site`, with a later column's value where one is missing, and "" where all are missing.
 
-    Args:
-        block: Block with the atoms.
-        name: File name for messages.
-        tags: Names of columns in `_atom_site` in the order of preference.
-        size: Number of rows of the table; None for a required column.
+    A column is required unless the size of the table is given.
     """
     columns = [column for tag in tags if (column := block.find_values(f"_atom_site.{tag}"))]
     if not columns and size is None:
@@ -343,13 +335,10 @@ class ResidueReader:
 
 
 def protein_residues(residues: Sequence[Residue]) -> list[Residue]:
-    """Select the amino acids that belong to a protein, in the order of their peptide bonds.
+    """Select, of all residues under one chain name, the amino acids of a protein, in the order of their peptide bonds.
 
     Everything else is water, a ligand, an ion, a cap or a nucleotide. A hetero residue belongs to the protein if it is
     bonded to a neighbour there or the file lists it among the modified residues.
-
-    Args:
-        residues: All residues under one chain name, in the file's order.
     """
     candidates = _order_by_bonds([residue for residue in residues if residue.may_be_protein])
     is_bonded = [False, *(residue.is_bonded_to(following) for residue, following in pairwise(candidates)), False]
@@ -381,16 +370,10 @@ def _order_by_bonds(residues: Sequence[Residue]) -> list[Residue]:
 
 
 def split_chains(residues: Sequence[Residue]) -> Iterator[list[Residue]]:
-    """Split the residues under one chain name into chains.
+    """Split the amino acids under one chain name, in the order of their bonds, into chains.
 
     A chain ends where the file marks its end (`Atom.part`), and where the numbering restarts: numbers fall, and from
     there on repeat earlier ones. Two bonded residues always belong to one chain.
-
-    Args:
-        residues: Amino acids under one chain name, in the order of their bonds.
-
-    Yields:
-        The residues of each chain.
     """
     chain: list[Residue] = []
     start, earlier = 0, set[str]()  # index where numbers last fell, and the numbers of the chain up to there

@@ -20,7 +20,6 @@ class MatchedProtein:
     """A protein that matches a structure.
 
     Attributes:
-        match: Alignment to the best chain.
         pairs: Residue pairs whose contact state is known.
         features: Features of these pairs, (heads, pairs); None before they are computed.
     """
@@ -33,9 +32,6 @@ class MatchedProtein:
 
 class StructureIndex:
     """The proteins of an input that match a structure; copies of a protein count once.
-
-    Args:
-        chains: Chains of all structures.
 
     Attributes:
         matched: Matched proteins by sequence, in the order of the input.

@@ -380,14 +380,10 @@ def _move_gap(
 
 
 def best_chain(sequence: str, chains: Sequence[Chain]) -> ChainAlignment | None:
-    """Find the chain that matches a protein best, and align it.
+    """Find the chain that matches a protein best, the first of equally good ones, and align it.
 
     The alignment is global with free ends, and ignores residue numbers. Where the letters leave the position of a gap
     open, the interruption of the chain decides.
-
-    Args:
-        sequence: Amino-acid sequence of the protein.
-        chains: Chains of any number of structures; the first of equally good ones is chosen.
 
     Returns:
         The best match with sufficient coverage. If there is none, the partial match with the highest coverage. None if
