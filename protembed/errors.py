@@ -9,13 +9,14 @@
     │       ├── FormatError                         a file that is not FASTA, or is empty
     │       │   └── DamagedArchiveError             an archive that is truncated or damaged
     │       ├── RecordError                         a record without identifier or sequence
-    │       ├── IllegalResidueError                 a character that is not an amino acid
+    │       ├── SkippableError                      a record or row that is invalid, and can be left out
+    │       │   ├── IllegalResidueError             a character that is not an amino acid
+    │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
+    │       │   ├── TooShortError                   a protein that ends before the region begins
+    │       │   └── UnsupportedVariantError         a variant that is not a substitution of amino acids
     │       ├── SequenceError                       a sequence given in Python that is not a protein
     │       ├── ChangedInputError                   a file that changed while it was read
-    │       ├── TooLongError                        a protein longer than the model's window, where that is an error
-    │       ├── TooShortError                       a protein that ends before the region begins
     │       ├── TableError                          an invalid table, or an invalid row of one
-    │       ├── UnsupportedVariantError             a variant that is not a substitution of amino acids
     │       ├── MismatchedResidueError              a mutation that does not fit its wild type
     │       ├── TooFewProteinsError                 too few proteins to train and validate on
     │       ├── EmptyValidationSetError             validation proteins without a standard amino acid
@@ -93,9 +94,8 @@ class InputError(ProtembedError):
         self.path, self.found, self.advice, self.line = path, found, advice, line
 
     def __str__(self) -> str:
-        where = (
-            "" if self.path is None else f"{self.path}: " if self.line is None else f"{self.path}, line {self.line}: "
-        )
+        line = "" if self.line is None else f", line {self.line}"
+        where = "" if self.path is None else f"{self.path}{line}: "
         return f"{where}{self.found}; {self.advice}"
 
 
@@ -138,6 +138,14 @@ class RecordError(DataError):
         super().__init__(path, f"record {record} {found}", advice, line=line)
 
 
+class SkippableError(DataError):
+    """A record, or a row of a table, that is invalid, and is left out where a policy such as `on_illegal` is `skip`."""
+
+    path: str
+    line: int
+    reason: str
+
+
 _GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass `on_illegal` skip (leave the record out)"
 _CHAIN_ADVICE = (
     "the record holds several chains: give each chain a separate record, or pass `on_illegal` skip (leave it out)"
@@ -163,17 +171,48 @@ _ADVICE_BY_CHARACTER = {
 _USUAL_ADVICE = "correct the file, or pass `on_illegal` mask (read it as X) or `on_illegal` skip (leave the record out)"
 
 
-class IllegalResidueError(DataError):
+class IllegalResidueError(SkippableError):
     """A character in a sequence that is not an amino acid."""
-
-    path: str
-    line: int
 
     def __init__(self, path: str, line: int, record_id: str, column: int, letter: str) -> None:
         self.record_id, self.column, self.letter = record_id, column, letter
         self.reason = f"{letter!r} in column {column} is no amino acid"
         found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
         super().__init__(path, found, _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE), line=line)
+
+
+class TooLongError(SkippableError):
+    """A protein longer than the model's window, where `long_proteins` is `error`."""
+
+    def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
+        self.record_id, self.num_residues, self.window_residues = record_id, num_residues, window_residues
+        self.reason = f"{num_residues:,} residues are more than the window of {window_residues:,}"
+        found = f"record {record_id!r} has {num_residues:,} residues, more than the window of {window_residues:,}"
+        advice = "choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
+        super().__init__(path, found, advice, line=line)
+
+
+class TooShortError(SkippableError):
+    """A protein that ends before the residue at which `region` begins."""
+
+    def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
+        self.record_id, self.num_residues, self.first = record_id, num_residues, first
+        self.reason = f"{num_residues:,} residues, and --region begins at residue {first:,}"
+        found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
+        advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
+        super().__init__(path, found, advice, line=line)
+
+
+class UnsupportedVariantError(SkippableError):
+    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
+
+    def __init__(self, path: str, line: int, found: str) -> None:
+        self.reason = found
+        advice = (
+            "only substitutions among the 20 amino acids are scored, such as A42G or A42G:K50R: correct the row, or "
+            "pass `on_illegal` skip (leave such rows out)"
+        )
+        super().__init__(path, found, advice, line=line)
 
 
 class SequenceError(DataError):
@@ -188,51 +227,8 @@ class ChangedInputError(DataError):
         super().__init__(path, found, "run the command again when the file is complete")
 
 
-class TooLongError(DataError):
-    """A protein longer than the model's window, where `long_proteins` is `error`."""
-
-    path: str
-    line: int
-
-    def __init__(self, path: str, line: int, record_id: str, num_residues: int, window_residues: int) -> None:
-        self.record_id, self.num_residues, self.window_residues = record_id, num_residues, window_residues
-        self.reason = f"{num_residues:,} residues are more than the window of {window_residues:,}"
-        found = f"record {record_id!r} has {num_residues:,} residues, more than the window of {window_residues:,}"
-        advice = "choose `long_proteins` window, truncate or skip, or a larger `window_residues`"
-        super().__init__(path, found, advice, line=line)
-
-
-class TooShortError(DataError):
-    """A protein that ends before the residue at which `region` begins."""
-
-    path: str
-    line: int
-
-    def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
-        self.record_id, self.num_residues, self.first = record_id, num_residues, first
-        self.reason = f"{num_residues:,} residues, and --region begins at residue {first:,}"
-        found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
-        advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
-        super().__init__(path, found, advice, line=line)
-
-
 class TableError(DataError):
     """An invalid table, or an invalid row of one."""
-
-
-class UnsupportedVariantError(DataError):
-    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
-
-    path: str
-    line: int
-
-    def __init__(self, path: str, line: int, found: str) -> None:
-        self.reason = found
-        advice = (
-            "only substitutions among the 20 amino acids are scored, such as A42G or A42G:K50R: correct the row, or "
-            "pass `on_illegal` skip (leave such rows out)"
-        )
-        super().__init__(path, found, advice, line=line)
 
 
 class MismatchedResidueError(DataError):

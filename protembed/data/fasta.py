@@ -22,15 +22,7 @@ from Bio.Data.IUPACData import protein_letters_1to3_extended
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
-from protembed.errors import (
-    DamagedArchiveError,
-    FormatError,
-    IllegalResidueError,
-    RecordError,
-    TooLongError,
-    TooShortError,
-    UnsupportedVariantError,
-)
+from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError, SkippableError
 from protembed.io.reading import Paths, as_paths, display_name, open_input
 from protembed.io.sniffing import detect_binary_format, detect_text_format
 from protembed.text import pluralize
@@ -133,12 +125,7 @@ class ReadStatistics:
         """Number of records that were read, skipped ones included."""
         return self.num_records + len(self.skipped)
 
-    def skip_or_raise(
-        self,
-        record_id: str,
-        error: IllegalResidueError | TooLongError | TooShortError | UnsupportedVariantError,
-        policy: str,
-    ) -> None:
+    def skip_or_raise(self, record_id: str, error: SkippableError, policy: str) -> None:
         """List a record as left out if the policy is `skip`, or raise the error about it."""
         if policy != "skip":
             raise error
