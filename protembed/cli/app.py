@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from protembed.cli.models import models
 from protembed.cli.options import current_flag
 from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
-from protembed.cli.process import BestEffortStream, default_sigpipe, exit_on_errors, exit_on_signals, exit_process
+from protembed.cli.process import BestEffortStream, exit_on_errors, exit_on_signals, exit_process
 from protembed.cli.score import score
 
 app = typer.Typer(
@@ -48,7 +49,7 @@ def protembed_command(
 def main() -> None:
     """Run the command line."""
     exit_on_signals()
-    default_sigpipe()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `protembed --help | head` ends quietly
     _redirect_matplotlib_cache()
     # Cron and daemons may close them: then stdin is empty, and writing data to stdout fails.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))

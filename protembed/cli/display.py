@@ -81,7 +81,7 @@ class Display:
             self.say(up_to_date(summary.output))
         self.say(*lines)
         if self._show.json:
-            print(json.dumps(_plain(summary)), file=sys.stderr if self._data_on_stdout else sys.stdout)
+            print(json.dumps(summary, default=_plain), file=sys.stderr if self._data_on_stdout else sys.stdout)
 
     def progress(self, what: str = "", noun: str = "protein", part: str = "residue") -> Progress:
         """Make the display of a task's progress, a context manager; the arguments are those of `Progress`."""
@@ -104,11 +104,7 @@ class Display:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a summary to values that JSON can hold."""
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    """Convert a path, or else a dataclass, to a value that JSON can hold."""
+    if isinstance(value, Path):
+        return str(value)
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

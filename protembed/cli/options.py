@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from protembed.cli.process import exit_on_errors, ignore_sigpipe
+from protembed.cli.process import exit_on_errors
 from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.
@@ -30,8 +31,7 @@ FastaPaths = Annotated[
 LabelsPath = Annotated[
     Path,
     argument(
-        "LABELS",
-        "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
+        "LABELS", "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=."
     ),
 ]
 VariantsPath = Annotated[
@@ -74,7 +74,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        ignore_sigpipe()
+        # A closed stdout is a write error then, and the command can remove its temporary files.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         with exit_on_errors():
             show = console(**{spec.name: values.pop(spec.name) for spec in fields(console)})
             made = {argument.name: values.pop(argument.name) for argument in arguments}

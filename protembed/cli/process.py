@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
@@ -23,10 +23,7 @@ _BROKEN_PIPE, _FAILED = 141, 1
 # a run like its termination would.
 STATUS_OF_SIGNAL = {
     signal.SIGINT: INTERRUPTED,
-    **dict.fromkeys(
-        (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU),
-        TERMINATED,
-    ),
+    **dict.fromkeys((signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGXCPU), TERMINATED),
 }
 # Errors that any path can meet on any machine; another error with a path is a bug in protembed.
 _ENVIRONMENT_ERRNOS = (
@@ -115,16 +112,6 @@ def exit_process(status: int) -> None:
     raise SystemExit(status)
 
 
-def default_sigpipe() -> None:
-    """Restore the default SIGPIPE action, so that `protembed --help | head` ends quietly."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-
-
-def ignore_sigpipe() -> None:
-    """Ignore SIGPIPE, so that a closed stdout is a write error and the command can remove its temporary files."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-
 class BestEffortStream:
     """A stderr that drops what cannot be written, because its reader has exited or its disk is full.
 
@@ -137,17 +124,14 @@ class BestEffortStream:
 
     def write(self, text: str) -> int:
         """Write a text, or drop it on an error."""
-        try:
-            return self._stream.write(text)
-        except OSError:
-            return len(text)
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
         """Flush, ignoring errors."""
-        try:
+        with suppress(OSError):
             self._stream.flush()
-        except OSError:
-            return
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -180,13 +164,13 @@ def exit_on_errors() -> Iterator[None]:
         redirect_stdout_to_null()
         raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
-        if error.errno in _ENVIRONMENT_ERRNOS and error.filename is not None:
+        if error.filename is None:
+            redirect_stdout_to_null()
+            print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
+        elif error.errno in _ENVIRONMENT_ERRNOS:
             print(f"protembed: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
-            raise SystemExit(_FAILED) from None
-        if error.filename is not None:
+        else:
             raise
-        redirect_stdout_to_null()
-        print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
         raise SystemExit(_FAILED) from None
 
 
