@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError, ProtembedError
 from protembed.io.reading import as_path, as_paths
@@ -44,11 +44,12 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-class _ConciseRepr:
-    """A dataclass whose `repr` is one line: the fields that differ from their defaults."""
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class _Frozen:
+    """Makes its subclasses frozen dataclasses, whose `repr` is one line: the fields that differ from their defaults."""
 
-    def __init_subclass__(cls) -> None:
-        cls.__repr__ = _ConciseRepr.__repr__  # type: ignore[method-assign]  # else the dataclass makes one with all fields
+    def __init_subclass__(cls, *, kw_only: bool = True) -> None:
+        dataclass(frozen=True, kw_only=kw_only, repr=False)(cls)
 
     def __repr__(self) -> str:
         default = type(self)()
@@ -60,15 +61,14 @@ class _ConciseRepr:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(_ConciseRepr):
+class Config(_Frozen):
     """The base of all configs: turns texts into paths, and checks ranges and choices, when it is created."""
 
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
+    def __init_subclass__(cls, *, kw_only: bool = True) -> None:
         hints, specs = get_type_hints(cls), {name: vars(cls)[name] for name in inspect.get_annotations(cls)}
         if cls.__doc__ is not None:  # python -OO removes docstrings
             cls.__doc__ += "\n\nArgs:\n" + "\n".join(_describe(name, specs[name], hints[name]) for name in specs)
+        super().__init_subclass__(kw_only=kw_only)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -124,8 +124,7 @@ def _as_list_text(name: str, value: Any) -> str:
     return ",".join(map(str, parts))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(_ConciseRepr):
+class Options(_Frozen):
     """The base of all options of a command: one config for each help panel, in their order."""
 
     @classmethod

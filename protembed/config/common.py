@@ -181,7 +181,6 @@ OptimizerName = Literal["muon", "adamw", "sgd"]
 ScheduleName = Literal["stable", "cosine"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Config):
     """Training: the optimiser and the schedule of its learning rate."""
 
@@ -226,7 +225,6 @@ MICRO_BATCH_TOKENS = 1024
 GPU_MICRO_BATCH_TOKENS = 16_384
 
 
-@dataclass(frozen=True, kw_only=True)
 class InputConfig(Config):
     """Input: how sequences are read."""
 
@@ -237,7 +235,6 @@ class InputConfig(Config):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeviceConfig(Config):
     """Device: where to compute."""
 
@@ -249,7 +246,6 @@ class DeviceConfig(Config):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConsoleConfig(Config):
     """Console: what is printed."""
 
@@ -257,8 +253,7 @@ class ConsoleConfig(Config):
     json: bool = option(False, "Print a machine-readable summary to stdout (to stderr if stdout carries data).")
 
 
-@dataclass(frozen=True)
-class ModelConfig(Config):
+class ModelConfig(Config, kw_only=False):
     """Model: the model to use."""
 
     model: Path | None = option(

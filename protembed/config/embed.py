@@ -1,6 +1,6 @@
 """Options of `protembed embed` and `protembed check`. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,6 @@ H5Names = Literal["id", "hash"]
 LongPolicy = Literal["window", "error", "truncate", "skip"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmbedConfig(Config):
     """Embedding: what represents a protein, and where it is written."""
 
@@ -60,7 +59,6 @@ class EmbedConfig(Config):
     force: bool = option(False, "Replace an existing result, or an unfinished one of a different command.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class CheckConfig(Config):
     """Check: the sample of vectors that is computed again."""
 
@@ -68,7 +66,6 @@ class CheckConfig(Config):
     seed: int = option(0, "Seed of the sample.", min=0)
 
 
-@dataclass(frozen=True, kw_only=True)
 class EmbedOptions(Options):
     """All options of `protembed embed`."""
 
@@ -78,7 +75,6 @@ class EmbedOptions(Options):
     compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
 class CheckOptions(Options):
     """All options of `protembed check`."""
 

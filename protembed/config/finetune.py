@@ -1,6 +1,6 @@
 """Options of `protembed finetune` and `protembed predict`. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,6 @@ MAX_FULL_FINETUNE_PARAMETERS = 150_000_000
 MAX_TRAINING_KMERS = 1 << 16
 
 
-@dataclass(frozen=True, kw_only=True)
 class LabelTableConfig(Config):
     """Input table: its columns, and how its proteins are split."""
 
@@ -76,7 +75,6 @@ class LabelTableConfig(Config):
             raise ConfigError("label_separator", self.label_separator, "at least one character is expected")
 
 
-@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Config):
     """Training: how the encoder and the head are trained."""
 
@@ -119,8 +117,7 @@ class FinetuneConfig(Config):
     force: bool = option(False, "Replace an existing model directory.")
 
 
-@dataclass(frozen=True)
-class FinetunedModelConfig(ModelConfig):
+class FinetunedModelConfig(ModelConfig, kw_only=False):
     """Model: the fine-tuned model to use."""
 
     model: Path | None = option(
@@ -131,7 +128,6 @@ class FinetunedModelConfig(ModelConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PredictConfig(Config):
     """Prediction: what is predicted, and where it is written."""
 
@@ -144,7 +140,6 @@ class PredictConfig(Config):
     force: bool = option(False, "Replace an existing table.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class FinetuneOptions(Options):
     """All options of `protembed finetune`."""
 
@@ -156,7 +151,6 @@ class FinetuneOptions(Options):
     compute: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PredictOptions(Options):
     """All options of `protembed predict`."""
 

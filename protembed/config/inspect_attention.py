@@ -1,6 +1,6 @@
 """Options of `protembed inspect-attention`. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +8,6 @@ from protembed.config.base import Config, Options, option
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, region_option
 
 
-@dataclass(frozen=True, kw_only=True)
 class AttentionConfig(Config):
     """Attention maps: which are computed, compared and saved."""
 
@@ -40,7 +39,6 @@ class AttentionConfig(Config):
     force: bool = option(False, "Replace an existing directory.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class AttentionOptions(Options):
     """All options of `protembed inspect-attention`."""
 

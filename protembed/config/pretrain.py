@@ -1,6 +1,6 @@
 """Options of `protembed pretrain`, except for the optimiser's. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,6 @@ from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
 from protembed.errors import ConfigError
 
 
-@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(Config):
     """Run: the run directory, the data, and how long to train."""
 
@@ -79,7 +78,6 @@ class PretrainConfig(Config):
             raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
 
 
-@dataclass(frozen=True, kw_only=True)
 class BatchConfig(Config):
     """Training: batches."""
 
@@ -102,7 +100,6 @@ class BatchConfig(Config):
             raise ConfigError("batch_tokens", self.batch_tokens, expected)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MaskingConfig(Config):
     """Masking: which residues become targets, and what the model sees in their place."""
 
@@ -120,7 +117,6 @@ class MaskingConfig(Config):
             raise ConfigError("keep_rate", self.keep_rate, "together with `random_rate` it must not exceed 1")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PretrainOptions(Options):
     """All options of `protembed pretrain`."""
 

@@ -1,6 +1,6 @@
 """Options of `protembed score`. No torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,6 @@ PROBABILITY = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class VariantTableConfig(Config):
     """Input table: its columns, and the wild types."""
 
@@ -72,7 +71,6 @@ class VariantTableConfig(Config):
             raise ConfigError("id", self.id, "it names a record of `wild_type`, which is not given")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScoreConfig(Config):
     """Scores: how variants are scored, and where the table is written."""
 
@@ -94,7 +92,6 @@ class ScoreConfig(Config):
     force: bool = option(False, "Replace an existing table.")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ScoreOptions(Options):
     """All options of `protembed score`."""
 
