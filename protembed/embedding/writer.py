@@ -164,11 +164,7 @@ def _close(stream: BinaryIO) -> None:
 
 @contextmanager
 def embedding_writer(claim: Claim, fingerprint: Fingerprint) -> Iterator[ArrayWriter | LineWriter]:
-    """Begin a result, or resume the unfinished one; only the lines of a TSV are written to stdout as they come.
-
-    Raises:
-        OutputError: A file cannot be written.
-    """
+    """Begin a result, or resume the unfinished one; only the lines of a TSV are written to stdout as they come."""
     if claim.output == STANDARD_STREAM and fingerprint["format"] == "tsv":
         yield LineWriter(fingerprint)
         return

@@ -226,9 +226,6 @@ def corpus_writer(
 
     Its name in messages is that of the directory by default. The result does not depend on how many residues are held
     in memory at once, nor on how many proteins are sorted at once by the hashes of their sequences.
-
-    Raises:
-        OutputError: If the corpus cannot be written.
     """
     with atomic_directory(directory) as temporary:
         with ExitStack() as files:

@@ -7,13 +7,11 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from protembed.callbacks import Callbacks, StepReport
 from protembed.config.base import as_plain_values
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
-from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
+from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
 from protembed.errors import ConfigError
@@ -119,12 +117,6 @@ def _opened(
 
 
 # The run
-
-
-def _micro_batch_tokens(config: BatchConfig, device: torch.device, processes: ProcessGroup) -> int:
-    """Choose the size of micro-batches, so that every process has at least one per step."""
-    per_process = -(-config.batch_tokens // processes.size)
-    return config.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
 
 
 def _masked_lm(checkpoint: Checkpoint) -> MaskedLM:
@@ -302,7 +294,8 @@ def _prepare(
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues).to(device)
     objective, window = _masked_lm(model), model.metadata.window_residues
-    tokens = _micro_batch_tokens(options.batches, device, executor.processes)
+    per_process = -(-options.batches.batch_tokens // executor.processes.size)  # at least a micro-batch for each process
+    tokens = options.batches.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
     batches = PretrainingBatches(corpora.train, options.batches, tokens, options.masking, config.seed)
 
     def load_compared() -> MaskedLM | None:
