@@ -43,13 +43,7 @@ class ResiduePairs:
     def from_contact_map(
         cls, is_contact: NDArray[np.bool_], is_known: NDArray[np.bool_], sequence: str
     ) -> "ResiduePairs":
-        """List the pairs of one protein.
-
-        Args:
-            is_contact: Pairs in contact, (residues, residues), symmetric.
-            is_known: Pairs of residues that both have a position in the structure, (residues, residues), symmetric.
-            sequence: Amino-acid sequence of the whole protein.
-        """
+        """List the pairs of a whole protein by its contacts and known pairs, (residues, residues), both symmetric."""
         first, second = np.triu_indices(len(is_known), MIN_SEPARATION)
         known = is_known[first, second]
         first, second = first[known], second[known]
@@ -193,13 +187,10 @@ def head_precisions(
 
 
 def contact_rates(proteins: Sequence[ResiduePairs]) -> list[NDArray[np.float64]]:
-    """Compute how often pairs of the same separation are in contact in the other proteins.
+    """Compute how often pairs of each pair's separation are in contact in the other proteins, (pairs,) per protein.
 
     Separations are pooled as in `separation_strata`. Each stratum counts one additional pair with the mean rate, which
     also covers separations that no other protein has.
-
-    Returns:
-        The contact rate of each pair, (pairs,) for each protein.
     """
     strata_by_protein = [separation_strata(pairs.separation) for pairs in proteins]
     num_strata = 1 + max((int(strata.max(initial=0)) for strata in strata_by_protein), default=0)

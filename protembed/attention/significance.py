@@ -148,17 +148,11 @@ class HeadTest:
 
 
 def separation_strata(separation: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the strata within which pairs of residues are compared.
+    """Number the strata within which pairs are compared, (pairs,), int64, by their separation in residues.
 
     Contacts become rarer and attention becomes weaker with separation, so that pairs of different separations are not
     comparable. Up to 23 residues each separation is a stratum. Beyond, strata widen with the separation, because both
     change slowly there and pairs of large separation are few.
-
-    Args:
-        separation: Separation of each pair, (pairs,), int64, residues.
-
-    Returns:
-        Number of each pair's stratum, (pairs,), int64.
 
     >>> separation_strata(np.array([6, 23, 24, 26, 27, 48]))
     array([ 6, 23, 24, 24, 25, 30])
@@ -175,12 +169,7 @@ def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: in
     stratum, centred, and divided by the stratum's size plus one: the stratified rank sum of van Elteren. Ranks make
     heads of any scale comparable, and bound the influence of a few huge values. The statistic is a scaled mean of the
     probability that a labelled score exceeds an unlabelled one, so that significance and effect cannot disagree. All
-    heads see the same permutations and moves.
-
-    Args:
-        proteins: Scores of one protein after the other, each with the same heads; one protein is held at a time.
-        num_permutations: Number of permutations of all proteins, and of moves.
-        seed: Seed of the permutations and moves.
+    heads see the same permutations and as many moves. One protein is held at a time.
 
     Raises:
         ValueError: There is no protein.

@@ -417,10 +417,9 @@ def _make_alignment(sequence: str, chain: Chain, indices: NDArray[np.int64]) -> 
 
 
 def distances(match: ChainAlignment) -> NDArray[np.float32]:
-    """Measure the distances between the representative atoms of all pairs of a sequence's residues.
+    """Measure the distances between the representative atoms of a sequence's residues, (residues, residues), in Å.
 
-    Returns:
-        Distances, (residues, residues), float32, Å, symmetric; NaN where either residue is unobserved.
+    They are float32 and symmetric; NaN where either residue is unobserved.
     """
     coordinates = np.where(match.indices[:, None] >= 0, match.chain.coordinates[match.indices], np.nan)
     x, y, z = (np.subtract.outer(axis, axis) for axis in coordinates.T)
