@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,11 +57,6 @@ METRIC_NAMES: Mapping[str, str] = {
 # The position of a window in its protein, in residues from 0: start and stop.
 Span = tuple[int, int]
 
-_EXPECTED = (
-    "two residues such as 1-70 are expected, numbered from 1 (-70 begins with the first residue, 20- ends with the last"
-)
-
-
 @dataclass(frozen=True)
 class Region:
     """Residues A to B of each protein, both included.
@@ -88,7 +84,11 @@ class Region:
         (Region(first=1, last=70), '1-70', '20-')
         """
         if not cls.is_valid(text):
-            raise ConfigError("region", text, f"{_EXPECTED}){words and f', or {words}'}")
+            expected = (
+                "two residues such as 1-70 are expected, numbered from 1 (-70 begins with the first residue, 20- ends "
+                f"with the last){words and f', or {words}'}"
+            )
+            raise ConfigError("region", text, expected)
         first, _, last = text.partition("-")
         return cls(int(first or 1), int(last) if last else None)
 
@@ -219,6 +219,16 @@ PrecisionName = Literal["auto", "float32", "bfloat16"]
 PoolingName = Literal["mean", "max", "std", "cls", "attention"]
 # A folder of protembed/bundled/.
 DEFAULT_MODEL = "protembed_t6_8M"
+precision_option = partial(
+    option,
+    "auto",
+    "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.",
+    advanced=True,
+)
+window_option = partial(
+    option, None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
+)
+
 # What one thread computes at once: a thousand tokens stay in a core's cache, and a step occupies several cores.
 MICRO_BATCH_TOKENS = 1024
 # A GPU needs much more at once; 16,384 tokens of the 650M model fit into 40 GB.

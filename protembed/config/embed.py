@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, model_region_option
+from protembed.config.common import (
+    DeviceConfig,
+    InputConfig,
+    ModelConfig,
+    model_region_option,
+    precision_option,
+    window_option,
+)
 
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
@@ -38,12 +45,8 @@ class EmbedConfig(Config):
         "What to do about a protein longer than the window. window: merge overlapping windows; error: stop; truncate: "
         "cut it off; skip: leave it out and list it.",
     )
-    window_residues: int | None = option(
-        None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
-    )
-    precision: EmbedPrecisionName = option(
-        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
-    )
+    window_residues: int | None = window_option()
+    precision: EmbedPrecisionName = precision_option()
     store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored numbers.")
     format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "Format of stdout and of the default output file.")
     h5_names: H5Names = option(

@@ -107,9 +107,7 @@ class FinetuneConfig(Config):
     lora_rank: int = option(8, "Rank of the adapters (lora).", min=1, max=256, advanced=True)
     balance_classes: bool = option(False, "Weight classes inversely to their frequency in the loss.")
     gradient_checkpointing: bool = option(
-        False,
-        "Save memory by computing each layer twice; about a third slower (full, lora).",
-        advanced=True,
+        False, "Save memory by computing each layer twice; about a third slower (full, lora).", advanced=True
     )
     repeats: int = option(1, "Number of runs with different seeds; the best on validation is kept.", min=1)
     skip_random_baseline: bool = option(False, "Do not train the same encoder from random weights for comparison.")
@@ -132,9 +130,7 @@ class PredictConfig(Config):
     """Prediction: what is predicted, and where it is written."""
 
     output: Path | None = option(
-        None,
-        "Output table; - is stdout. Default: the name of the first FASTA file with .predictions.tsv.",
-        short="-o",
+        None, "Output table; - is stdout. Default: the name of the first FASTA file with .predictions.tsv.", short="-o"
     )
     region: str = model_region_option()
     force: bool = option(False, "Replace an existing table.")

@@ -12,9 +12,7 @@ class AttentionConfig(Config):
     """Attention maps: which are computed, compared and saved."""
 
     output: Path | None = option(
-        None,
-        "Directory to write. Default: the name of the first FASTA file with .attention.",
-        short="-o",
+        None, "Directory to write. Default: the name of the first FASTA file with .attention.", short="-o"
     )
     layers: str = option("all", "Layers whose maps are saved, from 1: all, last, or a list such as 1,4-6.")
     heads: str = option("all", "Heads whose maps are saved, from 1: all, last, or a list such as 1,4-6.")

@@ -12,6 +12,7 @@ from protembed.config.common import (
     InputConfig,
     OptimizerConfig,
     PrecisionName,
+    precision_option,
 )
 from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
 from protembed.errors import ConfigError
@@ -61,9 +62,7 @@ class PretrainConfig(Config):
     keep_checkpoints: int = option(
         2, "Number of checkpoints to keep, the newest; the best model is always kept.", min=1, advanced=True
     )
-    precision: PrecisionName = option(
-        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
-    )
+    precision: PrecisionName = precision_option()
     dry_run: bool = option(False, "Print the plan, with measured time and memory, and exit.")
     seed: int = option(0, "Seed of initialisation, order, crops and masks.", min=0)
     force: bool = option(False, "Replace an existing run directory.")

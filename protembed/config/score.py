@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, precision_option, window_option
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
@@ -59,8 +59,7 @@ class VariantTableConfig(Config):
         "the column names the only one.",
     )
     position_offset: int = option(
-        0,
-        "Number added to every position of the mutations, if they do not count from the wild type's first residue.",
+        0, "Number added to every position of the mutations, if they do not count from the wild type's first residue."
     )
 
     def __post_init__(self) -> None:
@@ -83,12 +82,8 @@ class ScoreConfig(Config):
         + f". Here {PROBABILITY}; the wild type scores 0, and higher is better. pseudo-perplexity runs the model once "
         "for each residue of each variant; the other methods run it only on the wild type.",
     )
-    window_residues: int | None = option(
-        None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
-    )
-    precision: EmbedPrecisionName = option(
-        "auto", "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.", advanced=True
-    )
+    window_residues: int | None = window_option()
+    precision: EmbedPrecisionName = precision_option()
     force: bool = option(False, "Replace an existing table.")
 
 
