@@ -53,10 +53,11 @@ def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
     yield f"{plan.output or 'stdout'}: {counts}, the longest {plan.longest:,}), {plan.dim:,} dimensions"
     if plan.num_windowed:
         yield f"{pluralize(plan.num_windowed, 'protein')} longer than a window: {plan.num_windows:,} windows in all"
-    yield (
-        f"estimated: {format_duration(plan.seconds)}, {format_bytes(plan.memory_bytes)} of memory, "
-        f"{format_bytes(plan.disk_bytes)} on disk"
-    )
+    yield f"estimated: {format_duration(plan.seconds)}, {_resources(plan.memory_bytes, plan.disk_bytes)}"
+
+
+def _resources(memory_bytes: int, disk_bytes: int) -> str:
+    return f"{format_bytes(memory_bytes)} of memory, {format_bytes(disk_bytes)} on disk"
 
 
 def describe_region(region: str | None, option: str) -> str:
@@ -113,8 +114,7 @@ def attention_plan_line(plan: "AttentionPlan") -> str:
     """Report what is inspected, and the estimated memory and disk space."""
     counts = f"{pluralize(plan.num_proteins, 'protein')} ({pluralize(plan.num_residues, 'residue')})"
     longest = f"the longest, {plan.longest_id!r}, has {plan.longest:,}"
-    resources = f"{format_bytes(plan.memory_bytes)} of memory, {format_bytes(plan.disk_bytes)} on disk"
-    return f"{counts}; {longest}; estimated: {resources}"
+    return f"{counts}; {longest}; estimated: {_resources(plan.memory_bytes, plan.disk_bytes)}"
 
 
 def attention_summary_lines(summary: "AttentionSummary") -> Iterator[str]:
@@ -184,10 +184,7 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> It
     for name, references in plan.references.items():
         yield f"baselines on {name} ({plan.window_residues:,}-residue windows): {_perplexities(references)}"
     if plan.seconds is not None and plan.memory_bytes is not None:
-        yield (
-            f"estimated: {format_duration(plan.seconds)}, {format_bytes(plan.memory_bytes)} of memory, "
-            f"{format_bytes(plan.disk_bytes)} on disk"
-        )
+        yield f"estimated: {format_duration(plan.seconds)}, {_resources(plan.memory_bytes, plan.disk_bytes)}"
     if is_dry_run:
         yield f"dry run: nothing was trained; without --dry-run this starts a run in {plan.output}"
     elif plan.first_step >= plan.num_steps:
