@@ -239,11 +239,6 @@ class MismatchedResidueError(DataError):
     ) -> None:
         super().__init__(path, f"{mutation} does not fit, because {reason}", advice, line=line)
 
-    def with_suggested_offset(self, offset: int) -> "MismatchedResidueError":
-        """Give advice for a table whose numbering is shifted as a whole, and return the error."""
-        self.advice = f"the table's mutations would all fit with `position_offset` {offset}"
-        return self
-
 
 class TooFewProteinsError(DataError):
     """Too few proteins to train on some and to validate on others."""

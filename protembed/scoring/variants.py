@@ -131,7 +131,8 @@ class VariantTable:
                     continue
                 except MismatchedResidueError as error:
                     if offset := self._suggest_offset():
-                        error = error.with_suggested_offset(self._config.position_offset + offset)
+                        offset += self._config.position_offset
+                        error.advice = f"the table's mutations would all fit with `position_offset` {offset}"
                     raise error from None
                 statistics.num_records += 1
                 yield variant
