@@ -107,7 +107,7 @@ def main() -> None:
             ),
         },
     )
-    with atomic_directory(options.output, marker="config.json") as directory:
+    with atomic_directory(options.output) as directory:
         write_checkpoint_files(checkpoint, directory, card, dtype=torch.float16)
         draw_training(directory / CURVE, read_log(options.run))
 
