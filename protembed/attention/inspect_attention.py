@@ -78,14 +78,12 @@ class AttentionSummary:
     """The results of an inspection.
 
     Attributes:
-        output: Directory of the results.
         num_maps: Number of proteins whose maps are saved.
         num_structures: Number of proteins that match a structure.
         num_refused: Number of records that were skipped on request.
         has_contacts: Whether contacts are predicted, by the model's contact head or by one fitted to the structures.
         precisions: Rows of `contacts.tsv` by column; empty without structures.
         num_following: Number of heads that attend significantly to each label of the sites (q ≤ 0.05).
-        sites: Amount of data behind the tests of each label.
         plan: Input and estimated resources; None if nothing was computed.
         was_done: Whether the same command had made the results before.
     """
@@ -133,7 +131,10 @@ def inspect_attention(
     config, model, device = options.attention, locate_model(options.model.model), choose_device(options.compute)
     sites = [] if config.sites is None else [config.sites]
     inputs, output = [*files, *config.structures, *sites], config.output or default_path(files[0], ".attention")
-    result = Result(output, [*inputs, model.directory], force=config.force, record="meta.json", is_record=_is_record)
+    read = [*inputs, model.directory]
+    result = Result(
+        output, read, force=config.force, record="meta.json", is_record=lambda content: "summary" in content
+    )
     checkpoint = load_checkpoint(model.directory).to(device)
     extractor = _make_extractor(checkpoint, config)
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
@@ -165,15 +166,7 @@ def _settings(config: AttentionConfig, extractor: AttentionExtractor) -> dict[st
 
 
 class _Inspection:
-    """An inspection in four steps: plan, extract, evaluate and write.
-
-    Args:
-        checkpoint: Model to inspect.
-        config: Options of the saved proteins, and of structures and sites.
-        extractor: Extractor of the chosen layers and heads.
-        directory: Directory of the results.
-        pool: Workers for the computation.
-    """
+    """An inspection in four steps: plan, extract, evaluate and write."""
 
     def __init__(
         self,
@@ -209,13 +202,7 @@ class _Inspection:
         return self._summary(output, plan, evaluation)
 
     def plan(self, records: Iterable[Record]) -> AttentionPlan:
-        """Decide which results are kept of each protein, and estimate the resources.
-
-        Raises:
-            InsufficientResourcesError: The memory or the disk is too small.
-            TableError: A site lies beyond its protein, or no site names a protein of the input.
-            NoStructureMatchError: There are structures, but none matches a protein.
-        """
+        """Decide which results are kept of each protein, and check the sites, the structures and the resources."""
         lengths, longest = array("q"), None
         for record in records:
             lengths.append(len(record.sequence))
@@ -295,15 +282,14 @@ class _Inspection:
     def evaluate(self) -> Evaluation:
         """Compare the heads with structures and sites."""
         num_permutations, seed = self._config.num_permutations, self._config.seed
-        contacts, sites = None, {}
+        contacts = None
         if self._config.structures:
             head = self._extractor.contact_head
             model_head = None if head is None else ContactPredictor.from_contact_head(head)
             contacts = self._structures.evaluate(model_head, num_permutations=num_permutations, seed=seed)
             self._warnings += [*self._structures.warnings(), *contacts.warnings()]
-        if self._config.sites is not None:
-            sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
-            self._warnings += site_warnings(sites.items())
+        sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
+        self._warnings += site_warnings(sites.items())
         return Evaluation(means=self._sums / self._num_residues, contacts=contacts, sites=sites)
 
     def _predicted_contacts(self, evaluation: Evaluation) -> Iterator[NDArray[np.float32] | None]:
@@ -325,10 +311,7 @@ class _Inspection:
             self._write_model(evaluation.contacts)
         if self._config.sites is not None:
             write_columns(directory / "sites.tsv", evaluation.site_columns())
-        layers, heads = (
-            [number + 1 for number in chosen] for chosen in (self._extractor.layers, self._extractor.heads)
-        )
-        report = AttentionReport(directory, self._config, layers, heads)
+        report = AttentionReport(directory, self._config, self._extractor.layers, self._extractor.heads)
         displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
         for record, (maps, _), contacts in displayed:
             report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))
@@ -384,10 +367,6 @@ class _Inspection:
         }
 
 
-def _is_record(content: Mapping[str, Any]) -> bool:
-    return "summary" in content
-
-
 def _load_summary(recorded: Mapping[str, Any], output: Path) -> AttentionSummary:
     values = recorded["summary"]
     sites = {label: SiteSummary(**site) for label, site in values["sites"].items()}
@@ -401,8 +380,7 @@ def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig) -> Attentio
         layers=_parse_indices("layers", config.layers, shape.num_layers),
         heads=_parse_indices("heads", config.heads, shape.num_heads),
         contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
-        writes_rollout=config.rollout,
-        dtype=config.store_dtype,
+        config=config,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 import torch
@@ -82,9 +81,8 @@ class AttentionExtractor:
         heads: Chosen heads, from 0.
         contact_head: Head that predicts contacts, on the CPU; None to predict none.
         files: Files to which the maps are written layer by layer; None to write none.
-        writes_rollout: Whether the files get the attention rollout.
         max_pixels: Largest side of the held maps; longer regions are downsampled in blocks.
-        dtype: Precision of the files and of the held maps, so that the page agrees with the files.
+        config: Options of the rollout, and of the precision of the files and of the held maps alike.
     """
 
     encoder: Encoder
@@ -92,9 +90,8 @@ class AttentionExtractor:
     heads: Sequence[int]
     contact_head: ContactHead | None = None
     files: "MapFiles | None" = None
-    writes_rollout: bool = False
     max_pixels: int = MAX_PIXELS
-    dtype: Literal["float32", "float16"] = "float32"
+    config: AttentionConfig = field(default_factory=AttentionConfig)
 
     def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> list[ProteinAttention]:
         """Compute the statistics and the requested results of each protein of a batch, and write its maps."""
@@ -135,7 +132,7 @@ class _ProteinAccumulator:
         if request.maps and extractor.contact_head is not None:
             logits = extractor.contact_head.layer_logits(layer, maps)
             self._logits = logits if self._logits is None else self._logits + logits
-        if self._file is not None and extractor.writes_rollout:
+        if self._file is not None and extractor.config.rollout:
             self._rollout = attention_rollout_step(self._rollout, weights)
         if request.pairs is not None:
             for number, head in enumerate(maps.numpy(), start=layer * len(maps)):
@@ -148,7 +145,7 @@ class _ProteinAccumulator:
         if self._request.maps:
             block = block_size(chosen[0].shape[-1], self._extractor.max_pixels)
             pooled = np.stack([max_pool_blocks(head, block) for head in chosen])
-            self._maps.append(pooled.astype(self._extractor.dtype, copy=False))
+            self._maps.append(pooled.astype(self._extractor.config.store_dtype, copy=False))
         if self._file is not None:
             self._file.append(chosen)
 
@@ -172,9 +169,8 @@ class _ProteinAccumulator:
         extractor, part = self._extractor, self._request.region
         rollout = None if self._rollout is None else self._rollout[1:-1, 1:-1].numpy()
         predicted = {"contacts": contacts, "rollout": rollout}
-        stored = {
-            name: array[part, part].astype(extractor.dtype) for name, array in predicted.items() if array is not None
-        }
+        dtype = extractor.config.store_dtype
+        stored = {name: array[part, part].astype(dtype) for name, array in predicted.items() if array is not None}
         file.close({**stored, "layers": np.array(extractor.layers) + 1, "heads": np.array(extractor.heads) + 1})
 
 
@@ -267,12 +263,7 @@ def parse_region(text: str | None, num_residues: int) -> slice:
 
 
 class MapFiles:
-    """The files of attention maps, one for each displayed sequence; a context manager that leaves none open.
-
-    Args:
-        directory: Directory of the files.
-        config: Options with the format and precision.
-    """
+    """The files of attention maps, one for each displayed sequence; a context manager that leaves none open."""
 
     def __init__(self, directory: Path, config: AttentionConfig) -> None:
         self._directory, self._config = directory, config

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from protembed._version import __version__
@@ -29,19 +28,15 @@ def draw_attention(
     with figure_file(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
         grid: NDArray[Any] = figure.subplots(num_layers, num_heads, squeeze=False)
         for (row, column), axes in np.ndenumerate(grid):
-            _draw_map(axes, maps[row, column])
+            # Most weights are small: the square root makes them visible, and each map is scaled separately.
+            weights = np.sqrt(maps[row, column].astype(np.float32))
+            axes.imshow(weights, cmap="magma_r", vmin=0, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
             if row == 0:
                 axes.set_title(f"head {heads[column]}", fontsize=7)
             if column == 0:
                 axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
         figure.suptitle(drawable(title), fontsize=9)
-
-
-def _draw_map(axes: Axes, weights: NDArray[np.floating]) -> None:
-    # Most weights are small: the square root makes them visible, and each map is scaled separately.
-    axes.imshow(np.sqrt(weights.astype(np.float32)), cmap="magma_r", vmin=0, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
@@ -85,18 +80,12 @@ def _ticks(count: int) -> range:
 
 
 class AttentionReport:
-    """Draws the displayed proteins one after the other, and writes their predicted contacts and the page.
-
-    Args:
-        directory: Directory of the results.
-        config: Options of the region and the format of the figures.
-        layers: Displayed layers, from 1.
-        heads: Displayed heads, from 1.
-    """
+    """Draws the displayed layers and heads, from 0, protein by protein, and writes predicted contacts and the page."""
 
     def __init__(self, directory: Path, config: AttentionConfig, layers: Sequence[int], heads: Sequence[int]) -> None:
         self._directory, self._config = directory, config
-        self._page = AttentionPage(layers, heads)
+        self._displayed = np.ix_(layers, heads)
+        self._page = AttentionPage([layer + 1 for layer in layers], [head + 1 for head in heads])
 
     def add(
         self,
@@ -146,8 +135,7 @@ class AttentionReport:
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(islice(labelled.items(), len(STATISTICS))))
         if self._page.num_proteins:
-            displayed = np.ix_(np.array(self._page.layers) - 1, np.array(self._page.heads) - 1)
-            statistics = {label: values[displayed] for label, values in labelled.items()}
+            statistics = {label: values[self._displayed] for label, values in labelled.items()}
             text = self._page.render(statistics, evaluation.page_tables(), __version__)
             write_text(self._directory / "report.html", text)
 
