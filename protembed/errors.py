@@ -282,11 +282,10 @@ class NoStructureMatchError(DataError):
 class OutputExistsError(ProtembedError):
     """A file or directory that exists where a result would be written."""
 
-    def __init__(self, path: Path, difference: str | None = None, *, is_replaceable: bool = True) -> None:
+    def __init__(self, path: Path, difference: str, *, is_replaceable: bool = True) -> None:
         self.path, self.difference, self.is_replaceable = path, difference, is_replaceable
-        found = f"{path} exists" if difference is None else f"{path} exists and {difference}"
         force = ", or pass `force` to replace it" if is_replaceable else "; `force` does not replace it either"
-        super().__init__(f"{found}; choose another `output`{force}")
+        super().__init__(f"{path} exists and {difference}; choose another `output`{force}")
 
 
 class OutputError(ProtembedError):
