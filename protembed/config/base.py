@@ -73,10 +73,10 @@ class Config(_Frozen):
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for spec in dataclasses.fields(self):
-            if getattr(self, spec.name) is None:
+            name, hint, value = spec.name, hints[spec.name], getattr(self, spec.name)
+            if value is None:
                 continue
-            name, hint = spec.name, hints[spec.name]
-            value = _coerced(name, getattr(self, name), hint)
+            value = _coerced(name, value, hint)
             object.__setattr__(self, name, value)  # as dataclasses themselves fill a frozen one
             choices = choices_of(hint)
             if choices and value not in choices:
@@ -137,12 +137,10 @@ class Options(_Frozen):
         Raises:
             ConfigError: No config has a field of that name, or a value is not allowed.
         """
-        configs = {
-            name: config(
-                **{spec.name: values.pop(spec.name) for spec in dataclasses.fields(config) if spec.name in values}
-            )
-            for name, config in configs_of(cls).items()
-        }
+        configs = {}
+        for name, config in configs_of(cls).items():
+            own = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(config) if spec.name in values}
+            configs[name] = config(**own)
         for name, value in values.items():
             raise ConfigError(name, value, f"{cls.__name__} has no field of this name")
         return cls(**configs)
