@@ -290,12 +290,7 @@ def _split_counts(plan: "FinetunePlan") -> str:
 
 
 def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> list[str]:
-    """Report the metrics of the model and the baselines.
-
-    Args:
-        summary: Result of the fine-tuning.
-        notes: Those of its notes that were not printed before.
-    """
+    """Report the metrics of the model and the baselines, and those of the notes that were not printed before."""
     if summary.comparison is None:
         return ["stopped early; run the same command to resume"]
     comparison = summary.comparison

@@ -113,11 +113,7 @@ def exit_process(status: int) -> None:
 
 
 class BestEffortStream:
-    """A stderr that drops what cannot be written, because its reader has exited or its disk is full.
-
-    Args:
-        stream: The stream to write to.
-    """
+    """A stderr that drops what cannot be written, because its reader has exited or its disk is full."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
