@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import DeviceConfig, ModelConfig, choose_region
+from protembed.config.common import ModelConfig, choose_region
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
@@ -62,31 +62,12 @@ def _is_result(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """A result and its meta file."""
+    """A result and its meta file, which are compared when it is created."""
 
     path: Path
     meta: dict[str, Any]
 
-    @classmethod
-    def open(cls, path: Path) -> "_Result":
-        result = cls(path=path, meta=read_meta(path))
-        result._verify_files()
-        return result
-
-    @property
-    def num_proteins(self) -> int:
-        return int(self.meta["num_proteins"])
-
-    @property
-    def first_row(self) -> int:
-        """Number of the first row: 1, or 0 in results of earlier versions."""
-        return 0 if next(read_ids_lines(self.path), "").startswith("0\t") else 1
-
-    @property
-    def vectors(self) -> StoredVectors:
-        return StoredVectors(self.path, self.meta["format"], self.meta["per_residue"])
-
-    def _verify_files(self) -> None:
+    def __post_init__(self) -> None:
         if sha256_of_file(self.path) != self.meta["sha256"]:
             raise VerificationError(self.path, "its hash differs from the one in its meta file")
         ids = sidecar(self.path, IDS)
@@ -101,6 +82,19 @@ class _Result:
             raise VerificationError(
                 self.path, f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"
             )
+
+    @property
+    def num_proteins(self) -> int:
+        return int(self.meta["num_proteins"])
+
+    @property
+    def first_row(self) -> int:
+        """Number of the first row: 1, or 0 in results of earlier versions."""
+        return 0 if next(read_ids_lines(self.path), "").startswith("0\t") else 1
+
+    @property
+    def vectors(self) -> StoredVectors:
+        return StoredVectors(self.path, self.meta["format"], self.meta["per_residue"])
 
 
 def _shared_settings(meta: dict[str, Any]) -> dict[str, Any]:
@@ -188,11 +182,6 @@ def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
     return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
 
 
-def _rows_of(shard: _Result, sample: Sequence[tuple[_Result, int, Record]]) -> dict[int, list[str]]:
-    """Collect the sampled rows of a shard, from 0, with the names that they may have in HDF5."""
-    return {row: _dataset_names(shard, row, record) for result, row, record in sample if result is shard}
-
-
 def _resolve_model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedModel:
     """Find the model that a result was made with: the given one, or the recorded one without using the network."""
     try:
@@ -220,23 +209,25 @@ def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:
 def _recompute(
     shards: Sequence[_Result],
     sample: Sequence[tuple[_Result, int, Record]],
-    model: ModelConfig,
-    compute: DeviceConfig,
+    options: CheckOptions,
     callbacks: Callbacks,
 ) -> float | None:
     """Compute the sample again; return the worst difference, None if the sample is empty."""
-    meta = shards[0].meta
     if not sample:
         return None
-    resolved = _resolve_model(model, meta, shards[0].path)
+    meta = shards[0].meta
+    resolved = _resolve_model(options.model, meta, shards[0].path)
     checkpoint = load_checkpoint(resolved)
     embedder = _embedder(checkpoint, shards[0])
-    device = choose_device(compute)
+    device = choose_device(options.compute)
     checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))
     computation = embedder.residues() if meta["per_residue"] else embedder.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
-    with inference_engine(compute, device, checkpoint.encoder.shape) as engine:
-        stored = {shard.path: shard.vectors.read(_rows_of(shard, sample)) for shard in shards}
+    with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
+        stored = {}
+        for shard in shards:
+            rows = {row: _dataset_names(shard, row, record) for result, row, record in sample if result is shard}
+            stored[shard.path] = shard.vectors.read(rows)
         computed = engine.run(computation, [record for _, _, record in sample])
         for (shard, row, record), (_, embedding) in zip(sample, computed, strict=True):
             difference = _difference(stored[shard.path][row], embedding.values)
@@ -270,7 +261,7 @@ def check_embeddings(
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
         raise ConfigError("files", " ".join(map(str, paths)), expected)
-    shards = [_Result.open(follow_link(path)) for path in results]
+    shards = [_Result(path=path, meta=read_meta(path)) for path in map(follow_link, results)]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(options.check.seed)
@@ -283,7 +274,7 @@ def check_embeddings(
     if len(statistics.skipped) != num_refused:
         found = f"{num_refused} records were left out, but {len(statistics.skipped)} records of its input should be"
         raise VerificationError(results[0], found)
-    worst = _recompute(shards, sample, options.model, options.compute, callbacks)
+    worst = _recompute(shards, sample, options, callbacks)
     return CheckSummary(
         results=results,
         num_proteins=num_proteins,
