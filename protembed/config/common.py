@@ -57,6 +57,7 @@ METRIC_NAMES: Mapping[str, str] = {
 # The position of a window in its protein, in residues from 0: start and stop.
 Span = tuple[int, int]
 
+
 @dataclass(frozen=True)
 class Region:
     """Residues A to B of each protein, both included.
