@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -103,11 +103,13 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     default = spec.default_factory() if callable(spec.default_factory) else spec.default
     choices = choices_of(hint)
     listed = "|".join(choices)
-    is_long = len(listed) > _MAX_CHOICE_WIDTH
+    is_long, help = len(listed) > _MAX_CHOICE_WIDTH, spec.metadata["help"]
+    if is_long and not set(choices) <= set(re.findall(r"[\w-]+", help)):
+        help += f" One of: {', '.join(choices)}."
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     declaration = typer.Option(
         *filter(None, [spec.metadata["short"], flag_name(spec.name)]),  # a lone name: there is no --no-quiet
-        help=_with_choices(spec.metadata["help"], choices) if is_long else spec.metadata["help"],
+        help=help,
         metavar="<choice>" if is_long else f"<{listed}>" if choices else None,
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
         readable=_SKIP_TYPER_PATH_CHECK,
@@ -116,9 +118,3 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     kind = str if choices else hint  # a wrong choice is reported by the config, as every other wrong value
     annotation = Annotated[kind, declaration]  # type: ignore[valid-type]  # made at run time
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _with_choices(help: str, choices: Sequence[str]) -> str:
-    """Append the choices to a help text that does not name all of them."""
-    is_complete = set(choices) <= set(re.findall(r"[\w-]+", help))
-    return help if is_complete else f"{help} One of: {', '.join(choices)}."
