@@ -24,10 +24,7 @@ from protembed.config.finetune import (
     PredictConfig as PredictConfig,
     PredictOptions as PredictOptions,
 )
-from protembed.config.inspect_attention import (
-    AttentionConfig as AttentionConfig,
-    AttentionOptions as AttentionOptions,
-)
+from protembed.config.inspect_attention import AttentionConfig as AttentionConfig, AttentionOptions as AttentionOptions
 from protembed.config.pretrain import (
     BatchConfig as BatchConfig,
     MaskingConfig as MaskingConfig,

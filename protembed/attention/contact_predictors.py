@@ -99,12 +99,7 @@ def fit_contact_head(features: Features, proteins: Sequence[ResiduePairs]) -> Co
 
 
 def cross_validated_scores(
-    fit: FitFunction,
-    features: Features,
-    proteins: Sequence[ResiduePairs],
-    *,
-    num_folds: int = NUM_FOLDS,
-    seed: int = 0,
+    fit: FitFunction, features: Features, proteins: Sequence[ResiduePairs], *, num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> list[NDArray[np.float64]]:
     """Score the pairs of each protein, (pairs,) each, float64, by a predictor that was fitted to other proteins.
 

@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
-from protembed.attention.maps import (
-    AttentionExtractor,
-    MapFiles,
-    MapRequest,
-    ProteinAttention,
-    parse_region,
-)
+from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
 from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
 from protembed.attention.sites import SiteTests, site_warnings

@@ -44,14 +44,7 @@ from protembed.errors import (
     RunInUseError,
     RunMismatchError,
 )
-from protembed.io.reading import (
-    STANDARD_STREAM,
-    follow_link,
-    is_utf8,
-    read_json,
-    sha256_of_file,
-    sha256_of_inputs,
-)
+from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file, sha256_of_inputs
 from protembed.io.writing import (
     copy_to_stdout,
     create_directory,

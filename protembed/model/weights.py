@@ -155,10 +155,7 @@ def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
             f"{layer}.feed_forward.up": (f"{stored_layer}.intermediate.dense",),
             f"{layer}.feed_forward.down": (f"{stored_layer}.output.dense",),
         }
-    table = {
-        "encoder.embedding.weight": WeightMapping((_EMBEDDING,)),
-        "lm_head.bias": WeightMapping(("lm_head.bias",)),
-    }
+    table = {"encoder.embedding.weight": WeightMapping((_EMBEDDING,)), "lm_head.bias": WeightMapping(("lm_head.bias",))}
     for module, stored_modules in modules.items():
         for kind in ("weight", "bias"):
             table[f"{module}.{kind}"] = WeightMapping(tuple(f"{stored}.{kind}" for stored in stored_modules))
