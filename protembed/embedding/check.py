@@ -232,8 +232,11 @@ def _recompute(
         for (shard, row, record), (_, embedding) in zip(sample, computed, strict=True):
             difference = _difference(stored[shard.path][row], embedding.values)
             if not difference <= tolerance:
-                found = f"row {row + 1} ({record.id!r}) differs from what {resolved.name} computes by {difference:.2g}"
-                raise VerificationError(shard.path, f"{found} times its largest number")
+                named = f"row {row + shard.first_row} ({record.id!r})"
+                found = (
+                    f"{named} differs from what {resolved.name} computes by {difference:.2g} times its largest number"
+                )
+                raise VerificationError(shard.path, found)
             worst = max(worst, difference)
             callbacks.on_progress(len(record.sequence))
     return worst
