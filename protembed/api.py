@@ -66,6 +66,11 @@ class Model:
     options: DeviceConfig
 
     @property
+    def device(self) -> torch.device:
+        """Device that computes."""
+        return self.checkpoint.device
+
+    @property
     def dim(self) -> int:
         """Width of a residue's vector."""
         return self.checkpoint.encoder.shape.dim
@@ -84,7 +89,7 @@ class Model:
         target = self.checkpoint.metadata.target
         predicts = "" if target is None else f", predicts {target!r}"
         size = f"{self.num_layers} layers, {self.checkpoint.num_parameters / 1e6:,.1f} M parameters"
-        return f"<Model {self.name}: dim {self.dim}, {size}{predicts}, on {self.checkpoint.device}>"
+        return f"<Model {self.name}: dim {self.dim}, {size}{predicts}, on {self.device}>"
 
     def embed(
         self, sequences: AnySequences, pooling: str | Iterable[str] | None = None, layer: Layers | None = None
@@ -201,9 +206,10 @@ class Model:
         """Predict with a fine-tuned model.
 
         Returns:
-            The columns of the table that `protembed predict` writes, so that `pd.DataFrame(model.predict(sequences))`
-            is that table: `id`, `prediction`, and the probability of each class as `p_CLASS`, (proteins,), float32. For
-            a task that predicts each residue, probabilities and values are lists of (residues,) arrays.
+            The columns of the table that `protembed predict` writes, with all digits, so that
+            `pd.DataFrame(model.predict(sequences))` is that table: `id`, `prediction`, and the probability of each
+            class as `p_CLASS`, (proteins,), float32. For a task that predicts each residue, probabilities and values
+            are lists of (residues,) arrays.
 
         Raises:
             InputNotFoundError: The model was not fine-tuned.

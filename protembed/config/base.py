@@ -6,9 +6,10 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from numbers import Integral
+from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -61,6 +62,13 @@ class _Frozen:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
+_SCALARS: Mapping[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+}
+
+
 class Config(_Frozen):
     """The base of all configs: turns texts into paths, and checks ranges and choices, when it is created."""
 
@@ -109,6 +117,11 @@ def _describe(name: str, spec: "dataclasses.Field[Any]", hint: Any) -> str:
 def _coerced(name: str, value: Any, hint: Any) -> Any:
     """Convert what Python users pass to the type of its field: texts to paths, numbers and lists to `3` and `3,6`."""
     kinds = (hint, *get_args(hint))
+    for kind, (accepted, expected) in _SCALARS.items():
+        if kind in kinds:
+            if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+                raise ConfigError(name, value, f"{expected} is expected")
+            return kind(value)
     if list[Path] in kinds:
         return as_paths(name, value) if isinstance(value, str | os.PathLike) or value else []
     if Path in kinds:
@@ -132,17 +145,20 @@ class Options(_Frozen):
         """Make the options from the values of single fields, whichever config each belongs to.
 
         Args:
-            values: Values by the names of fields; fields that are not named have their defaults.
+            values: Values by the names of fields, also former ones; fields that are not named have their defaults.
 
         Raises:
             ConfigError: No config has a field of that name, or a value is not allowed.
         """
-        configs = {}
+        values, configs = with_current_names(values), {}
+        names = [spec.name for config in configs_of(cls).values() for spec in dataclasses.fields(config)]
         for name, config in configs_of(cls).items():
             own = {spec.name: values.pop(spec.name) for spec in dataclasses.fields(config) if spec.name in values}
             configs[name] = config(**own)
         for name, value in values.items():
-            raise ConfigError(name, value, f"{cls.__name__} has no field of this name")
+            near = get_close_matches(name, names, 1)
+            advice = f"; did you mean `{near[0]}`?" if near else ""
+            raise ConfigError(name, value, f"{cls.__name__} has no field of this name{advice}")
         return cls(**configs)
 
 

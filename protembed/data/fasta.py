@@ -15,14 +15,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from Bio.Data.IUPACData import protein_letters_1to3_extended
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
-from protembed.errors import DamagedArchiveError, FormatError, IllegalResidueError, RecordError, SkippableError
+from protembed.errors import (
+    ConfigError,
+    DamagedArchiveError,
+    FormatError,
+    IllegalResidueError,
+    RecordError,
+    SkippableError,
+)
 from protembed.io.reading import Paths, as_paths, display_name, open_input
 from protembed.io.sniffing import detect_binary_format, detect_text_format
 from protembed.text import pluralize
@@ -391,6 +398,8 @@ def read_fasta(
     ...     [(record.id, record.sequence) for record in read_fasta(file.name)]
     [('P1', 'MKTAYI'), ('P2', 'MSILV')]
     """
+    if on_illegal not in get_args(OnIllegal):
+        raise ConfigError("on_illegal", on_illegal, f"one of {', '.join(get_args(OnIllegal))} is expected")
     statistics = ReadStatistics() if statistics is None else statistics
     fingerprints = array("q")  # hashes of identifiers in eight bytes each, because a file may hold a hundred million
     for path in as_paths("paths", paths):

@@ -51,7 +51,7 @@ def read_sequences(given: AnySequences, region: Region | None = None) -> list[Pr
     """
     if is_one_sequence(given):
         given = [given]
-    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise SequenceError("the sequences", f"they are of type {type(given).__name__}", _EXPECTED)
     return [_protein(number, item, region) for number, item in enumerate(given, start=1)]
 

@@ -41,6 +41,9 @@ class Embeddings(Mapping[str, NDArray[Any]]):
     ids: Sequence[str]
     meta: Mapping[str, Any]
 
+    # Two results are equal only if they are the same object: comparing vectors is for NumPy.
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -1,7 +1,7 @@
 """Predict with a fine-tuned model: from FASTA to a table."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -200,13 +200,15 @@ def predict_fasta(
                 with atomic_file(claim.path) as stream:
                     stream.writelines(_table_lines(predictions, head, region, callbacks))
             check_inputs()
-            counts = {"num_proteins": statistics.num_records, "num_refused": len(statistics.skipped)}
-            recorded = claim.publish({**fingerprint, **counts, "target": checkpoint.metadata.target or ""})
-    return _summary(result.output, recorded, [*statistics.warnings(), *comparison.warnings()])
+            facts = {
+                "num_proteins": statistics.num_records,
+                "num_refused": len(statistics.skipped),
+                "target": checkpoint.metadata.target or "",
+                "warnings": [*statistics.warnings(), *comparison.warnings()],
+            }
+            return _summary(result.output, claim.publish({**fingerprint, **facts}))
 
 
-def _summary(
-    output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
-) -> PredictSummary:
-    facts: dict[str, Any] = {name: recorded.get(name) for name in ("num_proteins", "num_refused", "target", "region")}
-    return PredictSummary(output=output, warnings=warnings, was_done=was_done, **facts)
+def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> PredictSummary:
+    facts: dict[str, Any] = {spec.name: recorded[spec.name] for spec in fields(PredictSummary) if spec.name in recorded}
+    return PredictSummary(output=output, was_done=was_done, **{"region": None, **facts})

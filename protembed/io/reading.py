@@ -69,6 +69,8 @@ def as_path(name: str, given: PathLike) -> Path:
     >>> as_path("output", "emb.npy").name
     'emb.npy'
     """
+    if isinstance(given, str) and not given:
+        raise ConfigError(name, given, "a path is expected")
     try:
         path = Path(given)
     except TypeError:

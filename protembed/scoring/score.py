@@ -161,13 +161,10 @@ def score_variants(
             ):
                 stream.writelines(job.lines(engine, precision))
             check_inputs()
-            recorded = claim.publish({**fingerprint, **job.counts()})
-    return _summary(result.output, recorded, [*job.warnings(checkpoint)])
+            facts = {**job.counts(), "warnings": [*job.warnings(checkpoint)]}
+            return _summary(result.output, claim.publish({**fingerprint, **facts}))
 
 
-def _summary(
-    output: Path | None, recorded: Mapping[str, Any], warnings: Sequence[str] = (), *, was_done: bool = False
-) -> ScoreSummary:
+def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> ScoreSummary:
     facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
-    formula = _formula(recorded["method"])
-    return ScoreSummary(output=output, formula=formula, warnings=warnings, was_done=was_done, **facts)
+    return ScoreSummary(output=output, formula=_formula(recorded["method"]), was_done=was_done, **facts)

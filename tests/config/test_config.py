@@ -284,3 +284,29 @@ def test_layers_may_be_numbers_and_lists(layer, text):
 def test_anything_else_in_place_of_a_text_is_rejected(layer):
     with pytest.raises(ConfigError, match="layer is .*, but a text, a whole number, or a list of them is expected"):
         EmbedConfig(layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("force", "yes", "True or False"),
+        ("per_residue", 1, "True or False"),
+        ("threads", "1", "a whole number"),
+        ("threads", True, "a whole number"),
+        ("window_residues", 64.0, "a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_rejected(name, value, expected):
+    with pytest.raises(ConfigError, match=f"{name} is .*, but {expected} is expected"):
+        EmbedOptions.from_values(**{name: value})
+
+
+def test_numbers_of_numpy_are_converted():
+    assert type(DeviceConfig(threads=np.int64(2)).threads) is int
+    assert type(MaskingConfig(mask_rate=np.float32(0.25)).mask_rate) is float
+
+
+def test_a_former_name_is_taken_and_a_near_one_suggested():
+    assert EmbedOptions.from_values(dtype="float16").embedding.store_dtype == "float16"
+    with pytest.raises(ConfigError, match="did you mean `layer`"):
+        EmbedOptions.from_values(layr=3)

@@ -58,6 +58,7 @@ def test_question_marks_and_mask_tokens_are_masked_positions():
         (Path("proteins.fasta"), "the sequences: they are of type PosixPath"),
         ({"P1": "MKT"}, "the sequences: they are of type dict"),
         (None, "the sequences: they are of type NoneType"),
+        (np.array("MKT"), "the sequences: they are of type ndarray"),
     ],
 )
 def test_anything_else_is_an_error_that_names_sequence_position_and_character(given, message):

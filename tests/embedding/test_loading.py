@@ -72,6 +72,13 @@ def test_identifiers_are_loaded_as_they_were_in_the_input(embed, tmp_path):
     assert load_embeddings(embed("formulas.npy", fasta)).ids == ["=cmd()", "@P1", "'quoted'"]
 
 
+def test_a_result_equals_itself_alone(embed):
+    loaded = load_embeddings(embed("emb.npy"))
+
+    assert loaded == loaded
+    assert loaded != load_embeddings(embed("emb.npy"))
+
+
 def test_an_array_stays_on_disk_until_it_is_used(embed):
     assert isinstance(load_embeddings(embed("emb.npy")).vectors, np.memmap)
     assert isinstance(load_embeddings(embed("emb.npz")).vectors, np.memmap)

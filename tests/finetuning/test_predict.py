@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,7 +145,9 @@ def test_the_same_prediction_is_done_and_not_computed_again(predict, tmp_path):
     again = predict()
 
     assert (first.was_done, again.was_done) == (False, True)
+    assert replace(again, was_done=False) == first
     assert (again.num_proteins, again.target, again.region) == (first.num_proteins, "label", None)
+    assert first.warnings[0].startswith("non-standard residues")
     assert (table.read_bytes(), table.stat().st_mtime_ns) == made
 
 

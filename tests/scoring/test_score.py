@@ -261,7 +261,7 @@ def test_the_same_scores_are_done_and_not_computed_again(tiny_model, wild_type, 
     again = score_variants(path, options)
 
     assert (first.was_done, again.was_done) == (False, True)
-    assert replace(again, was_done=False) == replace(first, warnings=())
+    assert replace(again, was_done=False) == first
     assert (table.read_bytes(), table.stat().st_mtime_ns) == made
 
 
