@@ -286,6 +286,24 @@ def _make_schedule(
     )
 
 
+def _evaluator(
+    config: PretrainConfig, corpora: Corpora, model: Checkpoint, tokens: int, executor: Executor
+) -> Evaluator:
+    """Make the evaluator of the validation sets, in micro-batches of at most so many tokens."""
+
+    def load_compared() -> MaskedLM | None:
+        path = config.compare_model
+        return None if path is None else _masked_lm(load_checkpoint(path).to(model.device))
+
+    window = model.metadata.window_residues
+    return Evaluator(
+        train=corpora.train,
+        valid_sets=[ValidationSet.from_corpus(corpus, window, tokens) for corpus in corpora.valid],
+        load_compared=load_compared,
+        executor=executor,
+    )
+
+
 def _prepare(
     run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
 ) -> _Job:
@@ -293,21 +311,12 @@ def _prepare(
     config, device = options.pretrain, choose_device(options.compute)
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues).to(device)
-    objective, window = _masked_lm(model), model.metadata.window_residues
+    objective = _masked_lm(model)
     per_process = -(-options.batches.batch_tokens // executor.processes.size)  # at least a micro-batch for each process
     tokens = options.batches.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
     batches = PretrainingBatches(corpora.train, options.batches, tokens, options.masking, config.seed)
 
-    def load_compared() -> MaskedLM | None:
-        path = config.compare_model
-        return None if path is None else _masked_lm(load_checkpoint(path).to(device))
-
-    evaluator = Evaluator(
-        train=corpora.train,
-        valid_sets=[ValidationSet.from_corpus(corpus, window, tokens) for corpus in corpora.valid],
-        load_compared=load_compared,
-        executor=executor,
-    )
+    evaluator = _evaluator(config, corpora, model, tokens, executor)
     references = run.load_or_compute("references", evaluator.reference_losses)
     timing = budget = None
     if "plan" not in run.facts and (is_dry_run or config.max_minutes is not None):
