@@ -30,8 +30,9 @@ from protembed.device import WorkerPool, choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
+from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.io.result import Result, make_fingerprint
+from protembed.io.result import Result
 from protembed.io.writing import atomic_directory, output_errors, seekable_inputs, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import locate_model

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError, ProtembedError
+from protembed.io.fingerprint import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 from protembed.io.reading import as_path, as_paths
-from protembed.io.result import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 
 
 def option(

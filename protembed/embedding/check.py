@@ -22,8 +22,9 @@ from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
+from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
-from protembed.io.result import META, differences, sidecar
+from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint

@@ -18,8 +18,9 @@ from protembed.errors import ConfigError
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding, vector_precision
 from protembed.inference.engine import InferenceJob
+from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import default_path
-from protembed.io.result import Result, make_fingerprint
+from protembed.io.result import Result
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 

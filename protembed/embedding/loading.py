@@ -17,8 +17,8 @@ from protembed.embedding.formats import StoredVectors
 from protembed.embedding.metadata import COUNTS, read_ids_lines, read_meta
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError, reason_of
+from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths, follow_link
-from protembed.io.result import differences
 from protembed.text import pluralize, unescape
 
 # Settings that the vectors of joined files must share.

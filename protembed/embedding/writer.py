@@ -20,8 +20,9 @@ from protembed.embedding.metadata import FAILED, FAILED_HEADER, IDS, IDS_HEADER,
 from protembed.errors import NotFiniteError
 from protembed.inference.embedding import Embedding
 from protembed.io.arrays import ArrayStream
+from protembed.io.fingerprint import Fingerprint
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.result import PROGRESS, Claim, Fingerprint
+from protembed.io.result import PROGRESS, Claim
 from protembed.io.writing import flush_to_disk, open_append, output_errors, write_json, write_table
 from protembed.text import format_row
 

@@ -19,8 +19,9 @@ from protembed.finetuning.labels import LabelledProtein
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine, inference_engine
+from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, unchanged_inputs
-from protembed.io.result import Result, make_fingerprint
+from protembed.io.result import Result
 from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint

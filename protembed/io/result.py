@@ -32,9 +32,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from protembed._version import __version__
 from protembed.errors import (
     ConfigError,
     DamagedRunError,
@@ -44,7 +43,8 @@ from protembed.errors import (
     RunInUseError,
     RunMismatchError,
 )
-from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file, sha256_of_inputs
+from protembed.io.fingerprint import RECORDED_IF_SET, Fingerprint, differences
+from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file
 from protembed.io.writing import (
     copy_to_stdout,
     create_directory,
@@ -66,104 +66,11 @@ RUN, IDENTITY = "run.json", "identity"
 # In the directory of other unfinished results: their fingerprint, and how far they have come, if they can be resumed.
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
-_MAX_HEADER, _HASH_LENGTH = 1000, 64
+_MAX_HEADER = 1000
 _OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
-Fingerprint = Mapping[str, Any]
 
-# Settings that were renamed. Results and run directories hold the former name, and the command line still takes it.
-FORMER_NAMES: Mapping[str, str] = {
-    "class_weights": "balance_classes",
-    "cluster_similarity": "cluster_identity",
-    "compare": "compare_model",
-    "decay_share": "decay_fraction",
-    "drop_shared": "drop_leaked",
-    "dtype": "store_dtype",
-    "figures": "figure_format",
-    "from": "init_from",
-    "head_rate_factor": "head_lr_multiplier",
-    "long": "long_proteins",
-    "num_maps": "save_maps",
-    "num_rows": "sample_size",
-    "offset": "position_offset",
-    "quick": "skip_random_baseline",
-    "save_minutes": "save_every_minutes",
-    "tokens_per_batch": "batch_tokens",
-    "tokens_per_pack": "micro_batch_tokens",
-}
-# Settings that are recorded only if they are set: results of versions that did not have them stay the same.
-_RECORDED_IF_SET = ("region",)
-# Settings that follow from others.
-_DERIVED = ("slices", "dim")
-# What is not an option, in the user's words.
-_WORDS = {
-    "protembed_version": "the version of protembed",
-    **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256"), "the model"),
-    **dict.fromkeys(("fasta", "input_sha256"), "the input"),
-    "labels": "the table of labels",
-}
-
-
-# Fingerprints
-
-
-def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the former names of settings that an earlier version of protembed stored.
-
-    >>> with_current_names({"tokens_per_batch": 4096, "seed": 0})
-    {'batch_tokens': 4096, 'seed': 0}
-    """
-    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
-
-
-class _Model(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def revision(self) -> str | None: ...
-    def sha256(self) -> str: ...
-
-
-def make_fingerprint(settings: Mapping[str, Any], model: _Model, inputs: Iterable[Path] | None) -> dict[str, Any]:
-    """Collect what makes two results the same: settings, model, input, and the version of protembed.
-
-    The bytes of the inputs are hashed, unless these are None because the result is written to stdout.
-    """
-    return {
-        "protembed_version": __version__,
-        "model_name": model.name,
-        "model_revision": model.revision,
-        "model_sha256": model.sha256(),
-        "input_sha256": None if inputs is None else sha256_of_inputs(inputs),
-        **{name: value for name, value in settings.items() if value is not None or name not in _RECORDED_IF_SET},
-    }
-
-
-def differences(recorded: Fingerprint, fingerprint: Fingerprint) -> list[str]:
-    """Say in what a command differs from a recorded one, with the names of options as in other errors.
-
-    >>> differences({"seed": 0, "dtype": "float32"}, {"seed": 0, "dtype": "float16"})
-    ['`store_dtype` was float32, not float16']
-    >>> differences({"input_sha256": "0" * 64, "shard": None}, {"input_sha256": "1" * 64, "shard": "2/8"})
-    ['the input differs', '`shard` was none, not 2/8']
-    """
-    before, now = with_current_names(recorded), with_current_names(fingerprint)
-    found = dict[str, str]()
-    for name in {**before, **now}:
-        old, new = before.get(name), now.get(name)
-        if old != new and name not in _DERIVED:
-            word = _WORDS.get(name, f"`{name}`")
-            is_hash = any(isinstance(value, str) and len(value) == _HASH_LENGTH for value in (old, new))
-            found.setdefault(word, f"{word} differs" if is_hash else f"{word} was {_as_text(old)}, not {_as_text(new)}")
-    return list(found.values())
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_as_text, value))
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "on", False: "off"}[value]
-    return str(value)
+# Records and paths
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -173,9 +80,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-# Paths
 
 
 def sidecar(output: Path, suffix: str) -> Path:
@@ -386,7 +290,7 @@ class Result:
         if recorded is None:
             record = f"valid {self._record.name}" if self.is_directory else "valid meta file beside it"
             raise OutputExistsError(self.path, f"has no {record}")
-        names = (*fingerprint, *_RECORDED_IF_SET)
+        names = (*fingerprint, *RECORDED_IF_SET)
         made_with = recorded.get(IDENTITY) or {name: recorded[name] for name in names if name in recorded}
         if found := differences(made_with, fingerprint):
             raise OutputExistsError(self.path, f"was made with other settings ({'; '.join(found)})")

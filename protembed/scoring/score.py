@@ -14,8 +14,9 @@ from protembed.device import choose_device, choose_precision
 from protembed.errors import NotFiniteError, TableError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
+from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
-from protembed.io.result import Result, make_fingerprint
+from protembed.io.result import Result
 from protembed.io.tables import COMMENT
 from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.model.catalog import locate_model

@@ -20,14 +20,9 @@ from protembed.errors import (
     TooFewProteinsError,
 )
 from protembed.io import result
+from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.result import (
-    RUN,
-    Result,
-    check_not_an_input,
-    check_utf8_path,
-    make_fingerprint,
-)
+from protembed.io.result import RUN, Result, check_not_an_input, check_utf8_path
 from protembed.io.writing import (
     atomic_directory,
     atomic_file,
