@@ -131,7 +131,8 @@ class Model:
 
         Args:
             sequences: One sequence, or several.
-            layer: As for `embed`.
+            layer: Number of a layer, `last` or `all`, or several numbers, whose vectors are concatenated; by default as
+                the model records, else the last.
 
         Returns:
             Vectors, (residues, dim), float32; for several sequences, a list of them.
