@@ -48,7 +48,7 @@ STRUCK = {
 ALLOWED = [
     (r"tests/test_words\.py", r"", "the list itself"),
     (r"CHANGELOG\.md", r"→", "names before they were renamed"),
-    (r"protembed/io/result\.py", r'^ {4}"\w+": "\w+",$', "former names of options, which old files hold"),
+    (r"protembed/io/fingerprint\.py", r'^ {4}"\w+": "\w+",$', "former names of options, which old files hold"),
     (r".*/(test_)?(comparison|finetune|report)\.py", r"[\"`](ladder|rungs)[\"`]", "keys of older metrics.json"),
     (r"protembed/(model|inference)/.*|protembed/training/objective\.py", r"hidden", "hidden states of an encoder"),
     (r"tests/(model|inference|training|embedding)/.*|docs/python\.md", r"(?i)hidden", "hidden states of an encoder"),
