@@ -326,7 +326,7 @@ def read_labels(
     Args:
         path: CSV or TSV file with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
         config: Options of the table, such as the columns that the user named.
-        on_illegal: Policy for a character that is no residue.
+        on_illegal: Policy for a character that is not a residue.
         statistics: Counts to which this reading is added; None if the caller does not need them.
 
     Raises:

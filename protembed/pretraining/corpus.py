@@ -186,7 +186,7 @@ class CorpusWriter:
         """Write the buffered proteins.
 
         Raises:
-            ConfigError: If a letter is no residue of the alphabet; the FASTA reader never passes one.
+            ConfigError: If a letter is not a residue of the alphabet; the FASTA reader never passes one.
         """
         self._offsets.append(self._tokens.num_rows + np.cumsum(np.array([*map(len, self._sequences)], np.int64)))
         self._tokens.append(encode("".join(self._sequences)))
@@ -314,7 +314,7 @@ def build_corpora(
         fasta: Files of training proteins.
         valid: One file per validation set, which is named after the file.
         clusters: Table of the training proteins' clusters; None if it is not known.
-        on_illegal: What to do about a letter that is no residue.
+        on_illegal: What to do about a letter that is not a residue.
 
     Returns:
         Warnings about the input, as sentences.

@@ -53,7 +53,7 @@ class RunDirectory:
             try:
                 self.facts = dict(read_json(self.path(RUN)))
             except (OSError, ValueError, TypeError) as error:
-                raise DamagedRunError(self.path(RUN), f"this is no readable JSON ({reason_of(error)})") from error
+                raise DamagedRunError(self.path(RUN), f"this is not readable JSON ({reason_of(error)})") from error
         self.facts = self._processes.broadcast_object(self.facts)
 
     def path(self, name: str) -> Path:
@@ -93,7 +93,8 @@ class RunDirectory:
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
-            raise DamagedRunError(self.path(_LOG), f"this is no log of training steps ({reason_of(error)})") from error
+            found = f"this is not a log of training steps ({reason_of(error)})"
+            raise DamagedRunError(self.path(_LOG), found) from error
 
     def truncate_log(self, step: int) -> None:
         """Remove the lines after a step, which the resumed run will write again."""
