@@ -209,7 +209,7 @@ def test_an_unknown_file_with_the_name_of_a_record_is_never_replaced(tmp_path):
         make_table(tmp_path / "x.tsv", force=True)
 
 
-def test_what_is_not_a_result_of_protembed_is_never_replaced(tmp_path):
+def test_a_path_that_protembed_did_not_write_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter").touch()
     os.mkfifo(tmp_path / "pipe")
@@ -333,7 +333,7 @@ def test_a_result_that_is_killed_at_any_step_is_completed_by_the_same_command(
 
 
 @every_kind
-def test_what_a_killed_command_cannot_resume_does_not_prevent_another_command(tmp_path, name, make, monkeypatch):
+def test_unresumable_work_of_a_killed_command_does_not_prevent_another_command(tmp_path, name, make, monkeypatch):
     with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
         patches.setattr(result, "discard", lambda directory: None)
         make(tmp_path / name, error=KeyboardInterrupt)
