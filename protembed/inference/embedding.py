@@ -3,25 +3,26 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.config.common import PoolingName, Span, parse_numbers
+from protembed.config.common import Span
 from protembed.config.embed import EmbedPrecisionName
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import window_spans
 from protembed.device import choose_precision, to_device
-from protembed.errors import ConfigError, NotFiniteError
+from protembed.errors import NotFiniteError
 from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.esm2 import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import merge_windows, overlap_cosine, pool_protein, residues_of, strip_special_tokens
+from protembed.model.representation import Representation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,25 +37,6 @@ class Embedding:
     values: NDArray[np.float32]
     num_windows: int = 1
     overlap_cosine: float | None = None
-
-
-def parse_poolings(pooling: str) -> tuple[PoolingName, ...]:
-    """Parse the names of poolings, as in `mean,std`.
-
-    Raises:
-        ConfigError: There is no such pooling, or one is named twice.
-    """
-    parts, known = [part.strip() for part in pooling.split(",")], get_args(PoolingName)
-    if not set(parts) <= set(known):
-        expected = f"one of {', '.join(known)} is expected, several as in mean,std, or auto"
-        raise ConfigError("pooling", pooling, expected)
-    _check_distinct("pooling", pooling, parts)
-    return tuple(cast("list[PoolingName]", parts))
-
-
-def _check_distinct(option: str, value: str, parts: Sequence[object]) -> None:
-    if len(set(parts)) < len(parts):
-        raise ConfigError(option, value, "each can be named once")
 
 
 def check_finite(
@@ -93,20 +75,16 @@ def _as_array(values: Tensor) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedder:
+class Embedder(Representation):
     """Computes representations of proteins from layers of an encoder.
 
     Attributes:
-        layers: The layers whose outputs are concatenated, from 0 (the embedding) to the number of layers.
-        poolings: The poolings whose vectors are concatenated, each of all layers.
         window_residues: The length of the windows in which longer proteins are computed, in residues; None to compute
             every protein whole.
         query: The query of a learned pooling by attention, (dim,); None for all other poolings.
     """
 
     encoder: Encoder
-    layers: tuple[int, ...]
-    poolings: tuple[PoolingName, ...]
     window_residues: int | None
     query: Tensor | None = None
 
@@ -125,23 +103,19 @@ class Embedder:
         Raises:
             ConfigError: The model has no such layer, or there is no such pooling.
         """
-        last, metadata = checkpoint.encoder.shape.num_layers, checkpoint.metadata
-        recorded: tuple[int, ...] = (last if metadata.layer is None else metadata.layer,)
-        layers = recorded
-        if layer != "auto":
-            layers = parse_numbers("layer", layer, range(last + 1), words="auto, all, last")
-            _check_distinct("layer", layer, layers)
-        poolings = parse_poolings((metadata.pooling or "mean") if pooling == "auto" else pooling)
         query = None if checkpoint.task_head is None else checkpoint.task_head.query
-        if "attention" in poolings and (query is None or layers != recorded):
-            expected = "this model has learned none for that layer, only finetune makes some"
-            raise ConfigError("pooling", pooling, expected)
+        chosen = cls.choose(
+            checkpoint.encoder.shape,
+            checkpoint.metadata,
+            layer=layer,
+            pooling=pooling,
+            has_query=query is not None,
+        )
         return cls(
+            **vars(chosen),
             encoder=checkpoint.encoder,
-            layers=layers,
-            poolings=poolings,
-            window_residues=window_residues or metadata.window_residues,
-            query=query if "attention" in poolings else None,
+            window_residues=window_residues or checkpoint.metadata.window_residues,
+            query=query if "attention" in chosen.poolings else None,
         )
 
     def proteins(self) -> InferenceJob[Embedding]:
@@ -169,15 +143,6 @@ class Embedder:
         return InferenceJob(
             crops=job.crops, compute=job.compute, join=lambda protein, parts: job.join(protein, parts).values
         )
-
-    def slices(self, *, per_residue: bool) -> list[dict[str, Any]]:
-        """Describe which columns of a vector belong to which pooling of which layer; a residue's have no pooling."""
-        dim, poolings = self.encoder.shape.dim, (None,) if per_residue else self.poolings
-        parts = [(pooling, layer) for pooling in poolings for layer in self.layers]
-        return [
-            {"pooling": pooling, "layer": layer, "start": number * dim, "stop": (number + 1) * dim}
-            for number, (pooling, layer) in enumerate(parts)
-        ]
 
     def _job(self, values_of: Callable[[_Proteins], list[NDArray[np.float32]]]) -> InferenceJob[Embedding]:
         """Make the job that computes values from the vectors of proteins, whole or merged from their windows."""

@@ -1,16 +1,17 @@
-"""Models by name: on disk, bundled, or on the Hugging Face hub."""
+"""Models by name: on disk, bundled, or on the Hugging Face hub; what their descriptions say. No torch."""
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, SizeName
-from protembed.errors import InputNotFoundError, reason_of
+from protembed.errors import InputNotFoundError, ModelFormatError, reason_of
 from protembed.io.reading import PathLike, as_path
 from protembed.model.esm_config import read_shape
 from protembed.model.hub import conversion_command, fetch_model, is_hub_name
-from protembed.model.metadata import read_metadata
+from protembed.model.metadata import ModelMetadata, read_metadata
 from protembed.model.untrusted import model_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -79,6 +80,28 @@ class ResolvedModel:
     directory: Path
     name: str
     revision: str | None = None
+
+    @cached_property
+    def shape(self) -> EncoderShape:
+        """The shape of the encoder.
+
+        Raises:
+            ModelFormatError: The model is not an ESM-2, or `config.json` is damaged.
+        """
+        return read_shape(self.directory)
+
+    @cached_property
+    def metadata(self) -> ModelMetadata:
+        """What protembed knows about the model; the defaults for a model that protembed did not make.
+
+        Raises:
+            ModelFormatError: `protembed.json` is damaged, or does not fit `config.json`.
+        """
+        metadata = read_metadata(self.directory)
+        if (metadata.layer or 0) > self.shape.num_layers:
+            found = f"protembed.json names layer {metadata.layer}, of {self.shape.num_layers}"
+            raise ModelFormatError(self.directory, found, "the files do not belong together")
+        return metadata
 
     def sha256(self) -> str:
         """Hash the weight files; models with equal hashes are the same.

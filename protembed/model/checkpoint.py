@@ -27,10 +27,9 @@ from protembed.model.esm_config import (
     VOCABULARY_FILE,
     check_vocabulary,
     config_json,
-    read_shape,
 )
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
-from protembed.model.metadata import METADATA_FILE, ModelMetadata, read_metadata, write_metadata
+from protembed.model.metadata import METADATA_FILE, ModelMetadata, write_metadata
 from protembed.model.untrusted import lies_in_cache, model_sha256
 from protembed.model.weights import (
     WEIGHTS_FILE,
@@ -237,12 +236,8 @@ def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint
     >>> load_checkpoint("protembed_t6_8M")
     Checkpoint(t6_8M, 7.5 M parameters, task=None)
     """
-    directory = (model if isinstance(model, ResolvedModel) else locate_model(model)).directory
-    shape = read_shape(directory)
-    metadata = read_metadata(directory)
-    if (metadata.layer or 0) > shape.num_layers:
-        found = f"protembed.json names layer {metadata.layer}, of {shape.num_layers}"
-        raise ModelFormatError(directory, found, "the files do not belong together")
+    model = model if isinstance(model, ResolvedModel) else locate_model(model)
+    directory, shape, metadata = model.directory, model.shape, model.metadata
     check_vocabulary(directory)
     with WeightFiles(directory) as stored:
         stored.check_num_layers(shape.num_layers)

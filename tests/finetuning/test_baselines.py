@@ -260,7 +260,7 @@ def fit_head(tiny_encoder, pool, labelled):
 
     def fit(task, *, max_residues=MAX_RESIDUES, **options):
         table = labelled(task)
-        embedder = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
+        embedder = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), layer_dim=32, window_residues=None)
         engine, lengths, config = Engine(pool=pool), [], FinetuneConfig(**options)
         fitted = frozen_head(table, embedder, engine, config, lengths.append, max_residues=max_residues)
         assert lengths == [len(protein.sequence) for split in ("train", "valid") for protein in table.splits[split]]

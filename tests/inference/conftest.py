@@ -17,7 +17,12 @@ def represent(tiny_encoder):
 
     def make(layers=(2,), poolings=("mean",), window_residues=None, query=None):
         return Embedder(
-            encoder=tiny_encoder, layers=layers, poolings=poolings, window_residues=window_residues, query=query
+            encoder=tiny_encoder,
+            layers=layers,
+            poolings=poolings,
+            layer_dim=32,
+            window_residues=window_residues,
+            query=query,
         )
 
     return make

@@ -33,7 +33,7 @@ def records(proteins_fasta):
 
 @pytest.fixture
 def representation(tiny_encoder):
-    return Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), window_residues=None)
+    return Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), layer_dim=32, window_residues=None)
 
 
 def lengths_of(batch):
