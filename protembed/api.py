@@ -27,7 +27,7 @@ from protembed.data.sequences import (
 )
 from protembed.device import choose_device
 from protembed.errors import ModelFormatError
-from protembed.finetuning.predict import prediction_columns, require_head
+from protembed.finetuning.prediction import prediction_columns, require_head
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding, check_finite, vector_precision
 from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
@@ -213,7 +213,7 @@ class Model:
             are lists of (residues,) arrays.
 
         Raises:
-            InputNotFoundError: The model was not fine-tuned.
+            NotFinetunedError: The model was not fine-tuned.
         """
         head = require_head(self.checkpoint, self.name)
         job = Embedder.from_checkpoint(self.checkpoint).predictions(head)

@@ -105,6 +105,14 @@ class InputNotFoundError(InputError):
     exit_status = 66
 
 
+class NotFinetunedError(InputNotFoundError):
+    """A model without a head to predict with."""
+
+    def __init__(self, model: str) -> None:
+        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
+        super().__init__(model, "this model has no head to predict with", advice)
+
+
 class HubError(InputError):
     """A model that could not be downloaded from the Hugging Face hub."""
 

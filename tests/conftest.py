@@ -297,7 +297,7 @@ def small_chunks(monkeypatch):
         with worker_pool(config, device) as pool:
             yield Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=800)
 
-    monkeypatch.setattr("protembed.embedding.embed.inference_engine", engine)
+    monkeypatch.setattr("protembed.inference.engine.inference_engine", engine)
 
 
 @pytest.fixture

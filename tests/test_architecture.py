@@ -189,11 +189,17 @@ def test_sub_package_init_files_are_empty():
         ("import protembed.cli.app", ["numpy", "torch"]),
         ("protembed.list_models()", ["torch"]),
         (
-            "from protembed.embedding import embed, job; job.load_checkpoint(job.locate_model(None))",
+            "from protembed.embedding import embed, job; protembed.load_checkpoint()",
             ["huggingface_hub", "matplotlib", "sklearn", "torch._dynamo", "transformers"],
         ),
+        # Every command as a function: paths and options are checked, and finished results are found, without torch.
+        (
+            "protembed.embed_fasta, protembed.check_embeddings, protembed.finetune_model, protembed.predict_fasta; "
+            "protembed.score_variants, protembed.inspect_attention, protembed.pretrain_model",
+            ["matplotlib", "scipy", "sklearn", "torch"],
+        ),
     ],
-    ids=["help", "models", "embed"],
+    ids=["help", "models", "embed", "before computing"],
 )
 def test_light_commands_import_no_heavy_library(work, absent):
     code = f"import sys, protembed; {work}; print([name for name in {absent} if name in sys.modules])"

@@ -13,11 +13,12 @@ from protembed.io.reading import STANDARD_STREAM
 def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None:
     """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run."""
     from protembed.embedding.embed import embed_fasta
-    from protembed.embedding.estimate import plan_embedding
 
     display = Display(show, data_on_stdout=options.embedding.output == STANDARD_STREAM)
     display.announce_download(options.model)
     if options.embedding.dry_run:
+        from protembed.embedding.estimate import plan_embedding
+
         with display.progress("embedded"):
             plan = plan_embedding(fasta, options)
         display.announce_model(options.model)

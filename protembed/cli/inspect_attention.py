@@ -10,7 +10,7 @@ from protembed.config.common import ConsoleConfig
 from protembed.config.inspect_attention import AttentionOptions
 
 if TYPE_CHECKING:
-    from protembed.attention.inspect_attention import AttentionPlan
+    from protembed.attention.summary import AttentionPlan
 
 
 @configured

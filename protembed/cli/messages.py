@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from protembed.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
-    from protembed.attention.inspect_attention import AttentionPlan, AttentionSummary
+    from protembed.attention.summary import AttentionPlan, AttentionSummary
     from protembed.embedding.check import CheckSummary
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
 from protembed.errors import ConfigError, ProtembedError
 from protembed.io.fingerprint import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
@@ -138,7 +138,26 @@ def _as_list_text(name: str, value: Any) -> str:
 
 
 class Options(_Frozen):
-    """The base of all options of a command: one config for each help panel, in their order."""
+    """The base of all options of a command: one config for each help panel, in their order.
+
+    Attributes:
+        command: The name of the command.
+    """
+
+    command: ClassVar[str]
+
+    def as_given(self) -> dict[str, Any]:
+        """Return the command and its options, as the record of a result holds them.
+
+        Paths, and what does not affect a result, such as the number of threads, are left out.
+        """
+        values = as_plain_values(*(config for name, config in vars(self).items() if name != "compute"))
+        hints = {
+            name: hint for config in configs_of(type(self)).values() for name, hint in get_type_hints(config).items()
+        }
+        paths = {name for name, hint in hints.items() if {Path, list[Path]} & {hint, *get_args(hint)}}
+        options = {name: value for name, value in values.items() if name not in paths and name != "dry_run"}
+        return {"command": self.command, "options": options}
 
     @classmethod
     def from_values(cls, **values: Any) -> Self:

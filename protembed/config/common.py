@@ -41,6 +41,9 @@ TASKS: Mapping[TaskName, Task] = {
     )
 }
 
+# The class of a residue without a label; its value would be NaN.
+UNKNOWN_CLASS = -1
+
 METRIC_NAMES: Mapping[str, str] = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",

@@ -72,6 +72,7 @@ class CheckConfig(Config):
 class EmbedOptions(Options):
     """All options of `protembed embed`."""
 
+    command = "embed"
     model: ModelConfig = field(default_factory=ModelConfig)
     embedding: EmbedConfig = field(default_factory=EmbedConfig)
     reader: InputConfig = field(default_factory=InputConfig)
@@ -81,6 +82,7 @@ class EmbedOptions(Options):
 class CheckOptions(Options):
     """All options of `protembed check`."""
 
+    command = "check"
     model: ModelConfig = field(default_factory=ModelConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     compute: DeviceConfig = field(default_factory=DeviceConfig)

@@ -139,6 +139,7 @@ class PredictConfig(Config):
 class FinetuneOptions(Options):
     """All options of `protembed finetune`."""
 
+    command = "finetune"
     model: ModelConfig = field(default_factory=ModelConfig)
     labels: LabelTableConfig = field(default_factory=LabelTableConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
@@ -150,6 +151,7 @@ class FinetuneOptions(Options):
 class PredictOptions(Options):
     """All options of `protembed predict`."""
 
+    command = "predict"
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)
     prediction: PredictConfig = field(default_factory=PredictConfig)
     reader: InputConfig = field(default_factory=InputConfig)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, region_option
+from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, parse_numbers, region_option
+from protembed.config.model_sizes import EncoderShape
 
 
 class AttentionConfig(Config):
@@ -36,10 +37,24 @@ class AttentionConfig(Config):
     seed: int = option(0, "Seed of the permutations and of the folds.", min=0)
     force: bool = option(False, "Replace an existing directory.")
 
+    def layer_indices(self, shape: EncoderShape) -> list[int]:
+        """List the layers whose maps are saved, as indices from 0."""
+        return _parse_indices("layers", self.layers, shape.num_layers)
+
+    def head_indices(self, shape: EncoderShape) -> list[int]:
+        """List the heads whose maps are saved, as indices from 0."""
+        return _parse_indices("heads", self.heads, shape.num_heads)
+
+
+def _parse_indices(option: str, text: str, count: int) -> list[int]:
+    """Parse a list of numbers from 1 to ascending indices from 0."""
+    return sorted({number - 1 for number in parse_numbers(option, text, range(1, count + 1))})
+
 
 class AttentionOptions(Options):
     """All options of `protembed inspect-attention`."""
 
+    command = "inspect-attention"
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     reader: InputConfig = field(default_factory=InputConfig)

@@ -119,6 +119,7 @@ class MaskingConfig(Config):
 class PretrainOptions(Options):
     """All options of `protembed pretrain`."""
 
+    command = "pretrain"
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)

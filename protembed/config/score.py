@@ -34,6 +34,11 @@ PROBABILITY = (
 )
 
 
+def describe_formula(method: ScoreMethod) -> str:
+    """Describe what a score is, in one line."""
+    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
+
+
 class VariantTableConfig(Config):
     """Input table: its columns, and the wild types."""
 
@@ -90,6 +95,7 @@ class ScoreConfig(Config):
 class ScoreOptions(Options):
     """All options of `protembed score`."""
 
+    command = "score"
     model: ModelConfig = field(default_factory=ModelConfig)
     table: VariantTableConfig = field(default_factory=VariantTableConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)

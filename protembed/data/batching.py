@@ -18,9 +18,6 @@ from protembed.config.common import Span
 from protembed.data.alphabet import CLS, EOS
 from protembed.data.masking import MaskedTokens
 
-# The class of a residue without a label; its value would be NaN.
-UNKNOWN_CLASS = -1
-
 Tokens = NDArray[np.uint8]
 
 

@@ -1,4 +1,7 @@
-"""Verification: whether an earlier result of `embed` is complete and matches its input and model."""
+"""Verification: whether an earlier result of `embed` is complete and matches its input and model.
+
+Imports torch only to compute a sample again.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,32 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import ModelConfig, choose_region
+from protembed.config.common import choose_region
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
-from protembed.device import choose_device
-from protembed.embedding.formats import StoredVectors, dataset_name
-from protembed.embedding.metadata import COUNTS, IDS, ids_line, read_ids_lines, read_meta
+from protembed.embedding.metadata import COUNTS, ids_line, read_ids_lines, read_meta
 from protembed.embedding.selection import Selection, Shard
-from protembed.errors import ConfigError, ProtembedError, VerificationError, reason_of
-from protembed.inference.embedding import Embedder
-from protembed.inference.engine import inference_engine
+from protembed.embedding.stored_result import StoredResult
+from protembed.errors import ConfigError, VerificationError
 from protembed.io.fingerprint import differences
-from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, sha256_of_file, unchanged_inputs
+from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, unchanged_inputs
 from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
-from protembed.model.catalog import ResolvedModel, locate_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.text import format_row
-
-# The largest difference, as a fraction of the vector's largest number, that the order of additions or the precision of
-# computed and stored numbers can cause.
-_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,50 +53,13 @@ def _is_result(path: Path) -> bool:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Result:
-    """A result and its meta file, which are compared when it is created."""
-
-    path: Path
-    meta: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        if sha256_of_file(self.path) != self.meta["sha256"]:
-            raise VerificationError(self.path, "its hash differs from the one in its meta file")
-        ids = sidecar(self.path, IDS)
-        if not ids.exists() or sha256_of_file(ids) != self.meta["ids_sha256"]:
-            found = f"{ids.name} is missing, or its hash differs from the one in the meta file"
-            raise VerificationError(self.path, found)
-        try:
-            num_stored = self.vectors.count()
-        except (OSError, ValueError, KeyError) as error:
-            raise VerificationError(self.path, f"it cannot be read ({reason_of(error)})") from error
-        if num_stored != self.num_proteins:
-            raise VerificationError(
-                self.path, f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"
-            )
-
-    @property
-    def num_proteins(self) -> int:
-        return int(self.meta["num_proteins"])
-
-    @property
-    def first_row(self) -> int:
-        """Number of the first row: 1, or 0 in results of earlier versions."""
-        return 0 if next(read_ids_lines(self.path), "").startswith("0\t") else 1
-
-    @property
-    def vectors(self) -> StoredVectors:
-        return StoredVectors(self.path, self.meta["format"], self.meta["per_residue"])
-
-
 def _shared_settings(meta: dict[str, Any]) -> dict[str, Any]:
     """Return what all shards of a result have in common."""
     differing = (*COUNTS, "shard", "input_sha256", "sha256", "ids_sha256")
     return {name: value for name, value in meta.items() if name not in differing}
 
 
-def _selection(shards: Sequence[_Result]) -> Selection:
+def _selection(shards: Sequence[StoredResult]) -> Selection:
     """Restore how the input was read; several results must be all shards of one, in their order."""
     first, total = shards[0].meta, len(shards)
     for number, shard in enumerate(shards, start=1):
@@ -125,8 +80,8 @@ def _selection(shards: Sequence[_Result]) -> Selection:
 
 
 def _compare_with_input(
-    shards: Sequence[_Result], records: Iterator[Record], sampled: set[int]
-) -> list[tuple[_Result, int, Record]]:
+    shards: Sequence[StoredResult], records: Iterator[Record], sampled: set[int]
+) -> list[tuple[StoredResult, int, Record]]:
     """Compare each line of the table of identifiers with the input; return the sampled rows with their records."""
     lines = (
         (shard, row, line)
@@ -158,91 +113,6 @@ def _compare_with_input(
     return sample
 
 
-def _embedder(checkpoint: Checkpoint, result: _Result) -> Embedder:
-    """Restore the embedder of a result, and check the slices and the dim in its meta file."""
-    meta = result.meta
-    try:
-        embedder = Embedder.from_checkpoint(
-            checkpoint,
-            layer=",".join(map(str, meta["layer"])),
-            pooling=",".join(meta["pooling"] or ["auto"]),
-            window_residues=meta["window_residues"],
-        )
-    except ConfigError as error:
-        raise VerificationError(result.path, f"its meta file does not fit the model ({error})") from error
-    slices = embedder.slices(per_residue=meta["per_residue"])
-    if (meta["slices"], meta["dim"]) != (slices, slices[-1]["stop"]):
-        raise VerificationError(result.path, "the slices or the dim in its meta file do not match its layers")
-    return embedder
-
-
-def _dataset_names(shard: _Result, row: int, record: Record) -> list[str]:
-    """List the names that a protein's dataset may have; earlier versions used only the hash of the sequence."""
-    hashes = dict.fromkeys(dataset_name(letters) for letters in (record.written or record.sequence, record.sequence))
-    names = [name for sha256 in hashes for name in (f"{sha256}.{row + shard.first_row}", sha256)]
-    return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
-
-
-def _resolve_model(model: ModelConfig, meta: dict[str, Any], path: Path) -> ResolvedModel:
-    """Find the model that a result was made with: the given one, or the recorded one without using the network."""
-    try:
-        recorded = meta["model_name"] + (f"@{meta['model_revision']}" if meta["model_revision"] else "")
-        resolved = locate_model(model.model or Path(recorded), offline=model.model is None)
-    except ProtembedError as error:
-        if model.model is not None:
-            raise
-        found = f"its model {meta['model_name']}, which is needed to compute a sample again, is not available"
-        raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0") from error
-    if resolved.sha256() != meta["model_sha256"]:
-        found = f"it was made with a different model than {resolved.name} (the weights differ)"
-        raise VerificationError(path, f"{found}; name it with `model`, or pass `sample_size` 0")
-    return resolved
-
-
-def _difference(stored: NDArray[Any], computed: NDArray[np.float32]) -> float:
-    """Return the largest difference of two arrays relative to the largest number; infinite if their shapes differ."""
-    if stored.shape != computed.shape:
-        return float("inf")
-    largest = float(np.abs(computed).max(initial=0.0)) or 1.0
-    return float(np.abs(stored.astype(np.float32) - computed).max(initial=0.0)) / largest
-
-
-def _recompute(
-    shards: Sequence[_Result],
-    sample: Sequence[tuple[_Result, int, Record]],
-    options: CheckOptions,
-    callbacks: Callbacks,
-) -> float | None:
-    """Compute the sample again; return the worst difference, None if the sample is empty."""
-    if not sample:
-        return None
-    meta = shards[0].meta
-    resolved = _resolve_model(options.model, meta, shards[0].path)
-    checkpoint = load_checkpoint(resolved)
-    embedder = _embedder(checkpoint, shards[0])
-    device = choose_device(options.compute)
-    checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))
-    computation = embedder.residues() if meta["per_residue"] else embedder.proteins()
-    worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
-    with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
-        stored = {}
-        for shard in shards:
-            rows = {row: _dataset_names(shard, row, record) for result, row, record in sample if result is shard}
-            stored[shard.path] = shard.vectors.read(rows)
-        computed = engine.run(computation, [record for _, _, record in sample])
-        for (shard, row, record), (_, embedding) in zip(sample, computed, strict=True):
-            difference = _difference(stored[shard.path][row], embedding.values)
-            if not difference <= tolerance:
-                named = f"row {row + shard.first_row} ({record.id!r})"
-                found = (
-                    f"{named} differs from what {resolved.name} computes by {difference:.2g} times its largest number"
-                )
-                raise VerificationError(shard.path, found)
-            worst = max(worst, difference)
-            callbacks.on_progress(len(record.sequence))
-    return worst
-
-
 def check_embeddings(
     files: Paths, options: CheckOptions | None = None, callbacks: Callbacks | None = None
 ) -> CheckSummary:
@@ -265,7 +135,7 @@ def check_embeddings(
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
         raise ConfigError("files", " ".join(map(str, paths)), expected)
-    shards = [_Result(path=path, meta=read_meta(path)) for path in map(follow_link, results)]
+    shards = [StoredResult(path=path, meta=read_meta(path)) for path in map(follow_link, results)]
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(options.check.seed)
@@ -278,7 +148,11 @@ def check_embeddings(
     if len(statistics.skipped) != num_refused:
         found = f"{num_refused} records were left out, but {len(statistics.skipped)} records of its input should be"
         raise VerificationError(results[0], found)
-    worst = _recompute(shards, sample, options, callbacks)
+    worst = None
+    if sample:
+        from protembed.embedding.recompute import recompute  # which imports torch
+
+        worst = recompute(shards, sample, options, callbacks)
     return CheckSummary(
         results=results,
         num_proteins=num_proteins,

@@ -1,5 +1,6 @@
-"""Embedding: from FASTA and a model to one vector per protein, or one per residue."""
+"""Embedding: from FASTA and a model to one vector per protein, or one per residue. Imports torch only to compute."""
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -7,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import DeviceConfig
 from protembed.config.embed import EmbedOptions
 from protembed.data.fasta import ReadStatistics
-from protembed.embedding.job import EmbeddingJob
 from protembed.embedding.metadata import COUNTS
-from protembed.embedding.writer import ArrayWriter, LineWriter, embedding_writer
+from protembed.embedding.request import EmbeddingRequest
 from protembed.errors import ConfigError
-from protembed.inference.engine import inference_engine
 from protembed.io.reading import Paths, as_paths, check_inputs, unchanged_inputs
+from protembed.io.result import Claim
 from protembed.io.writing import seekable_inputs
 
 
@@ -46,44 +45,6 @@ class EmbedSummary:
     warnings: Sequence[str] = ()
 
 
-def _summary(job: EmbeddingJob, meta: Mapping[str, Any]) -> EmbedSummary:
-    return EmbedSummary(
-        output=job.result.output,
-        **{name: meta[name] for name in COUNTS},
-        window_residues=job.selection.window_residues,
-        dim=job.dim,
-        region=job.region,
-    )
-
-
-def _compute(
-    job: EmbeddingJob,
-    paths: Sequence[Path],
-    writer: ArrayWriter | LineWriter,
-    compute: DeviceConfig,
-    callbacks: Callbacks,
-) -> EmbedSummary:
-    """Compute and write the vectors that are missing, and publish the result."""
-    statistics, comparison, num_resumed = ReadStatistics(), job.compare_input(), writer.num_committed
-    if job.result.output is not None:
-        # Reading all records first takes a thousandth of the time, and finds an error in the last one at once.
-        remaining = islice(job.selection.read(paths, ReadStatistics()), num_resumed, None)
-        callbacks.on_start(sum(len(record.sequence) for record in remaining))
-    records = islice(comparison.observe(job.selection.read(paths, statistics)), num_resumed, None)
-    shape = job.checkpoint.encoder.shape
-    with inference_engine(compute, job.checkpoint.device, shape, job.numbers_per_token) as engine:
-        for chunk in engine.run_committed(job.computation, records):
-            for record, embedding in chunk:
-                writer.add(record, embedding)
-            check_inputs()  # before rows become safe, because they are stored under the hash of the input
-            writer.commit()
-            for record, _ in chunk:
-                callbacks.on_progress(len(record.sequence))
-    check_inputs()
-    summary = _summary(job, writer.publish(statistics.skipped))
-    return replace(summary, num_resumed=num_resumed, warnings=job.warnings(statistics, comparison))
-
-
 def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Callbacks | None = None) -> EmbedSummary:
     """Compute a vector for each protein, in the order of the input; the same call resumes an interrupted run.
 
@@ -103,12 +64,61 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
     options, callbacks, files = options or EmbedOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
     if options.embedding.dry_run:
         raise ConfigError("dry_run", True, "an estimate is made by `plan_embedding`")
-    job = EmbeddingJob.prepare(files, options)
-    is_read_twice = job.result.output is not None or job.selection.shard is not None
+    request = EmbeddingRequest.make(files, options)
+    is_read_twice = request.result.output is not None or request.selection.shard is not None
     with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
-        fingerprint = job.fingerprint(paths)
-        with job.result.claim(fingerprint) as claim:
+        fingerprint = request.fingerprint(paths)
+        with request.result.claim(fingerprint) as claim:
             if claim.recorded is not None:
-                return replace(_summary(job, claim.recorded), was_done=True)
-            with embedding_writer(claim, fingerprint) as writer:
-                return _compute(job, paths, writer, options.compute, callbacks)
+                return replace(_summary(request, claim.recorded), was_done=True)
+            return _compute(request, paths, claim, fingerprint, callbacks)
+
+
+def _compute(
+    request: EmbeddingRequest,
+    paths: Sequence[Path],
+    claim: Claim,
+    fingerprint: Mapping[str, Any],
+    callbacks: Callbacks,
+) -> EmbedSummary:
+    """Compute and write the vectors that are missing, and publish the result."""
+    selection, statistics = request.selection, ReadStatistics()
+    lengths = None
+    if request.result.output is not None:
+        # Reading all records first takes a thousandth of the time, and finds an error in the last one at once.
+        lengths = array("q", (len(record.sequence) for record in selection.read(paths, ReadStatistics())))
+    # Only now, because torch takes seconds to import, and all of the above may already have refused the command.
+    from protembed.embedding.job import EmbeddingJob
+    from protembed.embedding.writer import embedding_writer
+    from protembed.inference.engine import inference_engine
+
+    job = EmbeddingJob.load(request, fingerprint["precision"])
+    comparison, shape = job.compare_input(), request.model.shape
+    with (
+        embedding_writer(claim, fingerprint) as writer,
+        inference_engine(request.options.compute, job.checkpoint.device, shape, job.numbers_per_token) as engine,
+    ):
+        num_resumed = writer.num_committed
+        if lengths is not None:
+            callbacks.on_start(sum(lengths[num_resumed:]))
+        records = islice(comparison.observe(selection.read(paths, statistics)), num_resumed, None)
+        for chunk in engine.run_committed(job.computation, records):
+            for record, embedding in chunk:
+                writer.add(record, embedding)
+            check_inputs()  # before rows become safe, because they are stored under the hash of the input
+            writer.commit()
+            for record, _ in chunk:
+                callbacks.on_progress(len(record.sequence))
+        check_inputs()
+        summary = _summary(request, writer.publish(statistics.skipped))
+    return replace(summary, num_resumed=num_resumed, warnings=job.warnings(statistics, comparison))
+
+
+def _summary(request: EmbeddingRequest, meta: Mapping[str, Any]) -> EmbedSummary:
+    return EmbedSummary(
+        output=request.result.output,
+        **{name: meta[name] for name in COUNTS},
+        window_residues=request.selection.window_residues,
+        dim=request.dim,
+        region=request.region,
+    )

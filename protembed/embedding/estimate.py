@@ -14,6 +14,7 @@ from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.hashing import hash_fraction
 from protembed.device import peak_memory
 from protembed.embedding.job import EmbeddingJob
+from protembed.embedding.request import EmbeddingRequest
 from protembed.inference.engine import Engine, InferenceJob, Result, inference_engine
 from protembed.io.reading import Paths, as_paths, unchanged_inputs
 from protembed.io.writing import seekable_inputs
@@ -107,14 +108,14 @@ class EmbedPlan:
     warnings: Sequence[str]
 
 
-def _disk_bytes(job: EmbeddingJob, workload: Workload) -> int:
-    num_rows = workload.num_residues if job.config.per_residue else workload.num_proteins
-    itemsize = np.dtype(job.config.store_dtype).itemsize
+def _disk_bytes(request: EmbeddingRequest, workload: Workload) -> int:
+    num_rows = workload.num_residues if request.config.per_residue else workload.num_proteins
+    itemsize = np.dtype(request.config.store_dtype).itemsize
     # Other formats than .npy are made from an array of rows, which exists until they are complete.
-    is_converted = job.format_name != "npy" and (job.format_name != "tsv" or job.result.output is not None)
-    per_number = (_TEXT_BYTES_PER_NUMBER if job.format_name == "tsv" else itemsize) + itemsize * is_converted
-    per_protein = _IDS_BYTES + (_DATASET_BYTES if job.format_name == "h5" else 0)
-    return num_rows * job.dim * per_number + workload.num_proteins * per_protein
+    is_converted = request.format_name != "npy" and (request.format_name != "tsv" or request.result.output is not None)
+    per_number = (_TEXT_BYTES_PER_NUMBER if request.format_name == "tsv" else itemsize) + itemsize * is_converted
+    per_protein = _IDS_BYTES + (_DATASET_BYTES if request.format_name == "h5" else 0)
+    return num_rows * request.dim * per_number + workload.num_proteins * per_protein
 
 
 def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPlan:
@@ -128,26 +129,27 @@ def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPl
         ProtembedError: The input, the model or the output is invalid; see `protembed.errors`.
     """
     options, files = options or EmbedOptions(), as_paths("fasta", fasta)
-    job = EmbeddingJob.prepare(files, options)
-    shape, numbers_per_token = job.checkpoint.encoder.shape, job.numbers_per_token
+    request = EmbeddingRequest.make(files, options)
+    job = EmbeddingJob.load(request, request.precision())
+    shape, numbers_per_token = request.model.shape, job.numbers_per_token
     statistics, comparison, workload = ReadStatistics(), job.compare_input(), Workload(shape)
     with unchanged_inputs(), seekable_inputs(files) as paths:
-        workload.count(comparison.observe(job.selection.read(paths, statistics)), job.computation)
+        workload.count(comparison.observe(request.selection.read(paths, statistics)), job.computation)
     with inference_engine(options.compute, job.checkpoint.device, shape, numbers_per_token) as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
-    is_held = job.config.per_residue or workload.num_windowed > 0
+    is_held = request.config.per_residue or workload.num_windowed > 0
     held_bytes = _BYTES_PER_HELD_NUMBER * numbers_per_token * held_tokens * is_held
     return EmbedPlan(
-        output=job.result.output,
+        output=request.result.output,
         num_proteins=workload.num_proteins,
         num_residues=workload.num_residues,
         longest=workload.longest,
         num_windows=workload.num_windows,
         num_windowed=workload.num_windowed,
-        dim=job.dim,
+        dim=request.dim,
         seconds=seconds,
         memory_bytes=peak_memory(job.checkpoint.device) + held_bytes,
-        disk_bytes=_disk_bytes(job, workload),
+        disk_bytes=_disk_bytes(request, workload),
         warnings=job.warnings(statistics, comparison),
     )

@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from protembed.evaluation.metrics import Draws, Measure, ResampledMetrics, measure_in_blocks
 
@@ -139,6 +138,8 @@ def interval(value: float, spread: Spread, *, metric: str = "", num_units: int) 
     >>> round(low, 3), high
     (0.722, 1.0)
     """
+    from scipy import stats  # which takes most of a second to import, and finished results do not need it
+
     scale, factor = SCALES.get(metric, "plain"), float(stats.t.ppf((1 + _LEVEL) / 2, spread.freedom))
     if spread.variance == 0:
         if all(abs(value - bound) >= 1e-9 for bound in _BOUNDS[scale]):

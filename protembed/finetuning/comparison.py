@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.common import METRIC_NAMES, Task
+from protembed.config.common import METRIC_NAMES, TASKS, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import Metrics
 from protembed.finetuning.targets import Prediction, Target, has_target
 
+METRICS_FILE = "metrics.json"
 # Metrics of fewer test proteins have no interval.
 MIN_PROTEINS_FOR_INTERVAL = 10
 # Fewer trainings than these underestimate the variance between trainings.
@@ -321,3 +322,18 @@ def _describe_difference(model: str, baseline: str, difference: MetricWithInterv
     if difference.high < 0:
         return f"{model} is worse than {baseline}: {size}"
     return f"no significant difference between {model} and {baseline}: {size}"
+
+
+def read_comparison(metrics: Mapping[str, Any]) -> Comparison:
+    """Read the comparison in `metrics.json`, where its former name was `ladder`."""
+    plain_values = metrics["comparison"] if "comparison" in metrics else metrics["ladder"]
+    return Comparison.from_plain_values(TASKS[metrics["task"]], plain_values)
+
+
+def is_report(metrics: Mapping[str, Any]) -> bool:
+    """Return whether the content of a `metrics.json` is that of a fine-tuned model."""
+    try:
+        read_comparison(metrics)
+        return "notes" in metrics
+    except (LookupError, TypeError, AttributeError):
+        return False

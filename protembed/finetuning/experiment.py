@@ -17,7 +17,7 @@ from protembed.device import choose_precision
 from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
 from protembed.finetuning.labels import LabelledProtein
-from protembed.finetuning.predict import predict_proteins
+from protembed.finetuning.prediction import predict_proteins
 from protembed.finetuning.targets import Prediction, TaskTable
 from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec
 from protembed.inference.embedding import Embedder

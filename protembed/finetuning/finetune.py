@@ -1,37 +1,29 @@
-"""Fine-tune on a table of labelled proteins: from labels and a model to a model with a task head and its metrics."""
+"""Fine-tune on a table of labelled proteins: from labels and a model to a model with a task head and its metrics.
+
+Imports torch only to compute.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.common import TASKS, Task, choose_region
-from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
+from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.data.fasta import ReadStatistics, SkippedRecord
-from protembed.device import choose_device
-from protembed.errors import ConfigError, DamagedRunError
-from protembed.finetuning.comparison import Comparison
-from protembed.finetuning.experiment import Design, Experiment, ExperimentResult
+from protembed.finetuning.comparison import METRICS_FILE, Comparison, is_report, read_comparison
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
 from protembed.finetuning.labels import Split, read_labels
-from protembed.finetuning.report import METRICS_FILE, FinetuneReport, is_report, read_comparison
 from protembed.finetuning.splits import split_table
 from protembed.finetuning.targets import TaskTable, class_counts, cut_table
-from protembed.finetuning.training_data import describe_training
-from protembed.inference.embedding import parse_poolings
-from protembed.inference.engine import inference_engine
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.io.writing import seekable_inputs
-from protembed.model.catalog import locate_model, model_name
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.model.metadata import ModelMetadata
-from protembed.training.run_directory import RunDirectory
+from protembed.model.catalog import locate_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,24 +117,6 @@ def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
     )
 
 
-def _design(tables: _Tables, options: FinetuneOptions, base: Path) -> tuple[Design, list[str]]:
-    """Make the decisions that the options left open, and return them with warnings about the pretrained model."""
-    checkpoint = load_checkpoint(base)
-    method = _choose_method(options.finetune, checkpoint, tables.final.task)
-    training_data, training_kmers = describe_training(tables.final, tables.folds)
-    metadata = _metadata(checkpoint.metadata, method, tables.final, options)
-    design = Design(
-        folds=tables.folds,
-        final=tables.final,
-        base=base,
-        method=method,
-        metadata=replace(metadata, training_data=training_data),
-        training_kmers=training_kmers,
-        shape=checkpoint.encoder.shape,
-    )
-    return design, checkpoint.warnings
-
-
 def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings: Sequence[str]) -> FinetunePlan:
     final, counts = tables.final, class_counts(tables.final.proteins, tables.final.task)
     return FinetunePlan(
@@ -160,88 +134,26 @@ def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings:
     )
 
 
-def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
-    """Choose the training method and validate the options against it."""
-    method: FinetuneMethod = "full" if checkpoint.num_parameters <= MAX_FULL_FINETUNE_PARAMETERS else "lora"
-    method = config.method or method
-    poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
-    if poolings and task.per_residue:
-        raise ConfigError("pooling", config.pooling, f"the head of {task.name} sees each residue without pooling")
-    if "attention" in poolings and method == "frozen":
-        raise ConfigError("pooling", config.pooling, "attention needs `method` full or lora, which train it")
-    if config.repeats > 1 and method == "frozen":
-        raise ConfigError("repeats", config.repeats, "a frozen encoder is not trained")
-    if config.balance_classes and task.label_kind == "value":
-        raise ConfigError("balance_classes", config.balance_classes, f"{task.name} has no classes")
-    if config.balance_classes and method == "frozen" and config.head == "mlp":
-        raise ConfigError(
-            "balance_classes", config.balance_classes, "the mlp head of a frozen encoder has no class weights"
-        )
-    return method
-
-
-def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, options: FinetuneOptions) -> ModelMetadata:
-    """Make the metadata of the fine-tuned model from those of the pretrained one."""
-    per_residue, region = final.task.per_residue, choose_region(options.labels.region)
-    pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
-    if options.finetune.pooling == "auto" and (method == "frozen" or per_residue):
-        pooling = pooling.replace("attention", "mean")  # attention pooling would not be trained
-    return replace(
-        base,
-        pooling=None if per_residue else ",".join(parse_poolings(pooling)),
-        configuration={
-            **_settings(options),
-            "from_model": model_name(options.model.model),
-            **({"from_finetuned": True} if base.has_finetuned_encoder else {}),
-        },
-        classes=final.classes,
-        task=final.task.name,
-        target=final.target,
-        region=None if region is None else str(region),
-    )
-
-
-def _settings(options: FinetuneOptions) -> dict[str, Any]:
-    return as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
-
-
-def _run(
-    design: Design, options: FinetuneOptions, directory: Path, fingerprint: Mapping[str, Any], callbacks: Callbacks
-) -> ExperimentResult | None:
-    """Run the experiment, or resume it; with `force` a damaged one is started over."""
-
-    def open_run(name: str, *, force: bool = False) -> RunDirectory:
-        run_directory = RunDirectory(directory / name)
-        run_directory.open(fingerprint, lambda directory: None, force=force)
-        return run_directory
-
-    device = choose_device(options.compute)
-    with inference_engine(options.compute, device, design.shape) as engine:
-        open_run("")
-        try:
-            return Experiment(design, options, engine, device, open_run, callbacks).run()
-        except DamagedRunError:
-            if not options.finetune.force:
-                raise
-            open_run("", force=True)
-            return Experiment(design, options, engine, device, open_run, callbacks).run()
-
-
 def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     model = locate_model(options.model.model)
-    fingerprint = {**_settings(options), "labels": sha256_of_inputs([labels]), "model": model.sha256()}
+    settings = as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
+    fingerprint = {**options.as_given(), **settings, "labels": sha256_of_inputs([labels]), "model": model.sha256()}
     with result.claim(fingerprint) as claim:
         if claim.recorded is not None:
             task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
             comparison = read_comparison(claim.recorded)
             return FinetuneSummary(output=result.path, task=task, comparison=comparison, notes=notes, was_done=True)
         tables = _read_tables(labels, options)
-        design, model_warnings = _design(tables, options, model.directory)
+        # Only now, because torch takes seconds to import, and the table may already have been refused.
+        from protembed.finetuning.design import make_design, run_experiment
+        from protembed.finetuning.report import FinetuneReport
+
+        design, model_warnings = make_design(tables.folds, tables.final, model, options)
         check_inputs()
         plan = _plan(result.path, tables, design.method, model_warnings)
         callbacks.on_plan(plan)
-        experiment = _run(design, options, claim.directory, fingerprint, callbacks)
+        experiment = run_experiment(design, options, claim.directory, fingerprint, callbacks)
         if experiment is None:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)

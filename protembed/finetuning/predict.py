@@ -1,113 +1,19 @@
-"""Predict with a fine-tuned model: from FASTA to a table."""
+"""Predict with a fine-tuned model: from FASTA to a table. Imports torch only to compute."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import DEFAULT_MODEL, Region, choose_region
+from protembed.config.common import DEFAULT_MODEL, choose_region
 from protembed.config.finetune import PredictOptions
-from protembed.data.fasta import ReadStatistics, Record, read_fasta
-from protembed.data.windows import cut_records
-from protembed.device import choose_device
-from protembed.errors import InputNotFoundError
-from protembed.finetuning.labels import LabelledProtein
-from protembed.inference.applicability import InputComparison
-from protembed.inference.embedding import Embedder, check_finite
-from protembed.inference.engine import Engine, inference_engine
+from protembed.errors import NotFinetunedError
 from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, unchanged_inputs
 from protembed.io.result import Result
-from protembed.io.writing import atomic_file, seekable_inputs
+from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
-from protembed.model.heads import TaskHead
-from protembed.text import LabelText, format_row
-
-
-def prediction_header(classes: Sequence[str] | None) -> list[str]:
-    """Name the columns of a prediction: of a class, of several labels, or, without classes, of a value.
-
-    >>> prediction_header(["cytoplasm", "nucleus"])
-    ['prediction', 'p_cytoplasm', 'p_nucleus']
-    """
-    return ["prediction", *(f"p_{name}" for name in classes or ())]
-
-
-def _predicted_names(prediction: NDArray[np.floating], head: TaskHead, classes: Sequence[str]) -> str:
-    """Name the predicted class or labels; the classes of residues are joined if each name is one letter."""
-    if head.task.label_kind == "labels":
-        threshold = float(head.threshold)
-        return ";".join(name for name, value in zip(classes, prediction, strict=True) if value >= threshold)
-    are_letters = all(len(name) == 1 for name in classes)
-    return ("" if are_letters else ";").join(classes[number] for number in np.atleast_1d(prediction.argmax(-1)))
-
-
-def prediction_cells(prediction: NDArray[np.floating], head: TaskHead) -> list[str]:
-    """Format the prediction for one protein as cells of a table.
-
-    Args:
-        prediction: Probabilities, (classes,) or (labels,), or a value, (); with a first dimension of residues in a task
-            that predicts each residue.
-        head: The head that predicted it.
-
-    Returns:
-        The predicted class, labels or value, and the probability of each class. The classes of residues are one string
-        if each name is one letter, else a list separated by `;`, as are the values and probabilities of residues.
-
-    >>> from protembed.config.common import TASKS
-    >>> prediction_cells(np.array([0.25, 0.75]), TaskHead(1, TASKS["classification"], ["cytoplasm", "nucleus"]))
-    ['nucleus', '0.25', '0.75']
-    >>> prediction_cells(np.array([[0.9, 0.1], [0.2, 0.8]]), TaskHead(1, TASKS["residue-classification"], ["H", "E"]))
-    ['HE', '0.9;0.2', '0.1;0.8']
-    """
-    if head.classes is None:
-        return [_format_numbers(prediction)]
-    names = _predicted_names(prediction, head, head.classes)
-    return [LabelText(names), *map(_format_numbers, np.moveaxis(prediction, -1, 0))]
-
-
-def prediction_columns(predictions: Sequence[NDArray[np.float32]], head: TaskHead) -> dict[str, Any]:
-    """Arrange predictions, each as for `prediction_cells`, as the columns of the table, with numbers as numbers.
-
-    Returns:
-        Arrays, (proteins,), float32, of probabilities and values, or lists of (residues,) arrays in a task that
-        predicts each residue; and lists of texts.
-    """
-
-    def column(values: Sequence[NDArray[np.float32]]) -> Any:
-        return list(values) if head.task.per_residue else np.array(values, dtype=np.float32)
-
-    classes = head.classes
-    if classes is None:
-        return {"prediction": column(predictions)}
-    names = [_predicted_names(prediction, head, classes) for prediction in predictions]
-    columns = [column([prediction[..., number] for prediction in predictions]) for number in range(len(classes))]
-    return dict(zip(prediction_header(classes), [names, *columns], strict=True))
-
-
-def _format_numbers(values: NDArray[np.floating]) -> str:
-    return ";".join(f"{value:.6g}" for value in np.atleast_1d(values))
-
-
-Protein = TypeVar("Protein", Record, LabelledProtein)
-
-
-def predict_proteins(
-    engine: Engine, embedder: Embedder, head: TaskHead, proteins: Iterable[Protein]
-) -> Iterator[tuple[Protein, NDArray[np.float32]]]:
-    """Yield each protein with its prediction, which `prediction_cells` formats.
-
-    Raises:
-        NotFiniteError: The prediction for a protein is not a finite number.
-    """
-    for protein, prediction in engine.run(embedder.predictions(head), proteins):
-        check_finite(protein.id, prediction, "predictions")
-        yield protein, prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,34 +37,6 @@ class PredictSummary:
     was_done: bool = False
 
 
-def _table_lines(
-    predictions: Iterable[tuple[Record, NDArray[np.float32]]],
-    head: TaskHead,
-    region: Region | None,
-    callbacks: Callbacks,
-) -> Iterator[bytes]:
-    """Format the table line by line; if only a region was used, with the residues that were used."""
-    # Two numbers, because spreadsheets read 1-12 as a date.
-    columns = [] if region is None else ["first_residue", "last_residue"]
-    yield format_row(["id", *columns, *prediction_header(head.classes)])
-    for record, prediction in predictions:
-        residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
-        yield format_row([record.id, *residues, *prediction_cells(prediction, head)])
-        callbacks.on_progress(len(record.sequence))
-
-
-def require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
-    """Return the head of a fine-tuned model.
-
-    Raises:
-        InputNotFoundError: The model, of this name, was not fine-tuned.
-    """
-    if checkpoint.task_head is None:
-        advice = "fine-tune one with `protembed finetune labels.csv`, and pass its directory with `model`"
-        raise InputNotFoundError(name, "this model has no head to predict with", advice)
-    return checkpoint.task_head
-
-
 def predict_fasta(
     fasta: Paths, options: PredictOptions | None = None, callbacks: Callbacks | None = None
 ) -> PredictSummary:
@@ -170,7 +48,7 @@ def predict_fasta(
         callbacks: Functions that receive the residues of each finished protein.
 
     Raises:
-        InputNotFoundError: The model was not fine-tuned.
+        NotFinetunedError: The model was not fine-tuned.
         OutputExistsError: The table exists, and another command made it.
         TooShortError: A protein ends before the region begins, and the options do not skip it.
         ChangedInputError: A file changed while it was read.
@@ -178,35 +56,22 @@ def predict_fasta(
         ProtembedError: The input, the model or the output does not allow it; see `protembed.errors`.
     """
     options, callbacks, files = options or PredictOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
-    prediction, on_illegal = options.prediction, options.reader.on_illegal
     model = locate_model(options.model.model)
-    output = prediction.output or default_path(files[0], ".predictions.tsv")
-    result = Result.table(output, [*files, model.directory], force=prediction.force)
-    device = choose_device(options.compute)
-    checkpoint = load_checkpoint(model).to(device)
-    head = require_head(checkpoint, str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
-    statistics, region = ReadStatistics(), choose_region(prediction.region, checkpoint.metadata.region)
-    settings = {"region": None if region is None else str(region), "on_illegal": on_illegal}
-    embedder, comparison = Embedder.from_checkpoint(checkpoint), InputComparison.from_checkpoint(checkpoint, region)
+    output = options.prediction.output or default_path(files[0], ".predictions.tsv")
+    result = Result.table(output, [*files, model.directory], force=options.prediction.force)
+    if model.metadata.target is None:
+        raise NotFinetunedError(str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
+    region = choose_region(options.prediction.region, model.metadata.region)
+    settings = {"region": None if region is None else str(region), "on_illegal": options.reader.on_illegal}
     with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
-        fingerprint = make_fingerprint(settings, model, paths if result.output else None)
+        fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         with result.claim(fingerprint) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
-            records = cut_records(
-                read_fasta(paths, on_illegal=on_illegal, statistics=statistics), region, on_illegal, statistics
-            )
-            with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
-                predictions = predict_proteins(engine, embedder, head, comparison.observe(records))
-                with atomic_file(claim.path) as stream:
-                    stream.writelines(_table_lines(predictions, head, region, callbacks))
+            from protembed.finetuning.prediction import write_predictions  # which imports torch
+
+            facts = write_predictions(claim.path, model, paths, region, options, callbacks)
             check_inputs()
-            facts = {
-                "num_proteins": statistics.num_records,
-                "num_refused": len(statistics.skipped),
-                "target": checkpoint.metadata.target or "",
-                "warnings": [*statistics.warnings(), *comparison.warnings()],
-            }
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 
 

@@ -1,6 +1,6 @@
 """Report a fine-tuned model: its metrics, predictions for the test split, a model card and a page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,19 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
-from protembed.config.common import TASKS
 from protembed.data.fasta import SkippedRecord
 from protembed.finetuning.comparison import (
     LENGTH_EDGES,
     MIN_PROTEINS_FOR_INTERVAL,
     SIMILARITY_EDGES,
-    Comparison,
     Predictions,
     Subgroup,
     compare,
 )
 from protembed.finetuning.experiment import Design, ExperimentResult
-from protembed.finetuning.predict import prediction_cells, prediction_header
+from protembed.finetuning.prediction import prediction_cells, prediction_header
 from protembed.finetuning.splits import nearest
 from protembed.io.writing import write_table, write_text
 from protembed.model.card import finetuned_card
@@ -29,8 +27,6 @@ from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
 from protembed.text import LabelText, format_number
-
-METRICS_FILE = "metrics.json"
 
 
 class FinetuneReport:
@@ -152,18 +148,3 @@ def _name_subgroup(subgroup: Subgroup, unit: str) -> str:
     if subgroup.high is None:
         return f"{subgroup.low:g}{unit} or more" if subgroup.low != 1 else "1"
     return f"{subgroup.low:g} to {subgroup.high:g}{unit}"
-
-
-def read_comparison(metrics: Mapping[str, Any]) -> Comparison:
-    """Read the comparison in `metrics.json`, where its former name was `ladder`."""
-    plain_values = metrics["comparison"] if "comparison" in metrics else metrics["ladder"]
-    return Comparison.from_plain_values(TASKS[metrics["task"]], plain_values)
-
-
-def is_report(metrics: Mapping[str, Any]) -> bool:
-    """Return whether the content of a `metrics.json` is that of a fine-tuned model."""
-    try:
-        read_comparison(metrics)
-        return "notes" in metrics
-    except (LookupError, TypeError, AttributeError):
-        return False

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from protembed.config.common import Task
 from protembed.config.finetune import LabelTableConfig
@@ -51,6 +50,8 @@ def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     Returns:
         A sparse matrix with a one for each 5-mer that a sequence has, (sequences, 3,200,000), float32.
     """
+    from scipy import sparse  # here, because it takes long to import
+
     sets = [np.unique(kmer_indices(sequence, _K)) for sequence in sequences]
     ends = np.cumsum([0, *map(len, sets)])
     columns = np.concatenate([np.zeros(0, np.int64), *sets])

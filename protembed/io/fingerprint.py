@@ -33,8 +33,8 @@ FORMER_NAMES: Mapping[str, str] = {
 }
 # Settings that are recorded only if they are set: results of versions that did not have them stay the same.
 RECORDED_IF_SET = ("region",)
-# Settings that follow from others.
-_DERIVED = ("slices", "dim")
+# Settings that follow from others, and the options as they were given.
+_DERIVED = ("slices", "dim", "command", "options")
 # What is not an option, in the user's words.
 _WORDS = {
     "protembed_version": "the version of protembed",
@@ -53,6 +53,10 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
 
 
+class _Options(Protocol):
+    def as_given(self) -> dict[str, Any]: ...
+
+
 class _Model(Protocol):
     @property
     def name(self) -> str: ...
@@ -61,12 +65,16 @@ class _Model(Protocol):
     def sha256(self) -> str: ...
 
 
-def make_fingerprint(settings: Mapping[str, Any], model: _Model, inputs: Iterable[Path] | None) -> dict[str, Any]:
+def make_fingerprint(
+    options: _Options, settings: Mapping[str, Any], model: _Model, inputs: Iterable[Path] | None
+) -> dict[str, Any]:
     """Collect what makes two results the same: settings, model, input, and the version of protembed.
 
-    The bytes of the inputs are hashed, unless these are None because the result is written to stdout.
+    The options as they were given are recorded beside the settings, so that the command can be repeated. The bytes of
+    the inputs are hashed, unless these are None because the result is written to stdout.
     """
     return {
+        **options.as_given(),
         "protembed_version": __version__,
         "model_name": model.name,
         "model_revision": model.revision,

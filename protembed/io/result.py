@@ -225,6 +225,20 @@ class Result:
         """Path of the result, with links followed; None for stdout."""
         return None if self.path == STANDARD_STREAM else self.path
 
+    def resolved(self, option: str, given: str) -> Any:
+        """Return what an option meant when the result was begun or finished with the same option; None if it was not.
+
+        With `force` a result is begun anew, and nothing is returned.
+        """
+        for content in () if self._force else (self._read_record(), self._read_begun()):
+            if content is not None and content.get("options", {}).get(option) == given:
+                return content.get(option)
+        return None
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Read what a training has recorded in its own directory; None if there is nothing that can be read."""
+        return _read(self._directory / self._begun) if self._in_place else None
+
     # Claiming
 
     @contextmanager

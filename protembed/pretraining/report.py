@@ -1,16 +1,24 @@
 """The plan and the summary of a pretraining run, and the facts on its model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from protembed.config.common import OptimizerName
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
 from protembed.model.metadata import ModelMetadata
-from protembed.pretraining.corpus import Corpus
-from protembed.training.schedule import TrainingSchedule
+from protembed.model.untrusted import model_sha256
+
+if TYPE_CHECKING:
+    from protembed.pretraining.corpus import Corpus
+    from protembed.training.schedule import TrainingSchedule
+
+# The key of `run.json` that holds the summary of a finished run, and what it does not hold.
+FINISHED = "finished"
+_NOT_RECORDED = ("output", "model", "was_done")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,7 @@ class PretrainSummary:
     """The summary of a run, finished or stopped early.
 
     Attributes:
+        output: Run directory.
         model: Directory of the best model; None if the run was stopped before its first validation.
         num_steps: Steps taken, `num_skipped` of them without an update, because the loss or gradient was not finite.
         num_residues: Residues seen.
@@ -70,6 +79,7 @@ class PretrainSummary:
         amino_acids: Metrics of the best model for each amino acid; empty until the run is finished.
     """
 
+    output: Path
     model: Path | None
     num_steps: int
     num_residues: int
@@ -82,10 +92,36 @@ class PretrainSummary:
     gains: Mapping[str, MetricWithInterval]
     amino_acids: Sequence[ClassMetrics]
     is_finished: bool
+    was_done: bool = False
+
+
+def finished_record(summary: PretrainSummary) -> dict[str, Any]:
+    """Make the record of a finished run from its summary, with the hash of the model."""
+    assert summary.model is not None, "a finished run has a model"
+    values = {name: value for name, value in asdict(summary).items() if name not in _NOT_RECORDED}
+    return {**values, "model_sha256": model_sha256(summary.model)}
+
+
+def load_summary(run: Path, record: Mapping[str, Any]) -> PretrainSummary | None:
+    """Load the summary of a finished run; None if its model is not there, or not the one recorded."""
+    model = run / "model"
+    if not model.is_dir() or model_sha256(model) != record["model_sha256"]:
+        return None
+    values = {name: value for name, value in record.items() if name != "model_sha256"}
+    return PretrainSummary(
+        **{
+            **values,
+            "output": run,
+            "model": model,
+            "gains": {name: MetricWithInterval(**gain) for name, gain in record["gains"].items()},
+            "amino_acids": [ClassMetrics(**metrics) for metrics in record["amino_acids"]],
+            "was_done": True,
+        }
+    )
 
 
 def pretraining_facts(
-    metadata: ModelMetadata, train: Corpus, batches: BatchConfig, masking: MaskingConfig, schedule: TrainingSchedule
+    metadata: ModelMetadata, train: "Corpus", batches: BatchConfig, masking: MaskingConfig, schedule: "TrainingSchedule"
 ) -> dict[str, str]:
     """Collect the facts on the model card, by name, in their order."""
     metrics = metadata.metrics

@@ -1,6 +1,5 @@
-"""Pretraining: from FASTA files to a run directory with a model."""
+"""A run of pretraining: the data, the model and the schedule; training, evaluation and what is written."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
@@ -8,34 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from protembed.callbacks import Callbacks, StepReport
-from protembed.config.base import as_plain_values
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
-from protembed.errors import ConfigError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
 from protembed.io.reading import (
-    Paths,
-    as_paths,
     check_inputs,
-    default_path,
     is_stream,
-    sha256_of_inputs,
-    unchanged_inputs,
 )
-from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.io.result import RUN, Result
 from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
-from protembed.model.catalog import locate_model, model_name
+from protembed.model.catalog import model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterTable
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, initial_model
-from protembed.pretraining.report import PretrainPlan, PretrainSummary, pretraining_facts
+from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
+from protembed.pretraining.request import settings_of
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
 from protembed.report.figures import draw_training
@@ -52,43 +45,15 @@ _CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2,
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
 # Chosen at equal time (benchmarks/README.md); the first is the default.
 _DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
-# Options that change neither the weights nor any metric.
-_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
-
-
-# The run directory
-
-
-def _settings(options: PretrainOptions) -> dict[str, Any]:
-    """Collect the options that shape the result, except paths."""
-    values = as_plain_values(options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT}
-
-
-def _fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:
-    """Collect what identifies a run: the options that shape the result, and the hashes of the inputs."""
-    config = options.pretrain
-    return {
-        **_settings(options),
-        "fasta": sha256_of_inputs(fasta),
-        "valid": sha256_of_inputs(config.valid),
-        "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
-        "init_from": None if config.init_from is None else locate_model(config.init_from).sha256(),
-        "compare_model": None if config.compare_model is None else locate_model(config.compare_model).sha256(),
-    }
-
-
-def _result(fasta: Sequence[Path], config: PretrainConfig) -> Result:
-    """Describe the run directory, and check that it may be written."""
-    inputs = [*fasta, *config.valid, *(model for model in (config.init_from, config.compare_model) if model)]
-    result = Result(config.output or default_path(fasta[0], ".run"), inputs, force=config.force, run=RUN)
-    check_utf8_path(result.path)
-    return result
 
 
 @contextmanager
 def _opened(
-    result: Result, fasta: Sequence[Path], options: PretrainOptions, processes: ProcessGroup
+    result: Result,
+    fasta: Sequence[Path],
+    options: PretrainOptions,
+    fingerprint: Mapping[str, Any],
+    processes: ProcessGroup,
 ) -> Iterator[tuple[RunDirectory, list[str]]]:
     """Begin a run and store its proteins, or open the existing one; yield it, and warnings about the input."""
     config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
@@ -102,11 +67,9 @@ def _opened(
 
     with ExitStack() as stack:
         is_resumed = False
-        with unchanged_inputs():
-            fingerprint = _fingerprint(fasta, options)
-            if processes.is_first:
-                is_resumed = stack.enter_context(result.claim(fingerprint)).is_resumed
-            run.open(fingerprint, store_corpora, force=not is_resumed)
+        if processes.is_first:
+            is_resumed = stack.enter_context(result.claim(fingerprint)).is_resumed
+        run.open(fingerprint, store_corpora, force=not is_resumed)
         if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
             warnings.append("the pipe is not read again: the resumed run uses the proteins that it stored")
         if is_resumed and config.max_minutes is not None:
@@ -213,7 +176,7 @@ class _Job:
         base = self.options.pretrain.init_from
         self.model.metadata = replace(
             self.model.metadata,
-            configuration={**_settings(self.options), "from_model": None if base is None else model_name(base)},
+            configuration={**settings_of(self.options), "from_model": None if base is None else model_name(base)},
             corpus_fingerprint=self.corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
@@ -249,10 +212,18 @@ class _Job:
         if self._is_first:
             draw_training(self.run.path("training.png"), self.run.read_log(), self.run.facts.get("gains"))
 
-    def summary(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
-        """Summarise the run with the results of `evaluate`, which are empty until the run is finished."""
+    def finish(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
+        """Summarise the run with the results of `evaluate`, and record the summary of a finished run in `run.json`."""
+        summary = self._summary(gains, amino_acids)
+        if summary.is_finished and summary.model is not None:
+            record = finished_record(summary) if self._is_first else None  # the model is written by the first process
+            self.run.store(FINISHED, record)
+        return summary
+
+    def _summary(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         model, progress, valid_set = self.run.path("model"), self.checkpoints.progress, self.evaluator.valid_sets[0]
         return PretrainSummary(
+            output=self.run.path(""),
             model=model if model.exists() else None,
             num_steps=progress.step,
             num_residues=progress.num_residues,
@@ -354,55 +325,47 @@ def _prepare(
     )
 
 
-def plan_pretraining(fasta: Paths, options: PretrainOptions | None = None) -> PretrainPlan:
-    """Plan what `pretrain_model` would do, with measured time and memory; no file is left.
-
-    Args:
-        fasta: FASTA files of the training proteins; `-` is stdin.
-        options: All options of the command; the defaults if None.
+def plan_run(
+    result: Result, fasta: Sequence[Path], options: PretrainOptions, fingerprint: Mapping[str, Any], started: float
+) -> PretrainPlan:
+    """Plan a run, with measured time and memory; no file is left.
 
     Raises:
-        ProtembedError: If the input or the options do not allow it; see `protembed.errors`.
+        ProtembedError: If the input or the options do not allow it.
     """
-    started, options, files = time.monotonic(), options or PretrainOptions(), as_paths("fasta", fasta)
-    output, device = _result(files, options.pretrain).path, choose_device(options.compute)
+    device = choose_device(options.compute)
     check_memory(options.pretrain, device)
     with scratch_directory() as scratch, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
-        with _opened(Result(scratch / "run", [], run=RUN), files, options, SINGLE_PROCESS) as (run, warnings):
+        scratch_run = Result(scratch / "run", [], run=RUN)
+        with _opened(scratch_run, fasta, options, fingerprint, SINGLE_PROCESS) as (run, warnings):
             job = _prepare(run, options, executor, started, is_dry_run=True)
-            return replace(job.plan(warnings), output=output)
+            return replace(job.plan(warnings), output=result.path)
 
 
-def pretrain_model(
-    fasta: Paths, options: PretrainOptions | None = None, callbacks: Callbacks | None = None
+def run_pretraining(
+    result: Result,
+    fasta: Sequence[Path],
+    options: PretrainOptions,
+    fingerprint: Mapping[str, Any],
+    started: float,
+    callbacks: Callbacks,
 ) -> PretrainSummary:
-    """Train an encoder to predict masked amino acids; the same call resumes an interrupted run.
-
-    Under torchrun all processes make the same call and share the work.
-
-    Args:
-        fasta: FASTA files of the training proteins; `-` is stdin.
-        options: All options of the command; the defaults if None.
-        callbacks: Functions that receive the plan and the report of each step, and may stop the run.
+    """Begin a run, or resume it, and train to its end or until stopped.
 
     Raises:
-        ProtembedError: If the input, the options or the run directory do not allow it; see `protembed.errors`.
+        ProtembedError: If the input, the options or the run directory do not allow it.
     """
-    started, files = time.monotonic(), as_paths("fasta", fasta)
-    options, callbacks = options or PretrainOptions(), callbacks or Callbacks()
-    if options.pretrain.dry_run:
-        raise ConfigError("dry_run", True, "plan_pretraining makes the plan of a run without training")
-    result, device = _result(files, options.pretrain), choose_device(options.compute)
+    device = choose_device(options.compute)
     check_memory(options.pretrain, device)
     precision = choose_precision(options.pretrain.precision, device)
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, processes=processes, precision=precision)
-        with _opened(result, files, options, processes) as (run, warnings):
+        with _opened(result, fasta, options, fingerprint, processes) as (run, warnings):
             job = _prepare(run, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
             job.train(callbacks)
             gains, amino_acids = job.evaluate() if job.is_finished else ({}, [])
             job.draw()
             processes.barrier()
-            return job.summary(gains, amino_acids)
+            return job.finish(gains, amino_acids)

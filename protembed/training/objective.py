@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protembed.config.common import PoolingName, Span
+from protembed.config.common import UNKNOWN_CLASS, PoolingName, Span
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
-from protembed.data.batching import UNKNOWN_CLASS, AnyBatch, LabelledBatch, MaskedBatch
+from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_protein

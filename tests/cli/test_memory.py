@@ -30,7 +30,8 @@ MEASURE = """
 import json, os, sys
 from pathlib import Path
 import protembed.inference.engine
-import protembed.attention.inspect_attention, protembed.finetuning.predict, protembed.embedding.embed
+import protembed.attention.inspection, protembed.finetuning.prediction
+import protembed.embedding.job, protembed.embedding.writer
 import protembed.cli.app as program
 from protembed.pretraining.corpus import build_corpora
 protembed.inference.engine._TOKENS_PER_CHUNK = int(sys.argv[1])

@@ -36,7 +36,7 @@ SUMMARIES = (
 RUN_EACH = """
 import json, os, sys, tempfile, traceback
 import protembed.cli.app as program
-import protembed.embedding.embed, protembed.finetuning.predict
+import protembed.embedding.job, protembed.embedding.writer, protembed.finetuning.prediction
 
 def run(command, stdout, stderr):
     os.dup2(stdout, 1)

@@ -8,7 +8,7 @@ from protembed.config.common import TASKS
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import make_crop
 from protembed.data.windows import window_spans
-from protembed.finetuning.targets import FinetuningBatches, LabelledDataset
+from protembed.finetuning.batches import FinetuningBatches, LabelledDataset
 
 
 def crops_of(batch):

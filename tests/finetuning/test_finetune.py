@@ -13,7 +13,8 @@ from protembed.data.fasta import read_fasta
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import OutputExistsError
 from protembed.finetuning.finetune import finetune_model
-from protembed.finetuning.predict import predict_fasta, prediction_header
+from protembed.finetuning.predict import predict_fasta
+from protembed.finetuning.prediction import prediction_header
 from protembed.model.checkpoint import load_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}

@@ -7,7 +7,8 @@ from protembed.config.common import TASKS
 from protembed.config.finetune import PredictOptions
 from protembed.errors import InputNotFoundError, OutputExistsError
 from protembed.finetuning.finetune import finetune_model
-from protembed.finetuning.predict import predict_fasta, prediction_cells, prediction_header
+from protembed.finetuning.predict import predict_fasta
+from protembed.finetuning.prediction import prediction_cells, prediction_header
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.model.catalog import locate_model
 from protembed.model.heads import TaskHead

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from bootstrap import NUM_RESAMPLES, bootstrap
-from protembed.config.common import METRIC_NAMES, TASKS
-from protembed.data.batching import UNKNOWN_CLASS
+from protembed.config.common import METRIC_NAMES, TASKS, UNKNOWN_CLASS
 from protembed.evaluation import metrics
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.finetuning.comparison import (

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from protembed.config.common import TASKS
-from protembed.data.batching import UNKNOWN_CLASS
+from protembed.config.common import TASKS, UNKNOWN_CLASS
 from protembed.errors import TableError
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable

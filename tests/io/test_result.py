@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import protembed
+from protembed.config.embed import EmbedOptions
 from protembed.errors import (
     ConfigError,
     DamagedRunError,
@@ -70,9 +71,8 @@ def test_a_model_path_that_is_not_utf8_is_a_usage_error(tmp_path):
 
 # Results
 
-FINGERPRINT = make_fingerprint(
-    {"seed": 0, "region": None}, SimpleNamespace(name="tiny", revision=None, sha256=lambda: "a" * 64), None
-)
+MODEL = SimpleNamespace(name="tiny", revision=None, sha256=lambda: "a" * 64)
+FINGERPRINT = make_fingerprint(EmbedOptions(), {"seed": 0, "region": None}, MODEL, None)
 
 
 class FailedError(Exception):
@@ -153,6 +153,7 @@ def test_the_record_of_a_table_holds_the_fingerprint_and_the_hash(tmp_path):
 
     assert names(tmp_path) == ["x.tsv", "x.tsv.meta.json"]
     assert read_json(tmp_path / "x.tsv.meta.json") == {
+        **EmbedOptions().as_given(),
         "protembed_version": protembed.__version__,
         "model_name": "tiny",
         "model_revision": None,

@@ -14,7 +14,7 @@ from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
 from protembed.device import WorkerPool
 from protembed.errors import DivergedError
-from protembed.finetuning.targets import LabelledDataset
+from protembed.finetuning.batches import LabelledDataset
 from protembed.model.checkpoint import new_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.training import checkpoints

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.config.common import TASKS
+from protembed.config.common import TASKS, UNKNOWN_CLASS
 from protembed.data.alphabet import encode
-from protembed.data.batching import UNKNOWN_CLASS
 from protembed.data.windows import window_spans
-from protembed.finetuning.targets import LabelledDataset
+from protembed.finetuning.batches import LabelledDataset
 from protembed.model.esm2 import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import merge_windows

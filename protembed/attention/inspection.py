@@ -1,0 +1,268 @@
+"""An inspection of attention, in four steps: plan, extract, evaluate and write."""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
+from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
+from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
+from protembed.attention.page import map_resolution
+from protembed.attention.report import AttentionReport
+from protembed.attention.sites import SiteTests, site_warnings
+from protembed.attention.structure_matching import StructureIndex
+from protembed.attention.structures import read_structures
+from protembed.attention.summary import AttentionPlan, AttentionSummary, SiteSummary
+from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
+from protembed.callbacks import Callbacks
+from protembed.config.common import InputConfig
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
+from protembed.data.alphabet import decode
+from protembed.data.batching import Batch
+from protembed.data.fasta import ReadStatistics, Record, read_fasta
+from protembed.device import WorkerPool, choose_device, peak_memory, worker_pool
+from protembed.errors import NoStructureMatchError
+from protembed.inference.embedding import check_finite
+from protembed.inference.engine import Engine, InferenceJob, whole_proteins
+from protembed.io.reading import check_inputs
+from protembed.io.result import Claim
+from protembed.io.writing import atomic_directory, write_table
+from protembed.model.card import pretrained_card
+from protembed.model.catalog import ResolvedModel
+from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+
+
+class Inspection:
+    """An inspection in four steps: plan, extract, evaluate and write."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: AttentionConfig,
+        extractor: AttentionExtractor,
+        directory: Path,
+        pool: WorkerPool,
+    ) -> None:
+        self._checkpoint, self._config, self._directory = checkpoint, config, directory
+        self._engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
+        chains, self._warnings = read_structures(config.structures)
+        self._structures = StructureIndex(chains)
+        self._sites = SiteTests([], "") if config.sites is None else SiteTests.read(config.sites)
+        self._files = MapFiles(directory / "maps", config)
+        self._extractor = replace(extractor, files=self._files)
+        self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
+        self._displayed: list[Record] = []
+        self._maps: list[tuple[NDArray[np.floating], NDArray[np.float32] | None]] = []  # with contacts, until drawn
+        self._rows: list[Sequence[Any]] = []
+        self._read = ReadStatistics()
+        self._sums, self._num_residues = np.zeros(()), 0  # statistics of the heads, (statistics, layer, head)
+
+    def run(self, fasta: Sequence[Path], reader: InputConfig, output: Path, callbacks: Callbacks) -> AttentionSummary:
+        """Take all steps, and summarise the results, which will be in `output`."""
+        # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
+        plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, statistics=self._read))
+        callbacks.on_plan(plan)
+        self.extract(read_fasta(fasta, on_illegal=reader.on_illegal), callbacks)
+        check_inputs()
+        evaluation = self.evaluate()
+        self.write(evaluation)
+        return self._summary(output, plan, evaluation)
+
+    def plan(self, records: Iterable[Record]) -> AttentionPlan:
+        """Decide which results are kept of each protein, and check the sites, the structures and the resources."""
+        lengths, longest = array("q"), None
+        for record in records:
+            lengths.append(len(record.sequence))
+            if longest is None or lengths[-1] > len(longest.sequence):
+                longest = record
+            self._add_request(record)
+        assert longest is not None, "read_fasta yields at least one record"
+        if self._config.structures and not self._structures.matched:
+            raise NoStructureMatchError(self._structures.warnings())
+        warnings = self._sites.check_matched()
+        num_maps = len(self._extractor.layers) * len(self._extractor.heads)
+        self._extractor = replace(self._extractor, max_pixels=map_resolution(len(self._displayed), num_maps))
+        estimate = ResourceEstimate(
+            shape=self._checkpoint.encoder.shape,
+            config=self._config,
+            num_maps=num_maps,
+            predicts_contacts=self._extractor.contact_head is not None or bool(self._config.structures),
+            lengths=lengths,
+            longest=longest,
+            displayed=list({record.sequence: record for record in self._displayed}.values()),
+            requests=self._requests,
+        )
+        estimate.check_memory(self._engine, self._checkpoint.device)
+        estimate.check_disk(self._directory)
+        return AttentionPlan(
+            num_proteins=len(lengths),
+            num_residues=sum(lengths),
+            longest_id=longest.id,
+            longest=len(longest.sequence),
+            memory_bytes=peak_memory(torch.device("cpu")) + estimate.memory_bytes(self._engine),
+            disk_bytes=estimate.disk_bytes,
+            warnings=warnings,
+        )
+
+    def _add_request(self, record: Record) -> None:
+        """Decide which results are kept of a protein, beside those that are kept of an earlier copy."""
+        earlier = self._requests.get(record.sequence, MapRequest())
+        pairs, is_annotated = self._structures.match(record), self._sites.match(record)
+        request = replace(earlier, pairs=pairs or earlier.pairs, received=is_annotated or earlier.received)
+        if record.row < self._config.save_maps:
+            request = replace(request, maps=True, region=parse_region(self._config.region, len(record.sequence)))
+            self._files.add(record)
+            self._displayed.append(record)
+        if request.maps or request.pairs or request.received:
+            self._requests[record.sequence] = request
+
+    def extract(self, records: Iterable[Record], callbacks: Callbacks) -> None:
+        """Compute the attention of all proteins, write the maps, and hold those that will be drawn."""
+        with self._files:
+            for record, protein in self._engine.run(self._job(self._extractor), records):
+                self._collect(record, protein)
+                callbacks.on_progress(protein.num_residues)
+
+    def _job(self, extractor: AttentionExtractor) -> InferenceJob[ProteinAttention]:
+        def compute(batch: Batch) -> list[ProteinAttention]:
+            crops = np.split(batch.tokens.numpy(), batch.offsets[1:-1].numpy())
+            sequences = [decode(tokens[1:-1]) for tokens in crops]
+            return extractor.extract(batch, [self._requests.get(sequence, MapRequest()) for sequence in sequences])
+
+        return whole_proteins(compute)
+
+    def _collect(self, record: Record, protein: ProteinAttention) -> None:
+        """Collect the results of one protein."""
+        check_finite(record.id, protein.sums, "attention")
+        self._sums = self._sums + protein.sums
+        self._num_residues += protein.num_residues
+        if protein.features is not None:
+            self._structures.add(record, protein.features)
+        if protein.received is not None:
+            self._sites.add(record, protein.received)
+        file = ""
+        if record.row < self._config.save_maps and protein.maps is not None:
+            file = f"maps/{self._files.name(record)}"
+            self._maps.append((protein.maps, protein.contacts))
+        self._rows.append([record.row + 1, record.id, protein.num_residues, file])
+
+    def evaluate(self) -> Evaluation:
+        """Compare the heads with structures and sites."""
+        num_permutations, seed = self._config.num_permutations, self._config.seed
+        contacts = None
+        if self._config.structures:
+            head = self._extractor.contact_head
+            model_head = None if head is None else ContactPredictor.from_contact_head(head)
+            contacts = self._structures.evaluate(model_head, num_permutations=num_permutations, seed=seed)
+            self._warnings += [*self._structures.warnings(), *contacts.warnings()]
+        sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
+        self._warnings += site_warnings(sites.items())
+        return Evaluation(means=self._sums / self._num_residues, contacts=contacts, sites=sites)
+
+    def _predicted_contacts(self, evaluation: Evaluation) -> Iterator[NDArray[np.float32] | None]:
+        """Yield the contacts of the displayed proteins; a model without a contact head receives the one fitted here."""
+        predictor = None if evaluation.contacts is None else evaluation.contacts.predictor
+        if self._extractor.contact_head is not None or predictor is None:
+            yield from (contacts for _, contacts in self._maps)
+            return
+        # This computes the maps again. Those of 120 heads would take 43 MB for 300 residues, and 1 GB for 1,500.
+        extractor = replace(self._extractor, contact_head=predictor.to_contact_head(), layers=[], files=None)
+        yield from (protein.contacts for _, protein in self._engine.run(self._job(extractor), self._displayed))
+
+    def write(self, evaluation: Evaluation) -> None:
+        """Write the tables, the model with a fitted contact head, the figures and the page."""
+        directory = self._directory
+        if evaluation.contacts is not None:
+            write_columns(directory / "structures.tsv", structure_columns(self._structures.matched.values()))
+            write_columns(directory / "contacts.tsv", evaluation.precision_columns())
+            self._write_model(evaluation.contacts)
+        if self._config.sites is not None:
+            write_columns(directory / "sites.tsv", evaluation.site_columns())
+        report = AttentionReport(directory, self._config, self._extractor.layers, self._extractor.heads)
+        displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
+        for record, (maps, _), contacts in displayed:
+            report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))
+        report.write(evaluation)
+        write_columns(directory / "heads.tsv", evaluation.head_columns())
+        write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
+
+    def _write_model(self, contacts: ContactEvaluation) -> None:
+        if contacts.predictor is None:
+            return
+        with_head = replace(self._checkpoint, contact_head=contacts.predictor.to_contact_head())
+        facts = {"contact head": f"L1 regression over all heads, fitted to {contacts.num_proteins} structures"}
+        with atomic_directory(self._directory / "model") as directory:
+            write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
+
+    def _summary(self, output: Path, plan: AttentionPlan, evaluation: Evaluation) -> AttentionSummary:
+        columns, sites = evaluation.precision_columns(), evaluation.sites
+        contacts = evaluation.contacts
+        return AttentionSummary(
+            output=output,
+            num_proteins=self._read.num_records,
+            num_maps=len(self._displayed),
+            num_structures=len(self._structures.matched),
+            num_refused=len(self._read.skipped),
+            has_contacts=self._extractor.contact_head is not None
+            or (contacts is not None and contacts.predictor is not None),
+            precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
+            warnings=[*self._read.warnings(), *plan.warnings, *self._warnings],
+            num_following={label: result.num_following for label, result in sites.items()},
+            sites={
+                label: SiteSummary(
+                    num_proteins=result.significance.num_proteins,
+                    num_residues=result.num_residues,
+                    num_compared=result.significance.num_labelled,
+                )
+                for label, result in sites.items()
+            },
+            plan=plan,
+        )
+
+    def record(self, summary: AttentionSummary) -> dict[str, Any]:
+        """Describe the results for `meta.json`, from which `_load_summary` makes the summary again."""
+        values = asdict(summary)
+        return {
+            "region": self._config.region,
+            "num_proteins": self._read.num_records,
+            "num_residues": self._read.num_residues,
+            "num_structures": summary.num_structures,
+            "refused": [
+                {"id": record.id, "line": record.line, "reason": record.reason} for record in self._read.skipped
+            ],
+            "summary": {name: value for name, value in values.items() if name not in ("output", "plan", "was_done")},
+        }
+
+
+def inspect(
+    claim: Claim, model: ResolvedModel, fasta: Sequence[Path], options: AttentionOptions, callbacks: Callbacks
+) -> tuple[AttentionSummary, dict[str, Any]]:
+    """Fill the directory of a claim; return what was found, and what the record of the result holds beyond the options.
+
+    Raises:
+        ProtembedError: The input, the model or the machine does not allow it.
+    """
+    config, device = options.attention, choose_device(options.compute)
+    checkpoint = load_checkpoint(model).to(device)
+    extractor = _make_extractor(checkpoint, config)
+    with worker_pool(options.compute, device) as pool:
+        inspection = Inspection(checkpoint, config, extractor, claim.create_directory(), pool)
+        summary = inspection.run(fasta, options.reader, claim.output, callbacks)
+    return summary, inspection.record(summary)
+
+
+def _make_extractor(checkpoint: Checkpoint, config: AttentionConfig) -> AttentionExtractor:
+    shape = checkpoint.encoder.shape
+    return AttentionExtractor(
+        encoder=checkpoint.encoder,
+        layers=config.layer_indices(shape),
+        heads=config.head_indices(shape),
+        contact_head=checkpoint.contact_head.cpu() if checkpoint.contact_head.is_fitted else None,
+        config=config,
+    )

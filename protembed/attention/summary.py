@@ -1,0 +1,64 @@
+"""What an inspection of attention will compute, and what it has found. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPlan:
+    """The input of an inspection, with its longest protein, and its estimated peak memory and size of the results."""
+
+    num_proteins: int
+    num_residues: int
+    longest_id: str
+    longest: int
+    memory_bytes: int
+    disk_bytes: int
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSummary:
+    """The amount of data behind the tests of a label.
+
+    Attributes:
+        num_proteins: Number of proteins that allow a comparison.
+        num_residues: Number of labelled residues.
+        num_compared: Number of labelled residues that can be compared with an unlabelled residue of the same amino
+            acid.
+    """
+
+    num_proteins: int
+    num_residues: int
+    num_compared: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSummary:
+    """The results of an inspection.
+
+    Attributes:
+        num_maps: Number of proteins whose maps are saved.
+        num_structures: Number of proteins that match a structure.
+        num_refused: Number of records that were skipped on request.
+        has_contacts: Whether contacts are predicted, by the model's contact head or by one fitted to the structures.
+        precisions: Rows of `contacts.tsv` by column; empty without structures.
+        num_following: Number of heads that attend significantly to each label of the sites (q ≤ 0.05).
+        plan: Input and estimated resources; None if nothing was computed.
+        was_done: Whether the same command had made the results before.
+    """
+
+    output: Path
+    num_proteins: int
+    num_maps: int
+    num_structures: int
+    num_refused: int
+    has_contacts: bool
+    precisions: Sequence[Mapping[str, Any]]
+    warnings: Sequence[str]
+    num_following: Mapping[str, int]
+    sites: Mapping[str, SiteSummary]
+    plan: AttentionPlan | None
+    was_done: bool = False

@@ -1,0 +1,105 @@
+"""The design of an experiment: the decisions that the options leave open, and the run that carries it out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from protembed.callbacks import Callbacks
+from protembed.config.base import as_plain_values
+from protembed.config.common import Task, choose_region
+from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
+from protembed.device import choose_device
+from protembed.errors import ConfigError, DamagedRunError
+from protembed.finetuning.experiment import Design, Experiment, ExperimentResult
+from protembed.finetuning.targets import TaskTable
+from protembed.finetuning.training_data import describe_training
+from protembed.inference.engine import inference_engine
+from protembed.model.catalog import ResolvedModel, model_name
+from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.metadata import ModelMetadata
+from protembed.model.representation import parse_poolings
+from protembed.training.run_directory import RunDirectory
+
+
+def make_design(
+    folds: Sequence[TaskTable], final: TaskTable, model: ResolvedModel, options: FinetuneOptions
+) -> tuple[Design, list[str]]:
+    """Make the decisions that the options left open, and return them with warnings about the pretrained model."""
+    checkpoint = load_checkpoint(model)
+    method = _choose_method(options.finetune, checkpoint, final.task)
+    training_data, training_kmers = describe_training(final, folds)
+    metadata = _metadata(checkpoint.metadata, method, final, options)
+    design = Design(
+        folds=folds,
+        final=final,
+        base=model.directory,
+        method=method,
+        metadata=replace(metadata, training_data=training_data),
+        training_kmers=training_kmers,
+        shape=checkpoint.encoder.shape,
+    )
+    return design, checkpoint.warnings
+
+
+def _choose_method(config: FinetuneConfig, checkpoint: Checkpoint, task: Task) -> FinetuneMethod:
+    """Choose the training method and validate the options against it."""
+    method: FinetuneMethod = "full" if checkpoint.num_parameters <= MAX_FULL_FINETUNE_PARAMETERS else "lora"
+    method = config.method or method
+    poolings = () if config.pooling == "auto" else parse_poolings(config.pooling)
+    if poolings and task.per_residue:
+        raise ConfigError("pooling", config.pooling, f"the head of {task.name} sees each residue without pooling")
+    if "attention" in poolings and method == "frozen":
+        raise ConfigError("pooling", config.pooling, "attention needs `method` full or lora, which train it")
+    if config.repeats > 1 and method == "frozen":
+        raise ConfigError("repeats", config.repeats, "a frozen encoder is not trained")
+    if config.balance_classes and task.label_kind == "value":
+        raise ConfigError("balance_classes", config.balance_classes, f"{task.name} has no classes")
+    if config.balance_classes and method == "frozen" and config.head == "mlp":
+        raise ConfigError(
+            "balance_classes", config.balance_classes, "the mlp head of a frozen encoder has no class weights"
+        )
+    return method
+
+
+def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, options: FinetuneOptions) -> ModelMetadata:
+    """Make the metadata of the fine-tuned model from those of the pretrained one."""
+    per_residue, region = final.task.per_residue, choose_region(options.labels.region)
+    pooling = (base.pooling or "mean") if options.finetune.pooling == "auto" else options.finetune.pooling
+    if options.finetune.pooling == "auto" and (method == "frozen" or per_residue):
+        pooling = pooling.replace("attention", "mean")  # attention pooling would not be trained
+    return replace(
+        base,
+        pooling=None if per_residue else ",".join(parse_poolings(pooling)),
+        configuration={
+            **as_plain_values(options.finetune, options.labels, options.optimizer, options.reader),
+            "from_model": model_name(options.model.model),
+            **({"from_finetuned": True} if base.has_finetuned_encoder else {}),
+        },
+        classes=final.classes,
+        task=final.task.name,
+        target=final.target,
+        region=None if region is None else str(region),
+    )
+
+
+def run_experiment(
+    design: Design, options: FinetuneOptions, directory: Path, fingerprint: Mapping[str, Any], callbacks: Callbacks
+) -> ExperimentResult | None:
+    """Run the experiment, or resume it; with `force` a damaged one is started over."""
+
+    def open_run(name: str, *, force: bool = False) -> RunDirectory:
+        run_directory = RunDirectory(directory / name)
+        run_directory.open(fingerprint, lambda directory: None, force=force)
+        return run_directory
+
+    device = choose_device(options.compute)
+    with inference_engine(options.compute, device, design.shape) as engine:
+        open_run("")
+        try:
+            return Experiment(design, options, engine, device, open_run, callbacks).run()
+        except DamagedRunError:
+            if not options.finetune.force:
+                raise
+            open_run("", force=True)
+            return Experiment(design, options, engine, device, open_run, callbacks).run()

@@ -1,0 +1,47 @@
+"""What is to be trained, and where: what identifies a run, before anything is loaded. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from protembed.config.base import as_plain_values
+from protembed.config.pretrain import PretrainConfig, PretrainOptions
+from protembed.io.reading import default_path, sha256_of_inputs
+from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.model.catalog import locate_model
+
+# Options that change neither the weights nor any metric.
+_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
+
+
+def settings_of(options: PretrainOptions) -> dict[str, Any]:
+    """Collect the options that shape the result, except paths."""
+    values = as_plain_values(options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
+    return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT}
+
+
+def run_fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:
+    """Collect what identifies a run: the options that shape the result, and the hashes of the inputs."""
+    config = options.pretrain
+    return {
+        **options.as_given(),
+        **settings_of(options),
+        "fasta": sha256_of_inputs(fasta),
+        "valid": sha256_of_inputs(config.valid),
+        "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
+        "init_from": None if config.init_from is None else locate_model(config.init_from).sha256(),
+        "compare_model": None if config.compare_model is None else locate_model(config.compare_model).sha256(),
+    }
+
+
+def run_result(fasta: Sequence[Path], config: PretrainConfig) -> Result:
+    """Describe the run directory, and check that it may be written.
+
+    Raises:
+        OutputExistsError: There is something else, or an input.
+        ConfigError: The path is not valid UTF-8.
+    """
+    inputs = [*fasta, *config.valid, *(model for model in (config.init_from, config.compare_model) if model)]
+    result = Result(config.output or default_path(fasta[0], ".run"), inputs, force=config.force, run=RUN)
+    check_utf8_path(result.path)
+    return result
