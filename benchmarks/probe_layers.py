@@ -26,12 +26,13 @@ from sklearn.preprocessing import MultiLabelBinarizer, StandardScaler
 
 from bootstrap import bootstrap_interval
 from protembed.config.common import DeviceConfig
-from protembed.device import WorkerPool, num_threads
+from protembed.device import WorkerPool
 from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.io.reading import open_input
 from protembed.model.checkpoint import load_checkpoint
+from protembed.resources import num_threads
 
 INVERSE_PENALTIES = (0.001, 0.01, 0.1, 1.0)
 NUM_RESAMPLES = 500

@@ -36,12 +36,12 @@ from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.score import ScoreOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import read_fasta
-from protembed.device import num_threads
 from protembed.finetuning.baselines import composition
 from protembed.model.catalog import locate_model, model_name
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.pretraining.ngrams import NgramModel
+from protembed.resources import num_threads
 
 MAX_TRAINING_ROWS, MAX_TEST_ROWS = 2_000, 1_000
 NUM_QUERIES, NUM_OTHERS = 2_000, 8_000

@@ -1,15 +1,13 @@
-"""Device, precision, threads, exact arithmetic and the rank among processes: where and how protembed computes."""
+"""Device, precision, workers, exact arithmetic and the rank among processes: where and how protembed computes."""
 
 import os
 import resource
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, DeviceConfig, PrecisionName
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
+from protembed.resources import available_memory, environment_number, num_threads
 
 # Environment variables, with the values that lower the precision of float32 products. Libraries read them only once,
 # possibly before protembed is imported, so that protembed can check them but not change their effect.
@@ -144,7 +143,7 @@ def choose_device(config: DeviceConfig) -> torch.device:
 
 def _gpu_of_process() -> torch.device:
     """Choose the GPU of one of several processes; a scheduler may make only one GPU visible to each process."""
-    rank, num_gpus = _environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
+    rank, num_gpus = environment_number("LOCAL_RANK", 0), torch.cuda.device_count()
     if num_gpus > 1 and rank >= num_gpus:
         expected = f"process {rank} of this machine has no GPU: there are only {num_gpus}"
         raise ConfigError("device", "cuda", expected)
@@ -171,32 +170,12 @@ def default_micro_batch_tokens(device: torch.device) -> int:
 
 def process_rank() -> int:
     """Return the rank among the processes that torchrun started; only rank 0 prints and writes."""
-    return _environment_number("RANK", 0)
+    return environment_number("RANK", 0)
 
 
 def world_size() -> int:
     """Return the number of processes that torchrun started; 1 without torchrun."""
-    return _environment_number("WORLD_SIZE", 1)
-
-
-def _environment_number(name: str, default: int) -> int:
-    value = os.environ.get(name, "")
-    return int(value) if value.isdecimal() else default
-
-
-def num_threads(config: DeviceConfig) -> int:
-    """Return the number of CPU threads: as requested, else as the scheduler grants, else the available cores."""
-    if config.threads is not None:
-        return config.threads
-    # Processes that torchrun starts share the cores of their machine. OMP_NUM_THREADS already counts per process, but
-    # torchrun sets it to 1 where the user has not set it.
-    num_sharing = _environment_number("LOCAL_WORLD_SIZE", 1)
-    openmp = _environment_number("OMP_NUM_THREADS", 0)
-    if openmp == 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        openmp = 0
-    granted = _environment_number("SLURM_CPUS_PER_TASK", 0) // num_sharing or openmp
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return granted or max(1, num_cores // num_sharing)
+    return environment_number("WORLD_SIZE", 1)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -211,16 +190,7 @@ def total_memory(device: torch.device) -> int:
     """Return the memory of a device in bytes: of the GPU, or the part of the machine's that this process may use."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    text = limit.read_text().strip() if limit.exists() else ""
-    return min(memory, int(text)) if text.isdecimal() else memory
-
-
-def free_disk(path: Path) -> int:
-    """Return the free disk space in bytes at a path that exists or will be created."""
-    existing = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+    return available_memory()
 
 
 def is_out_of_memory(error: Exception) -> bool:

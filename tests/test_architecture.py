@@ -21,6 +21,7 @@ LAYERS = (
     ("report",),
     ("data", "evaluation"),
     ("device",),
+    ("resources",),
     ("config",),
     ("io",),
     ("errors",),

@@ -1,4 +1,3 @@
-import os
 from threading import Barrier, Event, current_thread
 
 import pytest
@@ -9,9 +8,7 @@ from protembed.device import (
     WorkerPool,
     choose_device,
     choose_precision,
-    free_disk,
     load_kernels,
-    num_threads,
     peak_memory,
     total_memory,
     worker_pool,
@@ -52,26 +49,6 @@ def test_requesting_a_missing_device_is_a_usage_error(hardware, device):
         choose_device(DeviceConfig(device=device))
 
     assert caught.value.exit_status == 2
-
-
-@pytest.mark.parametrize(
-    ("requested", "slurm", "openmp", "number"),
-    [(3, "5", "7", 3), (None, "5", "7", 5), (None, None, "7", 7), (None, "", "7", 7), (None, "0", "7", 7)],
-)
-def test_the_number_of_threads_is_the_requested_or_the_scheduled_one(monkeypatch, requested, slurm, openmp, number):
-    for name, value in (("SLURM_CPUS_PER_TASK", slurm), ("OMP_NUM_THREADS", openmp)):
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-
-    assert num_threads(DeviceConfig(threads=requested)) == number
-
-
-@pytest.mark.parametrize("invalid", ["many", "-2", "4,2"])
-def test_without_a_valid_setting_the_number_of_threads_is_that_of_the_available_cores(monkeypatch, invalid):
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", invalid)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5, 11}, raising=False)
-
-    assert num_threads(DeviceConfig()) == 3
 
 
 def test_a_pool_computes_items_in_parallel_and_yields_results_in_order():
@@ -139,18 +116,6 @@ def test_a_pool_has_one_worker_per_cpu_thread_and_one_for_a_gpu(device, num_work
     assert len(names) <= num_workers
 
 
-@pytest.mark.parametrize(
-    ("granted", "openmp", "num_sharing", "number"), [("8", "1", "4", 2), (None, "1", "4", 1), (None, None, "3", 4)]
-)
-def test_processes_on_one_machine_share_its_cores(monkeypatch, granted, openmp, num_sharing, number):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", num_sharing)
-    for name, value in (("SLURM_CPUS_PER_TASK", granted), ("OMP_NUM_THREADS", openmp)):
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
-
-    assert num_threads(DeviceConfig()) == number
-
-
 def test_each_of_several_processes_uses_a_different_gpu(hardware, monkeypatch):
     hardware(cuda=True)
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -168,15 +133,6 @@ def test_a_process_for_which_no_gpu_is_left_is_a_usage_error(hardware, monkeypat
 
     with pytest.raises(ConfigError, match="process 2 of this machine has no GPU: there are only 2"):
         choose_device(DeviceConfig())
-
-
-def test_the_single_openmp_thread_that_torchrun_sets_is_ignored(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
-    for name, value in (("LOCAL_WORLD_SIZE", "2"), ("OMP_NUM_THREADS", "1"), ("TORCHELASTIC_RUN_ID", "none")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
-
-    assert num_threads(DeviceConfig()) == 6
 
 
 @pytest.mark.parametrize(("num_per_worker", "max_begun"), [(1, 4), (3, 8)])
@@ -201,11 +157,6 @@ def test_auto_precision_is_bfloat16_on_gpus_that_support_it_and_float32_elsewher
     for is_supported, precision in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, value=is_supported: value)
         assert choose_precision("auto", torch.device("cuda")) == precision
-
-
-def test_free_disk_is_that_of_the_nearest_existing_folder(tmp_path):
-    assert free_disk(tmp_path / "not" / "yet") == pytest.approx(free_disk(tmp_path), rel=0.1)
-    assert 0 < free_disk(tmp_path) < 1e18
 
 
 def test_memory_is_measured_in_bytes():

@@ -16,9 +16,10 @@ from protembed.attention.page import block_size, map_resolution
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record
-from protembed.device import free_disk, peak_memory, total_memory
+from protembed.device import peak_memory, total_memory
 from protembed.errors import InsufficientResourcesError
 from protembed.inference.engine import Engine
+from protembed.resources import free_disk
 from protembed.text import pluralize
 
 # A protein's maps are many times larger than its vectors: few are held at a time.

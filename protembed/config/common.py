@@ -255,7 +255,7 @@ class DeviceConfig(Config):
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "Where to compute; auto uses a GPU if there is one.")
     threads: int | None = option(
         None,
-        "CPU threads. Default: SLURM_CPUS_PER_TASK, else OMP_NUM_THREADS, else the cores this process may use.",
+        "CPU threads. Default: the cores that a scheduler grants, else OMP_NUM_THREADS, else all that may be used.",
         min=1,
     )
 
