@@ -1,6 +1,7 @@
 """How the process behaves: signals, errors, exit statuses, closed streams.
 
-On a signal long runs finish their step and save; all else cleans up and exits. A second signal exits at once.
+On a signal long runs finish their step and save; all else cleans up and exits. A second signal exits at once. Signals
+that the parent process ignores, as `nohup` and shells do for background jobs, stay ignored.
 """
 
 import errno
@@ -69,16 +70,26 @@ def stop_on_signals() -> Iterator[StopFlag]:
         if request.status is not None or not request.is_awaited:
             exit_on_signal(number, frame)
         request.status = STATUS_OF_SIGNAL[signal.Signals(number)]
+        _ignore_repetitions(number)
 
-    # Under nohup SIGHUP is ignored: the run outlives its terminal.
-    survives_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    handled = [number for number in STATUS_OF_SIGNAL if number != signal.SIGHUP or not survives_hangup]
-    before = {number: signal.signal(number, receive) for number in handled}
+    before = {number: signal.signal(number, receive) for number in _heeded_signals()}
     try:
         yield request
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is receive:  # and not ignored since
+                signal.signal(number, handler)
+
+
+def _heeded_signals() -> list[signal.Signals]:
+    """List the signals that end a command, without those that its parent process ignores."""
+    return [number for number in STATUS_OF_SIGNAL if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _ignore_repetitions(number: int) -> None:
+    """Ignore further warnings of a time limit: Linux sends one every second, and only the first one is a request."""
+    if number == signal.SIGXCPU:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _ExitHandler:
@@ -92,15 +103,15 @@ class _ExitHandler:
         if self._is_exiting:
             os._exit(status)
         self._is_exiting = True
+        _ignore_repetitions(number)
         raise SystemExit(status)
 
 
 def exit_on_signals() -> None:
     """Unwind the stack on an interrupt, a termination, a lost terminal, or a scheduler's warning."""
     exit_on_signal = _ExitHandler()
-    for number in STATUS_OF_SIGNAL:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, exit_on_signal)
+    for number in _heeded_signals():
+        signal.signal(number, exit_on_signal)
 
 
 def exit_process(status: int) -> None:
