@@ -131,7 +131,7 @@ def test_paths_are_written_in_io_writing_alone():
     writers = {(module, function) for module, function, call in CALLS if changes_a_path(function, call)}
 
     assert {writer for writer in writers if writer[0] != "protembed.io.writing"} == set()
-    assert ("protembed.io.writing", "temporary.replace") in writers
+    assert ("protembed.io.writing", "source.replace") in writers
 
 
 def test_errors_name_options_as_python_does():

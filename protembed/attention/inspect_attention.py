@@ -59,7 +59,7 @@ def inspect_attention(
         config = replace(config, structures=structures, sites=paths[-1] if sites else None)
         settings = {**as_plain_values(options.reader), **_settings(config, model.shape)}
         fingerprint = make_fingerprint(options, settings, model, fasta)
-        with result.claim(fingerprint) as claim:
+        with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _load_summary(claim.recorded, claim.output)
             from protembed.attention.inspection import inspect  # which imports torch

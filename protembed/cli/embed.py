@@ -25,7 +25,7 @@ def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None
         display.summary(plan, embed_plan_lines(plan))
         return
     with display.progress("embedded") as progress, display.resume_hint(progress):
-        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance)
+        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance, on_warning=display.warn)
         summary = embed_fasta(fasta, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, embed_summary_lines(summary, options.embedding.region))

@@ -26,6 +26,7 @@ def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: Consol
             display.plan(plan, [attention_plan_line(plan)])
             progress.expect(plan.num_residues)
 
-        summary = inspect(fasta, options, Callbacks(on_plan=begin, on_progress=progress.advance))
+        callbacks = Callbacks(on_plan=begin, on_progress=progress.advance, on_warning=display.warn)
+        summary = inspect(fasta, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, attention_summary_lines(summary))

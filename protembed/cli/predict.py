@@ -17,5 +17,6 @@ def predict(fasta: FastaPaths, options: PredictOptions, show: ConsoleConfig) -> 
     display = Display(show, data_on_stdout=options.prediction.output == STANDARD_STREAM)
     display.announce_download(options.model)
     with display.progress("predicted") as progress:
-        summary = predict_fasta(fasta, options, Callbacks(on_progress=progress.advance))
+        callbacks = Callbacks(on_progress=progress.advance, on_warning=display.warn)
+        summary = predict_fasta(fasta, options, callbacks)
     display.summary(summary, predict_summary_lines(summary, options.prediction.region))

@@ -31,6 +31,7 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -
             progress.begin_training(plan.first_step)
             stop.is_awaited = True
 
-        summary = pretrain_model(fasta, options, Callbacks(on_plan=begin, on_step=progress.step, stop=stop))
+        callbacks = Callbacks(on_plan=begin, on_step=progress.step, on_warning=display.warn, stop=stop)
+        summary = pretrain_model(fasta, options, callbacks)
     display.summary(summary, pretrain_summary_lines(summary))
     stop.exit_unless(summary.is_finished)

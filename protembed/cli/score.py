@@ -17,7 +17,7 @@ def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) ->
     display = Display(show, data_on_stdout=options.scoring.output == STANDARD_STREAM)
     display.announce_download(options.model)
     with display.progress("computed", "crop", "token") as progress:
-        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance)
+        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance, on_warning=display.warn)
         summary = score_variants(variants, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, score_summary_lines(summary))

@@ -68,7 +68,7 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
     is_read_twice = request.result.output is not None or request.selection.shard is not None
     with unchanged_inputs(), seekable_inputs(files, needed=is_read_twice) as paths:
         fingerprint = request.fingerprint(paths)
-        with request.result.claim(fingerprint) as claim:
+        with request.result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return replace(_summary(request, claim.recorded), was_done=True)
             return _compute(request, paths, claim, fingerprint, callbacks)

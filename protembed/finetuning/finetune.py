@@ -139,7 +139,7 @@ def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks:
     model = locate_model(options.model.model)
     settings = as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
     fingerprint = {**options.as_given(), **settings, "labels": sha256_of_inputs([labels]), "model": model.sha256()}
-    with result.claim(fingerprint) as claim:
+    with result.claim(fingerprint, callbacks) as claim:
         if claim.recorded is not None:
             task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
             comparison = read_comparison(claim.recorded)

@@ -65,7 +65,7 @@ def predict_fasta(
     settings = {"region": None if region is None else str(region), "on_illegal": options.reader.on_illegal}
     with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
-        with result.claim(fingerprint) as claim:
+        with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
             from protembed.finetuning.prediction import write_predictions  # which imports torch

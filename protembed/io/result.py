@@ -15,7 +15,7 @@ A result grows in `NAME.partial/`, where the fingerprint is from the beginning, 
 All are used alike, and stdout (`-`) like a file:
 
     result = Result.table(output, [*fasta, model], force=options.force)
-    with result.claim(fingerprint) as claim:
+    with result.claim(fingerprint, callbacks) as claim:
         if claim.recorded is not None:
             return summary_of(claim.recorded)
         with atomic_file(claim.path) as stream:
@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protembed.callbacks import Callbacks
 from protembed.errors import (
     ConfigError,
     DamagedRunError,
@@ -44,6 +45,7 @@ from protembed.errors import (
     RunMismatchError,
 )
 from protembed.io.fingerprint import RECORDED_IF_SET, Fingerprint, differences
+from protembed.io.limitations import report_limitations
 from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file
 from protembed.io.writing import (
     copy_to_stdout,
@@ -242,12 +244,16 @@ class Result:
     # Claiming
 
     @contextmanager
-    def claim(self, fingerprint: Fingerprint) -> Iterator["Claim"]:
+    def claim(self, fingerprint: Fingerprint, callbacks: Callbacks | None = None) -> Iterator["Claim"]:
         """Find out what there is of a result, and let no other process write it during the block.
 
         First the temporary files of killed processes are removed, and an interrupted renaming is completed. At the end
         of the block, what was neither published nor can be resumed is removed. After a DataError nothing can, because a
         corrected input is a different input.
+
+        Args:
+            fingerprint: What makes two results the same.
+            callbacks: Functions that receive a warning about what the file system cannot do.
 
         Raises:
             RunInUseError: Another process is writing the result.
@@ -262,7 +268,10 @@ class Result:
             return
         target = self.path.resolve()  # the same lock through every link
         lock = target.with_name(f".{target.name}.lock")
-        with exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)):
+        with (
+            report_limitations((callbacks or Callbacks()).on_warning),
+            exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)),
+        ):
             remove_unfinished_beside(self.path)
             begun = self._read_begun()
             is_same = begun is not None and not differences(begun, fingerprint)

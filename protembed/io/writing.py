@@ -21,14 +21,21 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from protembed.errors import OutputError, reason_of
+from protembed.io.limitations import NOT_SUPPORTED, Limitation, note_limitation
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes
 from protembed.text import format_row
 
 _BLOCK = 1 << 20
 # The directory in which Linux lets a file without a name be opened again, from its beginning.
 _OPEN_FILES = Path("/proc/self/fd")
-# Errors of fsync on a directory, on network and virtual file systems (CIFS, VirtualBox, WSL) that can flush only files.
-_NO_DIRECTORY_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO)
+# Errors of fsync on a directory where only files can be flushed; WSL reports an error of the disk.
+_NO_DIRECTORY_FSYNC = (*NOT_SUPPORTED, errno.EIO)
+# Errors of a renaming that is impossible, while copying is not: onto an existing file, onto a file that is mounted by
+# itself (as containers do), from a lower layer of overlayfs, or at all (object stores).
+_NO_RENAMING = (errno.EEXIST, errno.EBUSY, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP)
+# What a lock file says about its holder.
+_MAX_HOLDER = 1000
+_HOLDER = re.compile(r"process (\d+) on (.+)")
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 
 
@@ -51,12 +58,20 @@ def _fsync(path: Path) -> None:
         raise FileNotFoundError(f"{path} was not written")
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if not (path.is_dir() and error.errno in _NO_DIRECTORY_FSYNC):
-            raise
+        _fsync_open(descriptor, path)
     finally:
         os.close(descriptor)
+
+
+def _fsync_open(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        is_directory = path.is_dir()
+        if error.errno not in (_NO_DIRECTORY_FSYNC if is_directory else NOT_SUPPORTED):
+            raise
+        if not is_directory:
+            note_limitation(Limitation.FLUSHING, path.parent)
 
 
 def _fsync_directory(path: Path) -> None:
@@ -68,7 +83,7 @@ def _fsync_directory(path: Path) -> None:
 def flush_to_disk(stream: BinaryIO) -> int:
     """Flush a stream to disk, and return its position in bytes."""
     stream.flush()
-    os.fsync(stream.fileno())
+    _fsync_open(stream.fileno(), Path(stream.name))
     return stream.tell()
 
 
@@ -108,6 +123,47 @@ def remove_unfinished_beside(path: Path) -> None:
     remove_unfinished(path.parent, f".{glob.escape(path.name)}.*")
 
 
+# Renaming
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a file or directory; copy it where a file system cannot, or cannot replace the target."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        is_directory = source.is_dir()
+        if error.errno not in _NO_RENAMING or (is_directory and os.path.lexists(target)):
+            raise
+        note_limitation(Limitation.RENAMING, target.parent)
+        _copy_directory(source, target) if is_directory else _copy_file(source, target)
+        with suppress(OSError):  # a file that is mounted by itself stays
+            remove(source)
+
+
+def _copy_directory(source: Path, target: Path) -> None:
+    try:
+        target.mkdir()
+        for path in sorted(source.rglob("*")):
+            copy = target / path.relative_to(source)
+            copy.mkdir() if path.is_dir() else shutil.copyfile(path, copy, follow_symlinks=False)
+        flush_directory(target)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    """Copy a file over another, which keeps its permissions; without another one, leave nothing after an error."""
+    is_new = not os.path.lexists(target)
+    try:
+        shutil.copyfile(source, target)
+        _fsync(target)
+    except BaseException:
+        if is_new:
+            target.unlink(missing_ok=True)
+        raise
+
+
 # Locks and scratch files
 
 
@@ -121,29 +177,53 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
     """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a+")
-    with stream:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        holder = os.pread(descriptor, _MAX_HOLDER, 0).decode(errors="replace").strip()
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.seek(0)
-            raise make_error(stream.read().strip() or "another process") from None
+            raise make_error(holder or "another process") from None
         except OSError:
-            pass  # a file system without locks: better to run without one than not at all
-        is_current = False
-        # The former holder may have removed the file that was just locked, and another process may have created a new
-        # one under its name.
-        with suppress(FileNotFoundError):
-            is_current = os.path.samestat(path.stat(), os.fstat(stream.fileno()))
-        if not is_current:
-            raise make_error("another process")
+            if _is_running(holder):
+                raise make_error(holder) from None
+            note_limitation(Limitation.LOCKS, path.parent)
+        own = f"process {os.getpid()} on {platform.node()}\n".encode()
         try:
             with output_errors(path):
-                stream.truncate(0)
-                os.write(stream.fileno(), f"process {os.getpid()} on {platform.node()}\n".encode())
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, own)
+            # The former holder may have removed the file that was just locked, and another process may have created a
+            # new one under its name. Its content decides, because some network file systems invent inode numbers.
+            if _read_bytes(path) != own:
+                raise make_error("another process")
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if _read_bytes(path) in (own, b""):  # empty if the disk is full
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _is_running(holder: str) -> bool:
+    """Return whether the holder of a lock is another process of this machine that still runs."""
+    named = _HOLDER.fullmatch(holder)
+    if named is None or named[2] != platform.node() or int(named[1]) == os.getpid():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager
@@ -198,7 +278,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _fsync(temporary)
-            temporary.replace(path)
+            _rename(temporary, path)
             _fsync_directory(path)
     finally:
         with suppress(OSError):
@@ -216,8 +296,10 @@ def _copy_permissions(directory: Path, path: Path) -> None:
     """Make a file readable for all users that may read its directory; safetensors lets only the owner read it."""
     required, mode = directory.stat().st_mode & 0o666, path.stat().st_mode
     if required & ~mode and path.is_file():
-        with suppress(OSError):  # access control lists (NFSv4, ZFS) do not allow chmod
+        try:
             path.chmod(stat.S_IMODE(mode) | required)
+        except OSError:  # access control lists (NFSv4, ZFS) do not allow it
+            note_limitation(Limitation.PERMISSIONS, directory)
 
 
 def flush_directory(directory: Path) -> None:
@@ -240,12 +322,12 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             yield temporary
             flush_directory(temporary)
             if path.exists() or path.is_symlink():
-                path.rename(displaced)
+                _rename(path, displaced)
             try:
-                temporary.rename(path)
+                _rename(temporary, path)
             except BaseException:  # also after a second Ctrl-C
-                if not path.exists():
-                    displaced.rename(path)
+                if displaced.exists() and not path.exists():
+                    _rename(displaced, path)
                 raise
             _fsync_directory(path)
     finally:
@@ -265,7 +347,7 @@ def move_into_place(source: Path, target: Path) -> None:
     """Rename a finished file or directory to its final name in one step."""
     with output_errors(target):
         flush_directory(source) if source.is_dir() else _fsync(source)
-        source.replace(target)
+        _rename(source, target)
         _fsync_directory(target)
 
 

@@ -53,7 +53,8 @@ def _opened(
     fasta: Sequence[Path],
     options: PretrainOptions,
     fingerprint: Mapping[str, Any],
-    processes: ProcessGroup,
+    processes: ProcessGroup = SINGLE_PROCESS,
+    callbacks: Callbacks | None = None,
 ) -> Iterator[tuple[RunDirectory, list[str]]]:
     """Begin a run and store its proteins, or open the existing one; yield it, and warnings about the input."""
     config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
@@ -68,7 +69,7 @@ def _opened(
     with ExitStack() as stack:
         is_resumed = False
         if processes.is_first:
-            is_resumed = stack.enter_context(result.claim(fingerprint)).is_resumed
+            is_resumed = stack.enter_context(result.claim(fingerprint, callbacks)).is_resumed
         run.open(fingerprint, store_corpora, force=not is_resumed)
         if is_resumed and any(map(is_stream, (*fasta, *config.valid))):
             warnings.append("the pipe is not read again: the resumed run uses the proteins that it stored")
@@ -338,7 +339,7 @@ def plan_run(
     with scratch_directory() as scratch, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
         scratch_run = Result(scratch / "run", [], run=RUN)
-        with _opened(scratch_run, fasta, options, fingerprint, SINGLE_PROCESS) as (run, warnings):
+        with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
             job = _prepare(run, options, executor, started, is_dry_run=True)
             return replace(job.plan(warnings), output=result.path)
 
@@ -361,7 +362,7 @@ def run_pretraining(
     precision = choose_precision(options.pretrain.precision, device)
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, processes=processes, precision=precision)
-        with _opened(result, fasta, options, fingerprint, processes) as (run, warnings):
+        with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
             job = _prepare(run, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
             job.train(callbacks)

@@ -72,7 +72,7 @@ def score_variants(
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         # After the input was read, because a GPU can decide this, and torch, which finds it, takes seconds to import.
         fingerprint |= {"precision": resolve_precision(scoring.precision, result, options.compute)}
-        with result.claim(fingerprint) as claim:
+        with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
             from protembed.scoring.job import write_scores  # which imports torch

@@ -206,14 +206,14 @@ def test_the_old_directory_is_restored_when_the_new_one_cannot_be_renamed(tmp_pa
     path = tmp_path / "model"
     path.mkdir()
     (path / "old").write_bytes(b"old")
-    rename = Path.rename
+    replace = Path.replace
 
     def fail_for_the_new_directory(source, target):
         if source.suffix == ".tmp":
             raise OSError(errno.EIO, "broken disk")
-        return rename(source, target)
+        return replace(source, target)
 
-    monkeypatch.setattr(Path, "rename", fail_for_the_new_directory)
+    monkeypatch.setattr(Path, "replace", fail_for_the_new_directory)
     with pytest.raises(OutputError), atomic_directory(path):
         pass
 
