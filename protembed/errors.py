@@ -17,6 +17,7 @@
     │       ├── SequenceError                       a sequence given in Python that is not a protein
     │       ├── ChangedInputError                   a file that changed while it was read
     │       ├── TableError                          an invalid table, or an invalid row of one
+    │       │   └── FaultyRowsError                     several invalid rows of a table
     │       ├── MismatchedResidueError              a mutation that does not fit its wild type
     │       ├── TooFewProteinsError                 too few proteins to train and validate on
     │       ├── EmptyValidationSetError             validation proteins without a standard amino acid
@@ -237,6 +238,25 @@ class ChangedInputError(DataError):
 
 class TableError(DataError):
     """An invalid table, or an invalid row of one."""
+
+
+class FaultyRowsError(TableError):
+    """Several invalid rows of a table.
+
+    Args:
+        errors: Errors about the first of them.
+        num_errors: Number of all.
+        remedy: Clause that says how they can be left out; empty if there is no such option.
+    """
+
+    def __init__(self, errors: Sequence[InputError], num_errors: int, remedy: str = "") -> None:
+        self.errors, self.num_errors = sorted(errors, key=lambda error: error.line or 0), num_errors
+        places = ("" if error.line is None else f"line {error.line}: " for error in self.errors)
+        listed = "; ".join(f"{place}{error.found}" for place, error in zip(places, self.errors, strict=True))
+        more = f"; and {num_errors - len(errors):,} more" if num_errors > len(errors) else ""
+        advices = {error.advice for error in errors}
+        advice = "; ".join([advices.pop() if len(advices) == 1 else "correct them", *filter(None, [remedy])])
+        super().__init__(errors[0].path, f"{num_errors:,} faults: {listed}{more}", advice)
 
 
 class MismatchedResidueError(DataError):
