@@ -13,14 +13,19 @@ _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
 # Up to nine digits: enough for any protein, and few enough for Python to convert.
 _SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
 _HGVS_LIST = re.compile(r"(?:p\.)?\[(.*)\]")
-_SEPARATORS = re.compile(r"[:;,/+\s]+")
+# `_` and `-` separate mutations only between letters: `A4_K8del` is one deletion, and -5 is a position.
+_SEPARATORS = re.compile(r"[:;,/+|\s]+|(?<=[A-Za-z=)])[_-](?=[A-Za-z(])")
 # Enrich2 writes `_sy` for a variant with silent mutations of the gene only.
 _WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "_sy", "p.=", "p.(=)")
-# The protein that HGVS may name first, of RefSeq, Ensembl, LRG or UniProt. Other prefixes may be misspelled mutations.
-_ACCESSION = re.compile(
-    r"(?:[NXY]P_[0-9]+|ENS[A-Z]*P[0-9]{11}|LRG_[0-9]+p[0-9]+|[A-Z][0-9][A-Z0-9]{3}[0-9](?:[A-Z0-9]{3}[0-9])?)"
-    r"(?:[.-][0-9]+)?:(?=p\.)"
+# What HGVS may name first: a protein of RefSeq, Ensembl, LRG or UniProt, or a gene. Other prefixes may be misspelled
+# mutations, as may be a name that begins like one, such as `LYS2`.
+_REFERENCE = re.compile(
+    r"^(?:[NXY]P_[0-9]+|ENS[A-Z]*P[0-9]{11}|LRG_[0-9]+p[0-9]+|[A-Z][0-9][A-Z0-9]{3}[0-9](?:[A-Z0-9]{3}[0-9])?"
+    rf"|(?!(?:{'|'.join(protein_letters_3to1).upper()})[0-9])[A-Z]{{2}}[A-Z0-9-]*)"
+    r"(?:[.-][0-9]+)?(?:\([A-Za-z0-9-]+\))?[: ](?=p\.)"
 )
+# As ClinVar names a variant: `NM_000059.4(BRCA2):c.5074G>C (p.Asp1692His)`.
+_DNA_AND_PROTEIN = re.compile(r"[^\s:]+:[cn]\.\S+ \((p\.\S+)\)")
 _EQUALS_SIGN = re.compile("%3D", re.IGNORECASE)  # percent-encoded, as in URLs and tables made from them
 
 
@@ -75,8 +80,8 @@ def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
 def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     """Parse mutations such as `A42G`, `p.Ala42Gly`, `NP_000001.1:p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
-    `:`, `;`, `,`, `/`, `+` and spaces separate mutations, of which silent ones such as `A42A` are kept. The offset is
-    added to each position.
+    `:`, `;`, `,`, `/`, `+`, `|` and spaces separate mutations, and so do `_` and `-` between letters. Silent ones such
+    as `A42A` are kept. The offset is added to each position.
 
     Raises:
         UnsupportedVariantError: A mutation is not a substitution of an amino acid, or the text is empty.
@@ -89,8 +94,9 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     """
     if not text:
         raise UnsupportedVariantError(*place, "the mutations cell is empty (write WT or p.= for the wild type)")
-    accession = _ACCESSION.match(text)
-    text = _EQUALS_SIGN.sub("=", text[accession.end() :] if accession else text)
+    if protein := _DNA_AND_PROTEIN.fullmatch(text):
+        text = protein[1]
+    text = _EQUALS_SIGN.sub("=", _REFERENCE.sub("", text, count=1))
     if text.lower() in _WILD_TYPE:
         return ()
     hgvs_list = _HGVS_LIST.fullmatch(text)

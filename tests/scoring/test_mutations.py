@@ -15,7 +15,16 @@ from protembed.scoring.mutations import (
 
 ROW = Place("variants.csv", 7)
 WILD_TYPE = "MKTAYIAKQR"
-HGVS = ["p.Lys2Arg:p.Ala4Gly", "Lys2Arg:Ala4Gly", "p.(Lys2Arg):p.(Ala4Gly)", "p.[Lys2Arg;Ala4Gly]", "LYS2ARG:ala4gly"]
+SEPARATORS = (":", ";", ", ", "/", "+", "|", "_", "-", " ")
+HGVS = [
+    "p.K2R:p.A4G",
+    "p.Lys2Arg:p.Ala4Gly",
+    "Lys2Arg:Ala4Gly",
+    "p.(Lys2Arg):p.(Ala4Gly)",
+    "p.[Lys2Arg;Ala4Gly]",
+    "LYS2ARG:ala4gly",
+    "Lys2Arg_Ala4Gly",
+]
 
 sequences = st.text(AMINO_ACIDS, min_size=1, max_size=30)
 
@@ -24,9 +33,7 @@ def parse(text, offset=0):
     return parse_mutations(text, offset, ROW)
 
 
-@pytest.mark.parametrize(
-    "text", ["K2R:A4G", "k2r:a4g", "K2R;A4G", "K2R, A4G", "K2R/A4G", "p.K2R:p.A4G", "K02R:A4G:", "K2R+A4G", *HGVS]
-)
+@pytest.mark.parametrize("text", [*(f"K2R{separator}A4G" for separator in SEPARATORS), "k2r:a4g", "K02R:A4G:", *HGVS])
 def test_mutations_are_parsed_with_any_separator(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
@@ -43,16 +50,25 @@ def test_an_equals_sign_means_the_same_residue(text):
     assert parse(text) == (Mutation("A", 4, "A"),)
 
 
-@pytest.mark.parametrize("protein", ["NP_000001.1", "ENSP00000412345.2", "LRG_1p1", "P06654", "A0A024R1R8-2"])
-@pytest.mark.parametrize("text", HGVS[2:4])
-def test_an_accession_before_hgvs_is_ignored(protein, text):
-    assert parse(f"{protein}:{text}") == parse("K2R:A4G")
+@pytest.mark.parametrize(
+    "protein",
+    ["NP_000001.1", "ENSP00000412345.2", "LRG_1p1", "P06654", "A0A024R1R8-2", "NP_000001.1(TP53)", "BRCA1", "HLA-A"],
+)
+@pytest.mark.parametrize("text", ["p.(Lys2Arg):p.(Ala4Gly)", "p.[Lys2Arg;Ala4Gly]", "p.K2R:p.A4G"])
+def test_an_accession_or_a_gene_before_hgvs_is_ignored(protein, text):
+    assert parse(f"{protein}:{text}") == parse(f"{protein} {text}") == parse("K2R:A4G")
 
 
-@pytest.mark.parametrize("text", ["K2:p.Ala4Gly", "K2RR:p.Ala4Gly", "2K:p.Ala4Gly", "NP_000001.1:A4G"])
-def test_a_misspelled_mutation_is_not_ignored_as_an_accession(text):
-    with pytest.raises(UnsupportedVariantError, match=r"'(K2|K2RR|2K|NP_000001\.1)' is not a substitution"):
-        parse(text)
+@pytest.mark.parametrize("text", ["NM_000059.4(BRCA2):c.10G>C (p.Ala4Gly)", "NM_1.1:c.[10G>C;11A>T] (p.Ala4Gly)"])
+def test_the_protein_part_of_a_name_of_clinvar_is_parsed(text):
+    assert parse(text) == parse("A4G")
+    assert parse("NM_000059.4(BRCA2):c.12A>G (p.Ala4=)") == parse("A4A")
+
+
+@pytest.mark.parametrize("name", ["K2", "K2RR", "2K", "LYS2", "NP_000001"])
+def test_a_misspelled_mutation_is_not_ignored_as_an_accession(name):
+    with pytest.raises(UnsupportedVariantError, match=rf"'{name}' is not a substitution"):
+        parse(f"{name}:{'A4G' if name.startswith('NP') else 'p.Ala4Gly'}")
 
 
 def test_an_offset_is_added_to_every_position():
