@@ -162,9 +162,10 @@ def test_nothing_is_unpickled_or_evaluated():
 
 
 def at_import(node):
-    """Yield what runs when a module is imported: all but the bodies of functions."""
+    """Yield what runs when a module is imported: all but functions and imports for types."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not is_for_types and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
             yield from at_import(child)
 
@@ -178,6 +179,30 @@ def test_importing_a_module_looks_up_neither_the_environment_nor_a_device():
     }
 
     assert looked_up == set()
+
+
+def imported_with(module):
+    """List what importing a module imports, directly or through other modules of the package."""
+    found, waiting = set(), [module]
+    while waiting:
+        trees = [node for node in at_import(TREES[waiting.pop()]) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = set(imports_of(ast.Module(trees, []))) - found
+        found |= names
+        waiting += names & TREES.keys()
+    return found
+
+
+LIGHT = ["config", "io", "data.fasta", "data.sequences", "data.windows", "data.hashing", "model.catalog"]
+
+
+def test_what_looks_at_paths_sequences_and_options_imports_no_heavy_library():
+    starts = tuple(f"protembed.{part}" for part in LIGHT)
+    modules = {name for name in TREES if name.startswith(starts)} - {"protembed.io.arrays"}
+    heavy = ("torch", "h5py", "scipy", "sklearn", "Bio", "matplotlib", "safetensors", "huggingface_hub")
+
+    assert {
+        (module, name) for module in modules for name in imported_with(module) if name.split(".")[0] in heavy
+    } == set()
 
 
 def test_sub_package_init_files_are_empty():

@@ -12,14 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
 import numpy as np
-from Bio.Data.IUPACData import protein_letters_1to3_extended
-from Bio.SeqIO.FastaIO import SimpleFastaParser
 
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import (
@@ -55,10 +53,6 @@ _WITHOUT_BASES = str.maketrans("", "", "ACGTUN")
 _MIN_LETTERS_PER_AMBIGUOUS_BASE = 20
 # A shorter peptide may well consist of A, C, G and T only.
 _MIN_NUCLEOTIDES = 12
-
-# All letters of the codes are residues too, so only the pattern distinguishes `MetLysThrAla` from a protein. Four codes
-# in a row and no other letter are no coincidence: one in 10^10 proteins of twelve residues looks like that.
-_THREE_LETTER_CODES = re.compile(f"(?:{'|'.join(protein_letters_1to3_extended.values()).upper()}){{4,}}")
 # Files joined by `cat` keep their byte-order marks, each before the first header of its file.
 _MARKED_HEADER = "\ufeff>"
 
@@ -227,6 +221,15 @@ def accept_sequence(
     return sequence.translate(_READ_AS_UNKNOWN)
 
 
+@cache
+def _three_letter_codes() -> re.Pattern[str]:
+    # All letters of the codes are residues too, so only the pattern distinguishes `MetLysThrAla` from a protein. Four
+    # codes in a row and no other letter are no coincidence: one in 10^10 proteins of twelve residues looks like that.
+    from Bio.Data.IUPACData import protein_letters_1to3_extended
+
+    return re.compile(f"(?:{'|'.join(protein_letters_1to3_extended.values()).upper()}){{4,}}")
+
+
 def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
     for letter in NONSTANDARD_RESIDUES + "J":
         if letter in sequence:
@@ -234,7 +237,7 @@ def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
     if len(sequence) >= _MIN_NUCLEOTIDES and _NUCLEOTIDES.fullmatch(sequence):
         num_ambiguous = len(sequence.translate(_WITHOUT_BASES))
         statistics.num_nucleotide_like += num_ambiguous <= len(sequence) // _MIN_LETTERS_PER_AMBIGUOUS_BASE
-    if _THREE_LETTER_CODES.fullmatch(sequence):
+    if _three_letter_codes().fullmatch(sequence):
         statistics.num_three_letter += 1
 
 
@@ -333,6 +336,8 @@ def read_fasta_stream(
 
     The stream must be able to peek. Rows continue from the number of records in the statistics.
     """
+    from Bio.SeqIO.FastaIO import SimpleFastaParser
+
     if foreign := detect_binary_format(stream):
         raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")

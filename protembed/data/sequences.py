@@ -1,18 +1,19 @@
 """Sequences that a Python user gives in memory: strings, and records of protembed or Biopython."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeGuard
-
-from Bio.Seq import Seq
-from Bio.SeqRecord import SeqRecord
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeGuard
 
 from protembed.config.common import Region
 from protembed.data.alphabet import MASK_LETTER, RESIDUES
 from protembed.data.fasta import Record, clean_sequence
 from protembed.errors import SequenceError
 
-AnySequence = str | Seq | Record | SeqRecord
-AnySequences = AnySequence | Iterable[AnySequence]
+if TYPE_CHECKING:
+    from Bio.Seq import Seq
+    from Bio.SeqRecord import SeqRecord
+
+AnySequence: TypeAlias = "str | Seq | Record | SeqRecord"
+AnySequences: TypeAlias = "AnySequence | Iterable[AnySequence]"
 
 _EXPECTED = "a text such as 'MKTAYIAKQR', a record of read_fasta or Biopython, or a list of them is expected"
 _LETTERS = f"the residues are {RESIDUES} and J (read as X), and {MASK_LETTER} or <mask> masks a position"
@@ -32,7 +33,7 @@ class Protein(NamedTuple):
 
 def is_one_sequence(given: AnySequences) -> TypeGuard[AnySequence]:
     """Return whether an argument is one sequence or record; otherwise it should be several."""
-    return isinstance(given, str | Seq) or hasattr(given, "sequence") or hasattr(given, "seq")
+    return _is_text(given) or hasattr(given, "sequence") or hasattr(given, "seq")
 
 
 def read_sequences(given: AnySequences, region: Region | None = None) -> list[Protein]:
@@ -68,11 +69,17 @@ def read_one_sequence(given: AnySequence) -> Protein:
     return proteins[0]
 
 
+def _is_text(given: object) -> bool:
+    from Bio.Seq import Seq  # here because Biopython is not needed to look at what is given at the shell
+
+    return isinstance(given, str | Seq)
+
+
 def _protein(number: int, item: AnySequence, region: Region | None) -> Protein:
     identifier = getattr(item, "id", None)
     name = f"sequence {number}" if identifier is None else f"sequence {number} ({identifier!r})"
     letters = getattr(item, "sequence", getattr(item, "seq", item))
-    if not isinstance(letters, str | Seq):
+    if not _is_text(letters):
         raise SequenceError(name, f"it is of type {type(letters).__name__}", _EXPECTED)
     sequence = clean_sequence(str(letters).replace("<mask>", MASK_LETTER)).replace("J", "X")
     if not sequence:

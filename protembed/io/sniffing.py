@@ -2,9 +2,8 @@
 
 import codecs
 import re
+from functools import cache
 from typing import BinaryIO
-
-from Bio.Data.IUPACData import protein_letters_3to1
 
 _PEEK = 512
 _MAGIC_BYTES = {
@@ -49,7 +48,6 @@ _LINE_STARTS = {
 }
 
 ONE_LETTER_ADVICE = "write one letter for each amino acid"
-_THREE_LETTERS = re.compile(rf"(?:{'|'.join(protein_letters_3to1)}){{2,}}")
 _LETTER_PAIRS = re.compile("(?:[A-Z][a-z]){5,}")
 
 
@@ -73,12 +71,19 @@ def detect_text_format(line: str) -> str | None:
     return next((name for start, name in _LINE_STARTS.items() if line.lstrip().startswith(start)), None)
 
 
+@cache
+def _three_letter_codes() -> re.Pattern[str]:
+    from Bio.Data.IUPACData import protein_letters_3to1
+
+    return re.compile(rf"(?:{'|'.join(protein_letters_3to1)}){{2,}}")
+
+
 def detect_notation(sequence: str) -> str | None:
     """Return the notation of a sequence whose letters are not one for each amino acid; None for other sequences.
 
     >>> detect_notation("MetLysThr"), detect_notation("MdEvVpQpLr"), detect_notation("mktMKT")
     ('in three-letter code', 'of amino acids and letters of structure, as SaProt reads it', None)
     """
-    if _THREE_LETTERS.fullmatch(sequence):
+    if _three_letter_codes().fullmatch(sequence):
         return "in three-letter code"
     return "of amino acids and letters of structure, as SaProt reads it" if _LETTER_PAIRS.fullmatch(sequence) else None
