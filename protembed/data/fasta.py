@@ -29,7 +29,7 @@ from protembed.errors import (
     SkippableError,
 )
 from protembed.io.reading import Paths, as_paths, display_name, open_input
-from protembed.io.sniffing import detect_binary_format, detect_text_format
+from protembed.io.sniffing import advise_fasta, detect_binary_format, detect_text_format
 from protembed.text import pluralize
 
 OnIllegal = Literal["error", "mask", "skip"]
@@ -56,7 +56,6 @@ _MIN_NUCLEOTIDES = 12
 # Files joined by `cat` keep their byte-order marks, each before the first header of its file.
 _MARKED_HEADER = "\ufeff>"
 
-_FASTA_ADVICE = "give a FASTA file, whose records begin with '>'"
 # NBRF/PIR's codes for the type of a record.
 _PIR = re.compile(r"(P1|F1|DL|DC|RL|RC|N1|N3|XX);\S")
 
@@ -297,7 +296,7 @@ class _LineChecker:
         if not self._latest:
             foreign = detect_text_format(line)
             found = f"this is {foreign}" if foreign else f"the first line is {line.rstrip()[:40]!r}, not a '>' header"
-            raise FormatError(self._name, found, _FASTA_ADVICE, line=self._num_lines)
+            raise FormatError(self._name, found, advise_fasta(foreign), line=self._num_lines)
         if line.startswith((";", "#")):
             raise FormatError(
                 self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=self._num_lines
@@ -323,7 +322,7 @@ def _check_title(title: str, name: str, line: int, number: int) -> None:
     if not title.split():
         raise RecordError(name, line, number, "has no identifier after '>'", "name it")
     if number == 1 and _PIR.match(title):
-        raise FormatError(name, "this is PIR, whose records have a title line", _FASTA_ADVICE)
+        raise FormatError(name, "this is PIR, whose records have a title line", advise_fasta())
     if (nul := title.find("\0")) >= 0:
         found = f"has a NUL byte in column {nul + 2} of its header"
         raise RecordError(name, line, number, found, "the file is binary or damaged")
@@ -339,7 +338,7 @@ def read_fasta_stream(
     from Bio.SeqIO.FastaIO import SimpleFastaParser
 
     if foreign := detect_binary_format(stream):
-        raise FormatError(name, f"this is {foreign}", _FASTA_ADVICE)
+        raise FormatError(name, f"this is {foreign}", advise_fasta(foreign))
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
         lines = _LineChecker(text, name)
@@ -369,7 +368,7 @@ def read_fasta_stream(
     finally:
         text.detach()
     if number == 0:
-        raise FormatError(name, "the file is empty", _FASTA_ADVICE)
+        raise FormatError(name, "the file is empty", advise_fasta())
 
 
 def read_fasta(
@@ -377,9 +376,9 @@ def read_fasta(
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
-    Plain, gzip, bzip2 and xz files are recognised by content; `-` is stdin. Lower case is upper-cased, a trailing `*`
-    or `.` is dropped; CRLF, CR, byte-order marks, blank lines and white space within sequence lines are harmless. Bytes
-    of a header that are no UTF-8 are escaped, as in `prot\xe9ine`.
+    Plain, gzip, bzip2, xz and zstd files are recognised by content; `-` is stdin. Lower case is upper-cased, a trailing
+    `*` or `.` is dropped; CRLF, CR, byte-order marks, blank lines and white space within sequence lines are harmless.
+    Bytes of a header that are no UTF-8 are escaped, as in `prot\xe9ine`.
 
     Args:
         paths: One file, or several that are read one after the other.

@@ -1,7 +1,5 @@
 """Reading inputs: their paths, archives, streams and hashes."""
 
-import bz2
-import gzip
 import hashlib
 import io
 import json
@@ -10,12 +8,12 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from glob import has_magic
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from protembed.errors import (
     ChangedInputError,
@@ -26,6 +24,7 @@ from protembed.errors import (
     VerificationError,
     reason_of,
 )
+from protembed.io.archives import decompressed
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Iterable[PathLike]
@@ -35,17 +34,6 @@ STANDARD_STREAM = Path("-")
 # brackets.
 SPOOLED_STDIN = "<stdin>"
 _BLOCK, _BUFFER = 1 << 20, 1 << 17
-
-_MAGIC_LENGTH = 16
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
-# A file in blocked gzip (BGZF) that was cut between two blocks can be recognised only by the missing empty block that
-# ends it. Source: SAM/BAM format specification, sections 4.1 and 4.1.2.
-_BGZF_START, _BGZF_FIELD = b"\x1f\x8b\x08\x04", b"BC\x02\x00"
-_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-_DECOMPRESSORS: dict[bytes, Callable[[], Any]] = {
-    _BZIP2: bz2.BZ2Decompressor,
-    _XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ),
-}
 
 # The size and times of a file when a reading began.
 _FileState = tuple[int, int, int]
@@ -150,75 +138,6 @@ def is_stream(path: Path) -> bool:
 def is_utf8(path: Path) -> bool:
     """Return whether a path can be encoded in UTF-8, as safetensors requires; Python accepts any bytes."""
     return not any("\udc80" <= letter <= "\udcff" for letter in str(path.absolute()))
-
-
-# Archives
-
-
-class _BgzfStream:
-    """The bytes of a BGZF file, as `gzip` reads them; a missing end block is an error."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._end = raw, b""
-
-    def read(self, size: int) -> bytes:
-        data = self._raw.read(size)
-        self._end = (self._end + data)[-len(_BGZF_END) :]
-        if not data and self._end != _BGZF_END:
-            raise EOFError("the block that ends BGZF is missing")
-        return data
-
-
-class _MultiStreamReader(io.RawIOBase):
-    """All streams of a bzip2 or xz file; Python's readers silently drop a damaged second stream and all after it."""
-
-    def __init__(self, raw: BinaryIO, make: Callable[[], Any], *, is_padded: bool) -> None:
-        self._raw, self._make, self._decompressor, self._is_padded = raw, make, make(), is_padded
-        self._pending = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while True:
-            if self._decompressor.eof:
-                self._pending = self._next_stream()
-                if not self._pending:
-                    return 0
-                self._decompressor = self._make()
-            elif self._decompressor.needs_input and not self._pending:
-                self._pending = self._raw.read(_BLOCK)
-                if not self._pending:
-                    raise EOFError("it ends in the middle of a stream")
-            data = self._decompressor.decompress(self._pending, len(buffer))
-            self._pending = b""
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-
-    def _next_stream(self) -> bytes:
-        """Read the first bytes of the next stream; xz allows padding before it, a multiple of four zero bytes."""
-        data, num_padding = self._decompressor.unused_data or self._raw.read(_BLOCK), 0
-        while self._is_padded and data.startswith(b"\0"):
-            stripped = data.lstrip(b"\0")
-            num_padding += len(data) - len(stripped)
-            data = stripped or self._raw.read(_BLOCK)
-        if num_padding % 4:
-            raise EOFError("its padding is not a multiple of four bytes")
-        return cast("bytes", data)
-
-
-def decompressed(raw: BinaryIO) -> BinaryIO:
-    """Decompress gzip, bzip2 or xz, recognised by the first bytes of a buffered stream; return other streams as is."""
-    head = cast("IO[bytes]", raw).peek(_MAGIC_LENGTH)[:_MAGIC_LENGTH]  # type: ignore[attr-defined]  # buffered readers only
-    if head.startswith(_BGZF_START) and head.endswith(_BGZF_FIELD):
-        return cast("BinaryIO", gzip.open(cast("BinaryIO", _BgzfStream(raw)), "rb"))
-    if head.startswith(_GZIP):
-        return cast("BinaryIO", gzip.open(raw, "rb"))
-    for magic, make in _DECOMPRESSORS.items():
-        if head.startswith(magic):
-            return cast("BinaryIO", io.BufferedReader(_MultiStreamReader(raw, make, is_padded=magic == _XZ)))
-    return raw
 
 
 @contextmanager
@@ -356,21 +275,22 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_input(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, or stdin for `-`; decompress gzip, bzip2 or xz, recognised by content and not by name.
+    """Open a file, or stdin for `-`; decompress gzip, bzip2, xz or zstd, recognised by content and not by name.
 
     The stream is buffered.
 
     Raises:
         InputNotFoundError: The file does not exist, is a directory, or cannot be read.
         DamagedArchiveError: The archive is truncated or damaged; raised while it is read.
+        FormatError: The file is a zstd archive, and the package that reads it is not installed.
     """
     try:
         with open_bytes(path) as source:
-            stream = decompressed(source)
+            stream = decompressed(source, display_name(path))
             with _verify_rest_of_archive(stream) if stream is not source else nullcontext():
                 yield stream
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        # gzip and bz2 report a damaged stream as an OSError without an error number.
+        # gzip, bz2 and zstd report a damaged stream as an OSError without an error number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedArchiveError(display_name(path), str(error)) from error

@@ -7,17 +7,26 @@ from typing import BinaryIO
 
 _PEEK = 512
 _MAGIC_BYTES = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old document of Word or Excel (.doc, .xls)",
     b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"PK\x05\x06": "an empty zip archive",
     b"\x04\x22\x4d\x18": "an lz4 archive",
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
+    b"LZIP": "an lzip archive",
+    b"\x89LZO\0": "an lzop archive",
     b"\x1f\x9d": "an archive of compress (.Z)",
     b"]\0\0": "an archive in the old .lzma format",
     # The first layer of compression was removed before these bytes are examined.
     b"\x1f\x8b": "a gzip archive within another archive",
     b"BZh": "a bzip2 archive within another archive",
     b"\xfd7zXZ\0": "an xz archive within another archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive within another archive",
+    b"\x89HDF\r\n": "HDF5, as of a result of `embed`",
+    b"\x93NUMPY": "NumPy's .npy, as of a result of `embed`",
+    b"SQLite format 3\0": "an SQLite database",
+    b"BAM\1": "BAM",
+    b"PAR1": "Parquet",
     b"%PDF": "PDF",
     b"{\\rtf": "RTF, the text of a word processor",
     codecs.BOM_UTF32_LE: "UTF-32 text",
@@ -25,6 +34,9 @@ _MAGIC_BYTES = {
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
 }
+# The first file within a document of Word, Excel or LibreOffice, which is a zip archive; its name is at offset 30.
+_ZIP, _ZIP_NAME_OFFSET = b"PK\x03\x04", 30
+_IN_DOCUMENTS = (b"[Content_Types].xml", b"_rels/", b"docProps/", b"word/", b"xl/", b"mimetype")
 # A tar archive describes each file in a block of 512 bytes, which has this mark at offset 257.
 _TAR, _TAR_OFFSET = b"ustar", 257
 # UTF-16 without a byte-order mark: the header's `>` and one more letter, in either byte order.
@@ -35,16 +47,27 @@ _LINE_STARTS = {
     "LOCUS": "GenBank",
     "ID   ": "EMBL or UniProt flat text",
     "# STOCKHOLM": "a Stockholm alignment",
-    "CLUSTAL": "a Clustal alignment",
+    **dict.fromkeys(("CLUSTAL", "MUSCLE (", "PROBCONS ", "MSAPROBS ", "Kalign "), "a Clustal alignment"),
     "HEADER": "a PDB file",
     "data_": "an mmCIF file",
     "##gff": "GFF",
     "#NEXUS": "a NEXUS alignment",
-    "!!AA": "a GCG alignment",
+    **dict.fromkeys(("!!AA", "PileUp"), "an MSF alignment"),
     "<": "HTML or XML",
     "&gt;": "text of a web page, in which each '>' became '&gt;'",
     "{": "JSON",
     "[{": "JSON",
+}
+
+# The number of sequences and of columns, and perhaps how the rows are laid out.
+_PHYLIP = re.compile(r"\s*\d+\s+\d+(\s+[IS])?\s*", re.IGNORECASE)
+# What Biopython calls the formats of alignments.
+_ALIGNMENTS = {
+    "a Stockholm alignment": "stockholm",
+    "a Clustal alignment": "clustal",
+    "a PHYLIP alignment": "phylip-relaxed",
+    "a NEXUS alignment": "nexus",
+    "an MSF alignment": "msf",
 }
 
 ONE_LETTER_ADVICE = "write one letter for each amino acid"
@@ -54,6 +77,8 @@ _LETTER_PAIRS = re.compile("(?:[A-Z][a-z]){5,}")
 def detect_binary_format(stream: BinaryIO) -> str | None:
     """Return the format of a stream that is not text, without reading from it; None if it may be text."""
     head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+    if head.startswith(_ZIP) and head.startswith(_IN_DOCUMENTS, _ZIP_NAME_OFFSET):
+        return "a document of Word, Excel or LibreOffice (.docx, .xlsx, .ods)"
     for magic, name in _MAGIC_BYTES.items():
         if head.startswith(magic):
             return name
@@ -67,8 +92,28 @@ def detect_binary_format(stream: BinaryIO) -> str | None:
 
 
 def detect_text_format(line: str) -> str | None:
-    """Return the format of a text by its first line; None if it is not recognised."""
+    """Return the format of a text by its first line; None if it is not recognised.
+
+    >>> detect_text_format("# STOCKHOLM 1.0"), detect_text_format(" 2 60")
+    ('a Stockholm alignment', 'a PHYLIP alignment')
+    """
+    if _PHYLIP.fullmatch(line):
+        return "a PHYLIP alignment"
     return next((name for start, name in _LINE_STARTS.items() if line.lstrip().startswith(start)), None)
+
+
+def advise_fasta(found: str | None = None) -> str:
+    """Say how to get FASTA from a format that `detect_binary_format` or `detect_text_format` found.
+
+    >>> advise_fasta("a tar archive")
+    'unpack it, and give the FASTA file that was in it'
+    """
+    if found is not None and "archive" in found:
+        return "unpack it, and give the FASTA file that was in it"
+    if found in _ALIGNMENTS:
+        convert = f"AlignIO.convert('FILE', '{_ALIGNMENTS[found]}', 'FILE.fasta', 'fasta')"
+        return f'convert it to FASTA (`python -c "from Bio import AlignIO; {convert}"`)'
+    return "give a FASTA file, whose records begin with '>'"
 
 
 @cache

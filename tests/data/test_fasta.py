@@ -3,7 +3,9 @@ import gzip
 import io
 import lzma
 import string
+import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,8 +16,15 @@ from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 UNUSUAL = Path(__file__).parent / "fixtures" / "ugly"
-ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+# Of zstd, only the command's frames have a checksum unless it is asked for.
+with_checksum = partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: True})
+ARCHIVERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": with_checksum}
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
 
 archived = pytest.mark.parametrize("compress", ARCHIVERS.values(), ids=ARCHIVERS)
@@ -205,7 +214,7 @@ def test_all_members_of_an_archive_are_read(fasta, compress):
 
 
 @pytest.mark.promise(12)
-@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
 def test_archives_of_other_tools_are_read(kind):
     assert sequences(UNUSUAL / f"needletail__test.fa.{kind}") == sequences(UNUSUAL / "needletail__test.fa")
 
@@ -450,7 +459,15 @@ FOREIGN = {
     "an lz4 archive": b"\x04\x22\x4d\x18\x64\x40\xa7" + b">a\nMKT\n",
     "compress": b"\x1f\x9d\x90\x3e\xc2\x28\x68",
     "old .lzma": lzma.compress(b">a\nMKT\n", lzma.FORMAT_ALONE),
-    "within another archive": gzip.compress(gzip.compress(b">a\nMKT\n")),
+    "archive within another archive": gzip.compress(gzip.compress(b">a\nMKT\n")),
+    "an lzip archive": b"LZIP\x01\x0c",
+    "an old document of Word or Excel": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(16),
+    "HDF5, as of a result of `embed`": b"\x89HDF\r\n\x1a\n\0",
+    "NumPy's .npy, as of a result of `embed`": b"\x93NUMPY\x01\0v\0",
+    "a PHYLIP alignment": b" 2 6\nseq1      MKT-YI\nseq2      MKTAYI\n",
+    "a Clustal alignment": b"MUSCLE (3.8) multiple sequence alignment\n\nseq1 MKT-YI\n",
+    "an MSF alignment": b"!!AA_MULTIPLE_ALIGNMENT 1.0\n",
+    "a NEXUS alignment": b"#NEXUS\nbegin data;\n",
     "RTF": b"{\\rtf1\\ansi >a\\par MKT}",
     "PDF": b"%PDF-1.7\n",
     "GFF": b"##gff-version 3\n##FASTA\n>a\nMKT\n",
@@ -474,19 +491,43 @@ def test_other_formats_are_rejected_by_name_in_one_line(fasta, found, content, c
 
 
 @pytest.mark.promise(14)
-def test_a_zip_archive_is_rejected_by_name(fasta, tmp_path):
-    with zipfile.ZipFile(tmp_path / "proteins.zip", "w") as archive:
-        archive.writestr("proteins.fasta", TWO_PROTEINS)
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["proteins.fasta"], "a zip archive; unpack it, and give the FASTA file that was in it"),
+        ([], "an empty zip archive"),
+        (["[Content_Types].xml", "xl/workbook.xml"], r"a document of Word, Excel or LibreOffice \(.*; give a FASTA"),
+        (["mimetype", "content.xml"], "a document of Word, Excel or LibreOffice"),
+    ],
+)
+def test_a_zip_archive_and_a_document_are_rejected_by_name(fasta, tmp_path, names, found):
+    with zipfile.ZipFile(tmp_path / "proteins.fasta", "w") as archive:
+        for name in names:
+            archive.writestr(name, TWO_PROTEINS)
 
-    with pytest.raises(FormatError, match="zip archive"):
-        read(tmp_path / "proteins.zip")
+    with pytest.raises(FormatError, match=f"this is {found}"):
+        read(tmp_path / "proteins.fasta")
+
+
+@pytest.mark.parametrize("inner", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("outer", ["gz", "zst"])
+def test_an_archive_within_an_archive_is_rejected_by_name(fasta, inner, outer):
+    name = {"gz": "a gzip", "bz2": "a bzip2", "xz": "an xz", "zst": "a zstd"}[inner]
+
+    with pytest.raises(FormatError, match=f"this is {name} archive within another archive; unpack it"):
+        read(fasta(ARCHIVERS[outer](ARCHIVERS[inner](TWO_PROTEINS))))
+
+
+@pytest.mark.parametrize(("content", "name"), [(b"# STOCKHOLM 1.0\n", "stockholm"), (b"#NEXUS\n", "nexus")])
+def test_an_alignment_of_another_format_is_rejected_with_a_command_that_converts_it(fasta, content, name):
+    with pytest.raises(FormatError, match=f"AlignIO.convert.*'{name}'.*"):
+        read(fasta(content))
 
 
 @pytest.mark.promise(14)
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("needletail__test.fa.zst", FormatError, "a zstd archive"),
         ("easel__stockholm.1", FormatError, "a Stockholm alignment"),
         ("scikit-bio__fasta_invalid_legacy_format", FormatError, "';' lines"),
         ("dnaio__with_comment.fasta", FormatError, "line 1: the first line is '# a comment'"),

@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import random
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,20 @@ from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import DamagedArchiveError, DataError, FormatError, IllegalResidueError, RecordError
 from protembed.io.reading import open_input
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 HOSTILE = Path(__file__).parents[1] / "data" / "hostile"
 TWO_PROTEINS = b">first one\nMKTAYIAKQR\n>second\nGSHMLEDPV\n"
-COMPRESS = {"gz": partial(gzip.compress, mtime=0), "bz2": bz2.compress, "xz": lzma.compress}
-MAGIC = {"gz": 2, "bz2": 3, "xz": 6}
+COMPRESS = {
+    "gz": partial(gzip.compress, mtime=0),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": partial(zstd.compress, options={zstd.CompressionParameter.checksum_flag: True}),
+}
+MAGIC = {"gz": 2, "bz2": 3, "xz": 6, "zst": 4}
 # Indices of bytes that no checksum covers. gzip: flags without a meaning for readers, time, hint, system, and the
 # unused bits of the last byte of the data. bzip2 (not listed): the block size, and entries of absent letters.
 UNCOVERED = {"gz": {3, 4, 5, 6, 7, 8, 9, -9}, "xz": set()}
@@ -203,6 +214,57 @@ def test_a_missing_end_block_is_an_error_in_every_input(tmp_path):
 
     with pytest.raises(DamagedArchiveError, match="BGZF"), open_input(tmp_path / "labels.csv") as stream:
         stream.read()
+
+
+@pytest.mark.promise(12)
+def test_blocked_and_plain_gzip_in_one_file_are_read_in_any_order(read):
+    blocks, plain = blocked(TWO_PROTEINS[:27], size=9), gzip.compress(TWO_PROTEINS[27:])
+    whole = read(TWO_PROTEINS)
+
+    assert read(b"".join(blocks) + plain) == whole
+    assert read(b"".join(blocks[:-1]) + plain) == whole
+    assert read(gzip.compress(TWO_PROTEINS[:27]) + b"".join(blocked(TWO_PROTEINS[27:], size=9))) == whole
+
+
+@pytest.mark.promise(12)
+def test_blocked_gzip_cut_between_blocks_is_an_error_behind_plain_gzip_too(read):
+    blocks = blocked(TWO_PROTEINS[27:], size=9)
+
+    with pytest.raises(DamagedArchiveError, match="BGZF"):
+        read(gzip.compress(TWO_PROTEINS[:27]) + b"".join(blocks[:-1]))
+
+
+def test_zero_bytes_behind_gzip_are_padding(read):
+    assert read(gzip.compress(TWO_PROTEINS) + bytes(70_000)) == read(TWO_PROTEINS)
+
+
+# zstd
+
+SKIPPABLE_FRAME = b"\x5a\x2a\x4d\x18\x04\0\0\0" + b"size"
+
+
+@pytest.mark.promise(12)
+def test_all_frames_of_zstd_are_read_and_skippable_ones_are_skipped(read):
+    first, second = (COMPRESS["zst"](part) for part in (TWO_PROTEINS[:22], TWO_PROTEINS[22:]))
+    whole = read(TWO_PROTEINS)
+
+    assert read(first + second) == whole
+    assert read(SKIPPABLE_FRAME + first + SKIPPABLE_FRAME + second + SKIPPABLE_FRAME) == whole
+
+
+def test_zstd_that_refers_back_by_two_gigabytes_is_read(read):
+    options = {zstd.CompressionParameter.window_log: 31, zstd.CompressionParameter.enable_long_distance_matching: 1}
+    compressor = zstd.ZstdCompressor(options=options)
+
+    assert read(compressor.compress(TWO_PROTEINS) + compressor.flush()) == read(TWO_PROTEINS)
+
+
+def test_zstd_without_its_package_is_an_error_that_says_how_to_install_it(read, monkeypatch):
+    for name in ("backports", "compression"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(FormatError, match=r"a zstd archive, .* install one \(`pip install 'protembed\[zstd\]'`"):
+        read(COMPRESS["zst"](TWO_PROTEINS))
 
 
 # Overwritten
