@@ -12,6 +12,7 @@ from protembed._version import __version__
 from protembed.cli.check import check
 from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
+from protembed.cli.help import Command, CommandGroup, split_examples
 from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.models import models
 from protembed.cli.options import current_flag
@@ -20,15 +21,25 @@ from protembed.cli.pretrain import pretrain
 from protembed.cli.process import BestEffortStream, exit_on_errors, exit_on_signals, exit_process
 from protembed.cli.score import score
 
+HELP_FLAGS = {"help_option_names": ["--help", "-h"]}
+
 app = typer.Typer(
     name="protembed",
+    cls=CommandGroup,
     no_args_is_help=True,
+    context_settings=HELP_FLAGS,
     add_completion=False,
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
 for command in (pretrain, embed, check, finetune, predict, score, inspect_attention, models):
-    app.command(context_settings={"token_normalize_func": current_flag})(command)
+    text, examples = split_examples(command.__doc__ or "")
+    app.command(
+        cls=Command,
+        help=text,
+        epilog=examples,
+        context_settings={**HELP_FLAGS, "token_normalize_func": current_flag},
+    )(command)
 
 
 def _print_version(is_requested: bool) -> None:
@@ -40,7 +51,8 @@ def _print_version(is_requested: bool) -> None:
 @app.callback()
 def protembed_command(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", "-V", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """Protein language models: pretrain, embed, fine-tune, predict, score variants, inspect attention."""

@@ -10,7 +10,12 @@ from protembed.config.embed import CheckOptions
 
 @configured
 def check(files: ResultAndFasta, options: CheckOptions, show: ConsoleConfig) -> None:
-    """Verify a result of `embed`: its rows, identifiers and hashes, and a sample of vectors that is computed again."""
+    """Verify a result of `embed`: its rows, identifiers and hashes, and a sample of vectors that is computed again.
+
+    Examples:
+        protembed check proteins.npy proteins.fasta
+        protembed check part1.npy part2.npy proteins.fasta --sample-size 100
+    """
     from protembed.embedding.check import check_embeddings
 
     display = Display(show)

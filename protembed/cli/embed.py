@@ -11,7 +11,14 @@ from protembed.io.reading import STANDARD_STREAM
 
 @configured
 def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None:
-    """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run."""
+    """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run.
+
+    Examples:
+        protembed embed proteins.fasta
+        protembed embed proteins.fasta -o residues.h5 --per-residue
+        protembed embed proteins.fasta.gz -m esm2_t12_35M -o vectors.npy
+        zcat proteins.fasta.gz | protembed embed - -o - --format tsv > vectors.tsv
+    """
     from protembed.embedding.embed import embed_fasta
 
     display = Display(show, data_on_stdout=options.embedding.output == STANDARD_STREAM)

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @configured
 def finetune(labels: LabelsPath, options: FinetuneOptions, show: ConsoleConfig) -> None:
-    """Train a model to predict a label of proteins or residues, and compare it with simpler baselines."""
+    """Train a model to predict a label of proteins or residues, and compare it with simpler baselines.
+
+    Examples:
+        protembed finetune labels.csv --method frozen
+        protembed finetune labels.csv --target location --sequence protein
+        protembed finetune labels.csv -m esm2_t12_35M --method lora
+    """
     from protembed.finetuning.finetune import finetune_model
 
     display = Display(show)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 @configured
 def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: ConsoleConfig) -> None:
-    """Look inside a model: attention maps, statistics of every head, contacts against structures, annotated sites."""
+    """Look inside a model: attention maps, statistics of every head, contacts against structures, annotated sites.
+
+    Examples:
+        protembed inspect-attention proteins.fasta --save-maps 3
+        protembed inspect-attention proteins.fasta --structures pdb --sites s.tsv
+    """
     from protembed.attention.inspect_attention import inspect_attention as inspect
 
     display = Display(show)

@@ -8,7 +8,12 @@ from protembed.config.common import ConsoleConfig
 
 @configured
 def models(show: ConsoleConfig) -> None:
-    """List the models that --model takes by name: bundled ones, and ESM-2 models that can be downloaded."""
+    """List the models that --model takes by name: bundled ones, and ESM-2 models that can be downloaded.
+
+    Examples:
+        protembed models
+        protembed models --json
+    """
     from protembed.model.catalog import list_models
 
     listing = list_models()

@@ -16,8 +16,8 @@ from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, con
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.
 _SKIP_TYPER_PATH_CHECK = False
-# Longer choices would be broken in the middle of a word at 80 columns.
-_MAX_CHOICE_WIDTH = 20
+# Longer choices would be broken in the middle of a word at 66 columns.
+_MAX_CHOICE_WIDTH = 14
 
 
 def argument(metavar: str, help: str) -> Any:

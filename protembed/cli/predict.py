@@ -11,7 +11,12 @@ from protembed.io.reading import STANDARD_STREAM
 
 @configured
 def predict(fasta: FastaPaths, options: PredictOptions, show: ConsoleConfig) -> None:
-    """Apply a fine-tuned model: write a table with the prediction, or class probabilities, of each protein."""
+    """Apply a fine-tuned model: write a table with the prediction, or class probabilities, of each protein.
+
+    Examples:
+        protembed predict proteins.fasta -m labels.model
+        protembed predict proteins.fasta -m labels.model -o - | head
+    """
     from protembed.finetuning.predict import predict_fasta
 
     display = Display(show, data_on_stdout=options.prediction.output == STANDARD_STREAM)

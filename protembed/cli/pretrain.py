@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @configured
 def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -> None:
-    """Train an encoder to predict masked amino acids. The same command resumes an interrupted run."""
+    """Train an encoder to predict masked amino acids. The same command resumes an interrupted run.
+
+    Examples:
+        protembed pretrain proteins.fasta --dry-run
+        protembed pretrain proteins.fasta --max-minutes 30
+        protembed pretrain proteins.fasta --size t12_35M --steps 100000
+    """
     from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
     display = Display(show)

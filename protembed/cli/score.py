@@ -11,7 +11,12 @@ from protembed.io.reading import STANDARD_STREAM
 
 @configured
 def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) -> None:
-    """Score variants zero-shot: how likely the model finds each mutation. Higher is better."""
+    """Score variants zero-shot: how likely the model finds each mutation. Higher is better.
+
+    Examples:
+        protembed score variants.csv --wild-type wild_type.fasta
+        protembed score variants.csv --sequence wild_type --mutations mutant
+    """
     from protembed.scoring.score import score_variants
 
     display = Display(show, data_on_stdout=options.scoring.output == STANDARD_STREAM)

@@ -263,7 +263,7 @@ class DeviceConfig(Config):
 class ConsoleConfig(Config):
     """Console: what is printed."""
 
-    quiet: bool = option(False, "Print only data, warnings and errors.")
+    quiet: bool = option(False, "Print only data, warnings and errors.", short="-q")
     json: bool = option(False, "Print a machine-readable summary to stdout (to stderr if stdout carries data).")
 
 

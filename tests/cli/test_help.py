@@ -1,8 +1,10 @@
 import dataclasses
 import re
+import shlex
 from typing import get_type_hints
 
 import pytest
+import typer
 
 from protembed.cli.app import app
 from protembed.config.base import FORMER_NAMES, Options, configs_of, flag_name
@@ -54,14 +56,21 @@ def test_pretrain_help_shows_at_most_18_options_before_the_advanced_ones(invoke)
 
 @pytest.mark.parametrize("columns", ["80", "120"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_breaks_no_option_or_choice_in_two(invoke, command, columns, monkeypatch):
+def test_help_breaks_no_option_in_two(invoke, command, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     text = invoke(command, "--help").stdout
     names = [flag_name(spec.name) for spec in OPTIONS_OF[command]]
 
     assert [name for name in names if f"{name} " not in text] == []
     assert "…" not in text
-    assert re.findall(r"<[^<>]*\|[^<>]*\n", text) == []
+
+
+@pytest.mark.parametrize("columns", ["66", "80", "120"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_no_choice_in_two(invoke, command, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+
+    assert re.findall(r"<[^<>]*\|[^<>]*\n", invoke(command, "--help").stdout) == []
 
 
 @pytest.mark.parametrize(("former", "current"), FORMER_NAMES.items())
@@ -91,3 +100,32 @@ def test_a_wrong_choice_and_a_value_out_of_range_are_reported_alike(invoke, opti
     result = invoke("embed", "missing.fasta", option, value)
 
     assert (result.exit_code, result.stderr) == (2, f"protembed: {sentence}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_examples_that_are_valid_commands(invoke, command):
+    _, _, examples = invoke(command, "--help").stdout.rpartition("Examples:")
+    lines = [line.strip() for line in examples.splitlines() if line.strip()]
+
+    assert 2 <= len(lines) <= 4 and max(map(len, lines)) <= 75
+    for line in lines:
+        name, *arguments = shlex.split(re.sub(r"^.*?protembed |( [|>] .*)$", "", line))
+        assert name == command
+        typer.main.get_command(app).commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_a_short_name_and_shows_no_type_of_flags(invoke, command):
+    arguments = [command] if command else []
+    result = invoke(*arguments, "-h")
+
+    assert (result.exit_code, result.stdout) == (0, invoke(*arguments, "--help").stdout)
+    assert "<bool>" not in result.stdout
+
+
+def test_version_has_a_short_name(invoke):
+    assert invoke("-V").stdout == invoke("--version").stdout != ""
+
+
+def test_quiet_has_a_short_name(invoke):
+    assert invoke("models", "-q").stderr == ""
