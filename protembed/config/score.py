@@ -50,7 +50,16 @@ class VariantTableConfig(Config):
     mutations: str | None = option(
         None,
         "Column with mutations such as A42G or p.Ala42Gly, several joined by a colon, positions from 1; WT, _wt, _sy "
-        "and p.= are the wild type. Default: mutant, mutations, variant or hgvs_pro.",
+        "and p.= are the wild type. Default: mutant, mutations, variant, hgvs_pro or similar.",
+    )
+    wild_type_residue: str | None = option(
+        None,
+        "Column with the residue that each mutation replaces, if a mutation is in three columns such as K, 2 and R; "
+        "the last is that of --mutations. Default: wt, wt_aa, wild_type or similar.",
+        advanced=True,
+    )
+    position: str | None = option(
+        None, "Column with the position of each mutation, as above. Default: position, pos or similar.", advanced=True
     )
     sequence: str | None = option(
         None, "Column with the wild type's sequence. Default: sequence, wild_type or target_seq."

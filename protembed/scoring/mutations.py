@@ -65,6 +65,21 @@ def _letter(amino_acid: str) -> str:
     return protein_letters_3to1.get(amino_acid.capitalize(), amino_acid.upper())
 
 
+def is_residue(text: str) -> bool:
+    """Return whether a text is the code of one residue.
+
+    >>> is_residue("k"), is_residue("Lys"), is_residue("MK")
+    (True, True, False)
+    """
+    letter = _letter(text)
+    return len(letter) == 1 and letter in RESIDUES
+
+
+def is_wild_type(text: str) -> bool:
+    """Return whether a text, such as `WT`, names the wild type in place of mutations."""
+    return text.lower() in _WILD_TYPE
+
+
 def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
     match = _SUBSTITUTION.fullmatch(name)
     if match is None:
@@ -97,7 +112,7 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     if protein := _DNA_AND_PROTEIN.fullmatch(text):
         text = protein[1]
     text = _EQUALS_SIGN.sub("=", _REFERENCE.sub("", text, count=1))
-    if text.lower() in _WILD_TYPE:
+    if is_wild_type(text):
         return ()
     hgvs_list = _HGVS_LIST.fullmatch(text)
     names = _SEPARATORS.split((hgvs_list[1] if hgvs_list else text).strip(":;,/+ "))

@@ -1,5 +1,6 @@
 """Tables of variants: CSV or TSV with mutations, mutated sequences or both, and the wild types of the variants."""
 
+import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from protembed.scoring.mutations import (
     Place,
     check_mutations,
     find_mutations,
+    is_residue,
+    is_wild_type,
     matching_offsets,
     mutate,
     parse_mutations,
@@ -33,11 +36,32 @@ from protembed.scoring.mutations import (
 from protembed.text import pluralize
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "mutations": ("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),
+    "mutations": (
+        *("mutant", "mutants", "mutation", "mutations", "variant", "variants", "substitutions", "hgvs_pro"),
+        *("substitution", "hgvsp", "hgvsp_short", "hgvs_p", "aa_substitution", "aa_substitutions", "aa_change"),
+        *("amino_acid_change", "protein_change", "protein_variant"),
+    ),
     "sequence": ("sequence", "wild_type", "wildtype", "wild_type_sequence", "wildtype_sequence", "target_seq"),
     "mutated_sequence": ("mutated_sequence", "mutant_sequence", "variant_sequence", "mutated"),
     "id": ("id", "protein", "protein_id", "accession"),
+    # A mutation in three cells, such as K, 2 and R. The third may also be in the column of mutations.
+    "wild_type_residue": (
+        *("wt", "wt_aa", "aa_wt", "wt_residue", "wild_type_aa", "wild_type_residue", "ref_aa", "aa_ref"),
+        *("reference_aa", "wild_type"),
+    ),
+    "position": (
+        *("position", "pos", "site", "residue_number", "aa_position", "aa_pos", "mutation_position", "mut_pos"),
+        *("protein_position", "resi", "resid", "resnum"),
+    ),
+    "mutant_residue": (
+        *("mut", "mt", "mut_aa", "aa_mut", "mutant_aa", "aa_mutant", "mt_aa", "mut_residue", "mutant_residue"),
+        *("mutated_residue", "alt_aa", "aa_alt"),
+    ),
 }
+_WILD_TYPE_ADVICE = "give it with `wild_type` FASTA, or name its column with `sequence`"
+_IN_THREE_COLUMNS = ("wild_type_residue", "position", "mutant_residue")
+# A whole number as pandas writes it in a column with a missing value.
+_ZERO_DECIMALS = re.compile(r"\.0+$")
 # An offset of positions is suggested from the first rows, and only if enough different mutations agree, because any
 # offset fits one or two by chance.
 _MAX_OFFSET_ROWS, _MIN_OFFSET_MUTATIONS = 1000, 3
@@ -108,8 +132,7 @@ class VariantTable:
         with open_records(path, ReadStatistics()) as stream, reading_table(stream, self.path) as table:
             self.header = table.header
         check_unique_columns(self.header, self.path)
-        named = {meaning: getattr(config, meaning) for meaning in _USUAL_NAMES}
-        self._indices = find_columns(self.header, self.path, _USUAL_NAMES, named)
+        self._indices = self._find_columns()
         self._check_columns()
 
     def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:
@@ -173,9 +196,20 @@ class VariantTable:
     def _cell(self, row: Row, meaning: str) -> str | None:
         return row.cells[self._indices[meaning]] if meaning in self._indices else None
 
+    def _mutations_text(self, row: Row) -> str | None:
+        """Return the mutations of a row as one text, though the table may have K, 2 and R in three columns."""
+        cell = self._cell(row, "mutations")
+        if not cell or not self._has_positions or any(letter.isdigit() for letter in cell) or is_wild_type(cell):
+            return cell
+        residue, position = self._cell(row, "wild_type_residue"), self._cell(row, "position") or ""
+        if not residue or not position:
+            missing = "position" if residue else "wild-type residue"
+            raise UnsupportedVariantError(*self._place(row), f"the row of the mutation {cell!r} has no {missing}")
+        return f"{residue}{_ZERO_DECIMALS.sub('', position)}{cell}"
+
     def _mutations(self, row: Row) -> Mutations | None:
         """Parse the mutations of a row; None if they follow from its mutated sequence alone."""
-        cell = self._cell(row, "mutations")
+        cell = self._mutations_text(row)
         if not cell and self._cell(row, "mutated_sequence"):
             return None
         return None if cell is None else parse_mutations(cell, self._config.position_offset, self._place(row))
@@ -187,11 +221,10 @@ class VariantTable:
 
     def _wild_type(self, row: Row, statistics: ReadStatistics) -> str | None:
         """Return the wild type of a row; None if it follows from the mutated sequence."""
-        cell = self._cell(row, "sequence")
+        cell = self._sequence_cell(row)
         if self._wild_types is not None:
             wild_type = self._named_wild_type(row, self._wild_types)
-            # A single letter is the wild-type residue of a table with a column of positions.
-            if cell and len(cell) > 1 and wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
+            if cell and wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
                 name = self.header[self._indices["sequence"]]
                 found = f"the column {name!r} has another wild type than `wild_type`"
                 advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
@@ -202,6 +235,16 @@ class VariantTable:
         if cell not in self._cleaned:
             self._cleaned[cell] = self._accept(cell, row, "wild type", statistics)
         return self._cleaned[cell]
+
+    def _sequence_cell(self, row: Row) -> str | None:
+        """Return the cell of the wild type's sequence; None if there is none, or its column has single residues."""
+        cell = self._cell(row, "sequence")
+        if cell is None or not (self._has_positions or self._wild_types is not None) or not is_residue(cell):
+            return cell
+        if self._wild_types is None and "mutated_sequence" not in self._indices:
+            found = f"the column {self.header[self._indices['sequence']]!r} has residues, not sequences of wild types"
+            raise self._error(row, found, _WILD_TYPE_ADVICE)
+        return None
 
     def _named_wild_type(self, row: Row, wild_types: Mapping[str, str]) -> str:
         if not self._ids_name_wild_types:
@@ -239,6 +282,18 @@ class VariantTable:
         assert sequence is not None
         return sequence
 
+    def _find_columns(self) -> dict[str, int]:
+        named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
+        indices = find_columns(self.header, self.path, _USUAL_NAMES, named)
+        if indices.keys() >= set(_IN_THREE_COLUMNS):
+            indices.setdefault("mutations", indices["mutant_residue"])
+        return indices
+
+    @property
+    def _has_positions(self) -> bool:
+        """Whether positions and wild-type residues are in columns of their own."""
+        return self._indices.keys() >= {"position", "wild_type_residue"}
+
     def _check_columns(self) -> None:
         has = self._indices.keys()
         names = column_names(self.header)
@@ -251,8 +306,7 @@ class VariantTable:
                 raise TableError(self.path, found, "name the column of their identifiers with `id`", line=1)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:
-            advice = "give it with `wild_type` FASTA, or name its column with `sequence`"
-            raise TableError(self.path, f"no wild type among {names}", advice, line=1)
+            raise TableError(self.path, f"no wild type among {names}", _WILD_TYPE_ADVICE, line=1)
 
     def _suggest_offset(self) -> int | None:
         """Find the smallest offset of all positions with which the first rows would fit; None if there is none."""

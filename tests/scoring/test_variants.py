@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,74 @@ def test_a_column_of_single_letters_is_not_read_as_a_wild_type(read):
     content = "wildtype,position,mutant\nK,2,K2R\n"
 
     assert parsed(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+
+
+THREE_COLUMNS = {
+    "short names": "wt,pos,mut\nK,2,R\n",
+    "as dbNSFP": "aaref,aapos,aaalt\nK,2,R\n",
+    "long names": "Wild-type AA\tSite\tMutant residue\nLys\t2\tArg\n",
+    "a column of mutations": "wild_type,position,mutation\nK,2.0,R\n",
+    "lower case": "wildtype,resi,mutant\nk,02,r\n",
+}
+
+
+@pytest.mark.parametrize("content", THREE_COLUMNS.values(), ids=THREE_COLUMNS)
+def test_a_mutation_in_three_columns_is_read_as_one(content, read):
+    assert parsed(read(content, wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
+    header, row = content.splitlines()
+    delimiter = "\t" if "\t" in header else ","
+    with_sequence = f"{header}{delimiter}sequence\n{row}{delimiter}{WILD_TYPE}\n"
+    assert parsed(read(with_sequence)) == [(WILD_TYPE, "K2R")]
+    with_mutated = f"{header}{delimiter}mutated_sequence\n{row}{delimiter}{MUTATED}\n"
+    assert parsed(read(with_mutated)) == [(WILD_TYPE, "K2R")]
+
+
+def test_columns_of_residues_and_positions_can_be_named(read):
+    options = {"wild_type_residue": "old", "position": "where", "mutations": "new"}
+
+    variants = read("old,where,new\nK,25,R\n", wild_types={"any": WILD_TYPE}, position_offset=-23, **options)
+
+    assert parsed(variants) == [(WILD_TYPE, "K2R")]
+
+
+def test_rows_of_three_columns_may_have_the_wild_type_or_silent_mutations(read):
+    content = "wt,pos,mut\nK,2,K\nK,2,=\n,,WT\nK,2,R\n"
+
+    variants = read(content, wild_types={"any": WILD_TYPE})
+
+    assert [mutations for _, mutations in parsed(variants)] == ["", "", "", "K2R"]
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("K,2,*", "'K2*' is not a substitution"),
+        ("K,2.5,R", "'K2.5R' is not a substitution"),
+        ("K,2,del", "'K2del' is not a substitution"),
+        ("K,,R", "the row of the mutation 'R' has no position"),
+        (",2,R", "the row of the mutation 'R' has no wild-type residue"),
+        ("K,2,", "the mutations cell is empty"),
+    ],
+)
+def test_a_row_of_three_columns_that_cannot_be_scored_is_skipped_on_request(row, found, read):
+    statistics, content = ReadStatistics(), f"wt,pos,mut\nK,2,R\n{row}\n"
+
+    with pytest.raises(UnsupportedVariantError, match=f"line 3: {re.escape(found)}"):
+        read(content, wild_types={"any": WILD_TYPE})
+    assert len(read(content, wild_types={"any": WILD_TYPE}, on_illegal="skip", statistics=statistics)) == 1
+    assert [record.line for record in statistics.skipped] == [3]
+
+
+def test_a_column_of_residues_alone_gives_no_wild_type(read):
+    with pytest.raises(TableError, match="line 2: the column 'wildtype' has residues, not sequences of wild types"):
+        read("wildtype,position,mutant\nK,2,R\n")
+    with pytest.raises(TableError, match="line 1: no wild type among 'wt', 'pos', 'mut'; give it with `wild_type`"):
+        read("wt,pos,mut\nK,2,R\n")
+
+
+@pytest.mark.parametrize("name", ["HGVSp", "HGVSp_Short", "AA_substitution", "aa_substitutions", "Protein change"])
+def test_usual_names_of_mutations_are_found(name, read):
+    assert parsed(read(f"{name}\np.Lys2Arg\n", wild_types={"any": WILD_TYPE})) == [(WILD_TYPE, "K2R")]
 
 
 def test_three_letter_code_is_rejected(read):
