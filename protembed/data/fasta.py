@@ -174,6 +174,17 @@ class ReadStatistics:
         return messages
 
 
+def is_nucleotide_like(sequence: str) -> bool:
+    """Return whether a sequence in upper case consists of bases, with at most one ambiguous base in twenty.
+
+    >>> is_nucleotide_like("ATGAAAACCGCGTAT"), is_nucleotide_like("MKTAYIAKQRQISFV")
+    (True, False)
+    """
+    if len(sequence) < _MIN_NUCLEOTIDES or not _NUCLEOTIDES.fullmatch(sequence):
+        return False
+    return len(sequence.translate(_WITHOUT_BASES)) <= len(sequence) // _MIN_LETTERS_PER_AMBIGUOUS_BASE
+
+
 def clean_sequence(letters: str) -> str:
     """Remove white space and a trailing stop codon (`*` or `.`), and upper-case a sequence.
 
@@ -233,9 +244,7 @@ def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
     for letter in NONSTANDARD_RESIDUES + "J":
         if letter in sequence:
             statistics.nonstandard[letter] += sequence.count(letter)
-    if len(sequence) >= _MIN_NUCLEOTIDES and _NUCLEOTIDES.fullmatch(sequence):
-        num_ambiguous = len(sequence.translate(_WITHOUT_BASES))
-        statistics.num_nucleotide_like += num_ambiguous <= len(sequence) // _MIN_LETTERS_PER_AMBIGUOUS_BASE
+    statistics.num_nucleotide_like += is_nucleotide_like(sequence)
     if _three_letter_codes().fullmatch(sequence):
         statistics.num_three_letter += 1
 

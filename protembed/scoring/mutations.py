@@ -7,6 +7,7 @@ from typing import NamedTuple
 from Bio.Data.IUPACData import protein_letters_3to1
 
 from protembed.data.alphabet import AMINO_ACIDS, RESIDUES
+from protembed.data.fasta import is_nucleotide_like
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
 
 _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
@@ -182,6 +183,14 @@ def revert_mutations(mutated: str, mutations: Iterable[Mutation], place: Place) 
     return mutate(mutated, [mutation.reverse for mutation in mutations])
 
 
+def _advice_on_mismatch(mutations: Sequence[Mutation], wild_type: str) -> str:
+    if is_nucleotide_like(wild_type):
+        return "the wild type looks like nucleotides: translate its gene first"
+    if not any(_mismatch(mutation.reverse, wild_type) for mutation in mutations):
+        return "the sequence already has the mutations: name its column with `mutated_sequence`"
+    return "correct the row, or give its wild type"
+
+
 def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place) -> None:
     """Check that the wild type has the residues that mutations replace.
 
@@ -191,10 +200,7 @@ def check_mutations(mutations: Sequence[Mutation], wild_type: str, place: Place)
     """
     for mutation in mutations:
         if found := _mismatch(mutation, wild_type, "the wild type"):
-            if not any(_mismatch(other.reverse, wild_type) for other in mutations):
-                advice = "the sequence already has the mutations: name its column with `mutated_sequence`"
-                raise MismatchedResidueError(*place, str(mutation), found, advice)
-            raise MismatchedResidueError(*place, str(mutation), found)
+            raise MismatchedResidueError(*place, str(mutation), found, _advice_on_mismatch(mutations, wild_type))
         if mutation.wild_type not in AMINO_ACIDS:
             found = f"residue {mutation.position} of the wild type is {mutation.wild_type!r}, which has no probability"
             raise UnsupportedVariantError(*place, found)

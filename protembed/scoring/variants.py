@@ -70,7 +70,7 @@ _MAX_OFFSET_ROWS, _MIN_OFFSET_MUTATIONS = 1000, 3
 def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
     """Read wild types by their identifiers from FASTA; see `read_fasta`.
 
-    The statistics count their unusual residues and list skipped records, but do not count the records.
+    The statistics count what is unusual in their letters and list skipped records, but do not count the records.
 
     Raises:
         RecordError: Two different wild types have the same identifier.
@@ -83,6 +83,8 @@ def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatis
             found = f"({record.id!r}) differs from an earlier record with the same identifier"
             raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
     statistics.num_masked += counts.num_masked
+    statistics.num_nucleotide_like += counts.num_nucleotide_like
+    statistics.num_three_letter += counts.num_three_letter
     return wild_types
 
 

@@ -146,6 +146,11 @@ def test_a_mutated_sequence_given_as_the_wild_type_is_recognised():
         check_mutations(parse("K2R"), "MRTAY", ROW)
 
 
+def test_a_mutation_that_does_not_fit_a_gene_says_to_translate_it():
+    with pytest.raises(MismatchedResidueError, match="K2R does not fit, .*looks like nucleotides: translate its gene"):
+        check_mutations(parse("K2R"), "ATGAAAACCGCGTATATTGCG", ROW)
+
+
 def test_a_mutation_that_the_sequence_does_not_have_cannot_be_reverted():
     with pytest.raises(
         MismatchedResidueError, match="K2R does not fit, because residue 2 of the mutated sequence is 'K'"

@@ -156,6 +156,17 @@ def test_variants_of_several_wild_types_can_be_in_one_table(score, proteins, tmp
     assert summary.num_wild_types == 2
 
 
+def test_a_wild_type_of_nucleotides_is_scored_with_a_warning(score, tmp_path):
+    gene, fasta = "ATGAAAACCGCGTATATTGCG", tmp_path / "gene.fasta"
+    fasta.write_text(f">gene\n{gene}\n")
+
+    in_a_file, _ = score("mutant\nT2A\nA4C\n", table={"wild_type": fasta})
+    in_a_column, _ = score(f"mutant,sequence\nT2A,{gene}\nA4C,{gene}\n")
+
+    for summary in (in_a_file, in_a_column):
+        assert summary.warnings == ["sequences like nucleotides in 1 record; protembed reads them as proteins"]
+
+
 def test_an_input_column_named_score_is_kept_and_the_new_one_gets_a_prefix(score, wild_type):
     summary, table = score(f"mutant,score,sequence\n{wild_type[1]}2W,0.5,{wild_type}\n")
 
