@@ -40,8 +40,8 @@ def main() -> None:
 
 def measure(fasta: Path, clusters: Path | None, column: str) -> dict[str, float]:
     # Imported here: a child's peak memory is never below its parent's.
+    from protembed.data.clusters import ClusterTable
     from protembed.data.fasta import read_fasta
-    from protembed.pretraining.clusters import ClusterTable
     from protembed.pretraining.corpus import build_corpora, open_corpora
 
     with tempfile.TemporaryDirectory() as folder:

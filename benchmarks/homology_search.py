@@ -31,13 +31,13 @@ from clusters import read_clusters
 from perplexity import MODEL, RANDOM
 from protembed.config.common import DeviceConfig
 from protembed.data.alphabet import AMINO_ACIDS
+from protembed.data.clusters import parse_accession
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool
 from protembed.finetuning.baselines import composition
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
-from protembed.pretraining.clusters import parse_accession
 from protembed.resources import num_threads
 
 # The baseline with which the model is compared on the same queries.

@@ -26,11 +26,11 @@ from clusters import read_clusters
 from protembed.config.common import MICRO_BATCH_TOKENS, DeviceConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
+from protembed.data.clusters import parse_accession
 from protembed.data.fasta import Record, read_fasta
 from protembed.device import WorkerPool
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import validation_batches
-from protembed.pretraining.clusters import parse_accession
 from protembed.pretraining.corpus import Corpus, corpus_writer, open_corpora
 from protembed.pretraining.ngrams import NgramModel
 from protembed.resources import num_threads

@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 
 from protembed.data.alphabet import decode, encode
 from protembed.data.batching import Tokens
+from protembed.data.clusters import ClusterTable
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
 from protembed.data.hashing import hash_fraction, hash_texts
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
-from protembed.pretraining.clusters import Clusters, ClusterTable, write_clusters
+from protembed.pretraining.clusters import Clusters, write_clusters
 from protembed.text import pluralize
 
 HELD_OUT_FRACTION = 0.05

@@ -11,6 +11,7 @@ from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
+from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterTable
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
@@ -24,7 +25,6 @@ from protembed.model.card import pretrained_card
 from protembed.model.catalog import model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
-from protembed.pretraining.clusters import DEFAULT_CLUSTER_COLUMN, ClusterTable
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts

@@ -3,8 +3,8 @@ import gzip
 import numpy as np
 import pytest
 
+from protembed.data.clusters import ClusterTable
 from protembed.errors import FormatError, InputNotFoundError, TableError
-from protembed.pretraining.clusters import ClusterTable
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
