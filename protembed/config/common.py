@@ -239,6 +239,19 @@ MICRO_BATCH_TOKENS = 1024
 GPU_MICRO_BATCH_TOKENS = 16_384
 
 
+def clusters_option(use: str) -> Any:
+    """Declare a table of clusters; `use` says what its clusters are for."""
+    return option(None, f"MMseqs2's _cluster.tsv, or a TSV or CSV of identifiers and clusters: {use}")
+
+
+cluster_column_option = partial(
+    option,
+    None,
+    "Column of --clusters with the clusters' names. Default: cluster50, cluster, representative or similar.",
+    advanced=True,
+)
+
+
 class InputConfig(Config):
     """Input: how sequences are read."""
 

@@ -12,6 +12,8 @@ from protembed.config.common import (
     InputConfig,
     OptimizerConfig,
     PrecisionName,
+    cluster_column_option,
+    clusters_option,
     precision_option,
 )
 from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
@@ -39,12 +41,8 @@ class PretrainConfig(Config):
     compare_model: Path | None = option(
         None, "Evaluate this model too, on the same masked residues; a name or path as for --model.", advanced=True
     )
-    clusters: Path | None = option(
-        None, "Table (TSV or CSV) of accessions and clusters: sample a cluster first, then one of its members."
-    )
-    cluster_column: str | None = option(
-        None, "Column of --clusters with the clusters' names. Default: cluster50.", advanced=True
-    )
+    clusters: Path | None = clusters_option("sample a cluster first, then one of its members.")
+    cluster_column: str | None = cluster_column_option()
     steps: int | None = option(None, "Optimiser steps. Default: planned from the data, about ten passes.", min=1)
     max_minutes: float | None = option(
         None, "Train as many steps as fit into this time; measured before step 0, adjusted during the run.", min=0.1

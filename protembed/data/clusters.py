@@ -1,7 +1,7 @@
 """Clusters of proteins, read from a table: those that MMseqs2 and other programs found."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from protembed.data.hashing import hash_texts, sequence_sha256
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import column_names, find_column, is_stand_in, normalize_name, reading_table
+from protembed.io.tables import Table, column_names, find_column, is_stand_in, normalize_name, reading_table
 
 # Hashes of identifiers and of the names of clusters.
 Keys: TypeAlias = NDArray[np.uint64]
 
-DEFAULT_CLUSTER_COLUMN = "cluster50"
-
+_CLUSTER_COLUMNS = ("cluster50", "cluster", "cluster_id", "representative", "centroid")
 _IDENTIFIER_COLUMNS = (
     *("accession", "id", "identifier", "protein_id", "entry", "uniprot_id", "uniprot", "member", "entry_name"),
     *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
@@ -47,18 +46,21 @@ def _clusters_contain_representatives(ids: Keys, keys: Keys) -> bool:
     return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
 
 
-def _missing_column(header: Sequence[str], path: str, column: str) -> TableError:
-    problem = f"no column {column!r} among {column_names(header)}"
+def _missing_column(header: Sequence[str], path: str, column: str | None) -> TableError:
+    found = f"no column {column!r}" if column else "no column of clusters"
     advice = "give a TSV with a header and name its column with `cluster_column`, or the table that MMseqs2 writes"
-    return TableError(path, problem, advice, line=1)
+    if len(header) == 2 and header[1].isdigit():  # the key of a member in the database
+        advice = "if MMseqs2 wrote it, give the sequence database twice to createtsv, so that members have identifiers"
+    return TableError(path, f"{found} among {column_names(header)}", advice, line=1)
 
 
-def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, int] | None:
+def _find_columns(header: Sequence[str], path: str, column: str | None) -> tuple[int, int] | None:
     """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header."""
-    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", [column])
+    usual = _CLUSTER_COLUMNS if column is None else [column]
+    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", usual)
     if cluster is None:
         names = {normalize_name(name) for name in header}
-        if len(header) != 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
+        if len(header) < 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
             raise _missing_column(header, path, column)
         return None
     if len(header) < 2:
@@ -67,14 +69,22 @@ def _find_columns(header: Sequence[str], path: str, column: str) -> tuple[int, i
     return int(cluster == 0) if identifier is None else identifier, cluster
 
 
-def _read_table(stream: BinaryIO, path: str, column: str) -> tuple[Keys, Keys]:
+def _cells_of_mmseqs(table: Table) -> Iterator[Sequence[str]]:
+    """Yield the representative and the member of each row of MMseqs2's table, of whose full headers the first words.
+
+    What follows in a table of alignments, such as their scores, is not read.
+    """
+    for cells in chain([table.header], (row.cells for row in table.rows)):
+        yield [cell.partition(" ")[0] for cell in cells[:2]]
+
+
+def _read_table(stream: BinaryIO, path: str, column: str | None) -> tuple[Keys, Keys]:
     """Hash a table's identifiers and clusters, (rows,) each, sorted by the hashes of the identifiers."""
     ids, keys = array("Q"), array("Q")
     with reading_table(stream, path) as table:
         columns = _find_columns(table.header, path, column)
         identifier, cluster = columns or (1, 0)
-        rows = (row.cells for row in table.rows)
-        for cells in rows if columns else chain([table.header], rows):
+        for cells in (row.cells for row in table.rows) if columns else _cells_of_mmseqs(table):
             if _is_cluster(cells[cluster]):
                 # Not `hash`, which differs between processes: so would the order of clusters.
                 ids.frombytes(sequence_sha256(cells[identifier])[:8])
@@ -104,17 +114,17 @@ class ClusterTable:
     Args:
         path: A TSV or CSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column
             `accession`, `id` or of another usual name, else in the first one that is not `column`. Or MMseqs2's table
-            without a header: a representative and a member in each line, each representative also a member of itself.
-            The first row of an identifier counts. Rows whose cluster is empty or denotes no cluster, such as `nan` or
-            `-1`, are ignored.
-        column: Name of the column of clusters, if there is a header.
+            without a header: a representative and a member in each line, each representative also a member of itself,
+            and further columns if it is one of alignments. The first row of an identifier counts. Rows whose cluster is
+            empty or denotes no cluster, such as `nan` or `-1`, are ignored.
+        column: Name of the column of clusters; None for a usual one, such as `cluster50` or `cluster`.
 
     Raises:
         InputNotFoundError: If the table cannot be opened.
         TableError: If it has no such column, a row is too short, or the columns are swapped.
     """
 
-    def __init__(self, path: Path, column: str = DEFAULT_CLUSTER_COLUMN) -> None:
+    def __init__(self, path: Path, column: str | None = None) -> None:
         self._path = display_name(path)
         with open_input(path) as stream:
             self._ids, self._keys = _read_table(stream, self._path, column)

@@ -11,7 +11,7 @@ from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
-from protembed.data.clusters import DEFAULT_CLUSTER_COLUMN, ClusterTable
+from protembed.data.clusters import ClusterTable
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
@@ -60,8 +60,7 @@ def _opened(
     config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
 
     def store_corpora(directory: Path) -> None:
-        column = config.cluster_column or DEFAULT_CLUSTER_COLUMN
-        clusters = None if config.clusters is None else ClusterTable(config.clusters, column)
+        clusters = None if config.clusters is None else ClusterTable(config.clusters, config.cluster_column)
         corpora, on_illegal = directory / "corpus", options.reader.on_illegal
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
         check_inputs()

@@ -96,6 +96,36 @@ def test_a_table_of_mmseqs2_may_be_in_any_order(cluster, write_table):
     assert warnings == []
 
 
+def test_a_table_of_alignments_of_mmseqs2_is_read_without_a_header(cluster, write_table):
+    scores = "210 1.000 8.1E-54 0 111 112 0 111 112 112M"
+    source = write_table(*(f"{pair} {scores}" for pair in ("P1 P1", "P1 P2", "P4 P4", "P5 P5")), column=None)
+
+    corpus, warnings = cluster(source, [("P1", "A"), ("P2", "C"), ("P4", "D"), ("P5", "E")])
+
+    assert (as_set(groups_of(corpus)), warnings) == (as_set(["AC", "D", "E"]), [])
+
+
+def test_full_headers_of_mmseqs2_are_looked_up_by_their_first_word(tmp_path, cluster):
+    path = tmp_path / "clusters.tsv"
+    path.write_text('"sp|P1|A one, two"\t"sp|P1|A one, two"\n"sp|P1|A one, two"\t"P2 other"\n"P3"\t"P3"\n')
+
+    corpus, warnings = cluster([path], [("sp|P1|A", "A"), ("P2", "C"), ("P3", "D")])
+
+    assert (as_set(groups_of(corpus)), warnings) == (as_set(["AC", "D"]), [])
+
+
+def test_numbers_in_place_of_members_are_explained(write_table):
+    with pytest.raises(TableError, match="give the sequence database twice to createtsv"):
+        ClusterTable(*write_table("SV_1 4", "SV_1 7", "SV_2 9", column=None))
+
+
+@pytest.mark.parametrize("header", ["id cluster", "ID Cluster_ID", "member representative", "name centroid"])
+def test_usual_names_of_the_columns_of_clusters_are_found(cluster, write_table, header):
+    corpus, _ = cluster(write_table(header, "a a", "b a", "c c", column=None), [("a", "A"), ("b", "C"), ("c", "D")])
+
+    assert as_set(groups_of(corpus)) == as_set(["AC", "D"])
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -231,6 +261,8 @@ def test_a_table_without_rows_is_refused(cluster, write_table):
 
 
 def test_a_missing_column_is_refused_and_the_existing_ones_are_listed(write_table):
+    with pytest.raises(TableError, match="no column of clusters among 'id', 'cluster90'"):
+        ClusterTable(*write_table("id cluster90", "a one", column=None))
     with pytest.raises(TableError, match="no column 'cluster50' among 'id', 'cluster90'") as caught:
         ClusterTable(*write_table("id cluster90", "a one"))
 
