@@ -2,19 +2,22 @@
 
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from protembed.config.base import Config, Options, option
+from protembed.config.base import Config, Options, as_plain_values, option
 from protembed.config.common import (
     DeviceConfig,
     InputConfig,
     ModelConfig,
     OptimizerConfig,
     TaskName,
+    cluster_column_option,
+    clusters_option,
     model_region_option,
     region_option,
 )
 from protembed.errors import ConfigError
+from protembed.io.fingerprint import RECORDED_IF_SET
 
 TaskChoice = Literal["auto", TaskName]
 FinetuneMethod = Literal["frozen", "full", "lora"]
@@ -63,12 +66,24 @@ class LabelTableConfig(Config):
         max=1.0,
         advanced=True,
     )
+    clusters: Path | None = clusters_option(
+        "keep the members of a cluster in the same split (cluster, kfold), instead of clusters of similar sequences."
+    )
+    cluster_column: str | None = cluster_column_option()
     drop_leaked: bool = option(False, "Drop test proteins whose sequence is also in train or valid.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.split is not None and self.split_column is not None:
             raise ConfigError("split", self.split, "`split_column` already assigns each protein to a split")
+        if self.clusters is not None and self.split == "random":
+            raise ConfigError("split", self.split, "`clusters` needs cluster or kfold")
+        if self.clusters is not None and self.split_column is not None:
+            raise ConfigError("clusters", str(self.clusters), "`split_column` already assigns each protein to a split")
+        if self.clusters is not None and self.cluster_identity != type(self).cluster_identity:
+            raise ConfigError("cluster_identity", self.cluster_identity, "`clusters` says which proteins are similar")
+        if self.cluster_column is not None and self.clusters is None:
+            raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
         if self.label_separator is not None and self.task not in ("auto", "multilabel"):
             raise ConfigError("label_separator", self.label_separator, f"`task` {self.task} has one label in each cell")
         if self.label_separator == "":
@@ -146,6 +161,12 @@ class FinetuneOptions(Options):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that shape the result, except paths."""
+        values = as_plain_values(self.finetune, self.labels, self.optimizer, self.reader)
+        # Models of versions without a table of clusters stay the same.
+        return {name: value for name, value in values.items() if value is not None or name not in RECORDED_IF_SET}
 
 
 class PredictOptions(Options):

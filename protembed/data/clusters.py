@@ -157,23 +157,22 @@ class ClusterTable:
         self._num_unmatched += len(missing)
         return keys
 
-    def warnings(self) -> list[str]:
-        """Warn about records that were looked up and are not in the table.
+    def warnings(self, noun: str = "training proteins") -> list[str]:
+        """Warn about records that were looked up and are not in the table; `noun` is what messages call them.
 
         Raises:
             TableError: If none of the records is in the table.
         """
         if self._num_looked_up and self._num_unmatched == self._num_looked_up:
-            problem = f"none of the {self._num_looked_up} training proteins is in this table; "
+            problem = f"none of the {self._num_looked_up} {noun} is in this table; "
             problem += f"the first is {self._first_unmatched!r}"
             advice = "give a table of these proteins, with their identifiers in a column named 'accession' or 'id'"
             raise TableError(self._path, problem, advice)
         if not self._num_unmatched:
             return []
-        proteins = f"{self._num_unmatched} of {self._num_looked_up} training proteins"
         return [
-            f"{proteins} have no cluster in {self._path}; each becomes a separate cluster "
-            f"(the first: {self._first_unmatched!r})"
+            f"{self._num_unmatched} of {self._num_looked_up} {noun} have no cluster in {self._path}; each becomes a "
+            f"separate cluster (the first: {self._first_unmatched!r})"
         ]
 
     def _match(self, ids: Keys) -> tuple[Keys, NDArray[np.bool_]]:

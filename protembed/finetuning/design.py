@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from protembed.callbacks import Callbacks
-from protembed.config.base import as_plain_values
 from protembed.config.common import Task, choose_region
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
 from protembed.device import choose_device
@@ -72,7 +71,7 @@ def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, opt
         base,
         pooling=None if per_residue else ",".join(parse_poolings(pooling)),
         configuration={
-            **as_plain_values(options.finetune, options.labels, options.optimizer, options.reader),
+            **options.settings(),
             "from_model": model_name(options.model.model),
             **({"from_finetuned": True} if base.has_finetuned_encoder else {}),
         },

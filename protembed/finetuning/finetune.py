@@ -4,12 +4,11 @@ Imports torch only to compute.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from protembed.callbacks import Callbacks
-from protembed.config.base import as_plain_values
 from protembed.config.common import TASKS, Task, choose_region
 from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.data.fasta import ReadStatistics, SkippedRecord
@@ -137,8 +136,10 @@ def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings:
 def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
     """Fine-tune on a table that can be read twice."""
     model = locate_model(options.model.model)
-    settings = as_plain_values(options.finetune, options.labels, options.optimizer, options.reader)
-    fingerprint = {**options.as_given(), **settings, "labels": sha256_of_inputs([labels]), "model": model.sha256()}
+    inputs = {"labels": sha256_of_inputs([labels]), "model": model.sha256()}
+    if options.labels.clusters is not None:
+        inputs["clusters"] = sha256_of_inputs([options.labels.clusters])
+    fingerprint = {**options.as_given(), **options.settings(), **inputs}
     with result.claim(fingerprint, callbacks) as claim:
         if claim.recorded is not None:
             task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
@@ -186,8 +187,10 @@ def finetune_model(
     """
     options, path = options or FinetuneOptions(), as_path("labels", labels)
     output = options.finetune.output or default_path(path, ".model")
-    inputs = [path, locate_model(options.model.model).directory]
+    tables = [path, *filter(None, [options.labels.clusters])]
+    inputs = [*tables, locate_model(options.model.model).directory]
     result = Result(output, inputs, force=options.finetune.force, record=METRICS_FILE, run=RUN, is_record=is_report)
     check_utf8_path(result.path)
-    with unchanged_inputs(), seekable_inputs([path]) as (table,):
+    with unchanged_inputs(), seekable_inputs(tables) as (table, *clusters):
+        options = replace(options, labels=replace(options.labels, clusters=clusters[0] if clusters else None))
         return _finetune(table, result, options, callbacks or Callbacks())

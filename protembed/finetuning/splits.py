@@ -1,13 +1,14 @@
 """Train, valid and test splits of a labelled table: read from a column, random, by cluster, or in folds.
 
-Similarity is estimated from shared 5-mers. Drawn splits never separate copies of a sequence, and, unless `--split
-random` is given, members of a cluster.
+Clusters are read from a table, or found by the similarity of sequences, which is estimated from shared 5-mers. Drawn
+splits never separate copies of a sequence, and, unless `--split random` is given, members of a cluster.
 """
 
 import heapq
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from protembed.config.common import Task
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
-from protembed.data.hashing import hash_fraction, kmer_indices
-from protembed.errors import TableError
+from protembed.data.clusters import ClusterTable
+from protembed.data.hashing import hash_fraction, hash_texts, kmer_indices
+from protembed.errors import ConfigError, TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
 from protembed.finetuning.targets import class_counts, label_set
+from protembed.io.reading import display_name
+from protembed.text import pluralize
 
 _K = 5
 _NUM_KMERS = NUM_AMINO_ACIDS**_K
@@ -35,6 +39,8 @@ _MAX_PAIRS = 1 << 23
 
 _HELD_OUT_FRACTION = 0.1
 _NUM_FOLDS = 5
+# In larger clusters are too many proteins for the others to be held out.
+_MAX_CLUSTER_FRACTION = 1 - 2 * _HELD_OUT_FRACTION
 _SPLITS: Sequence[Split] = ("train", "valid", "test")
 
 # (sequences, k-mers), float32 ones; scipy has no types.
@@ -139,31 +145,74 @@ def greedy_clusters(sequences: Sequence[str], min_similarity: float, *, block_si
 # Groups of sequences
 
 
-def _groups(table: LabelledTable, config: LabelTableConfig) -> tuple[Mapping[str, str], str]:
-    """Group the sequences in clusters, or each alone if nearly all are in one cluster, and describe the groups."""
+@dataclass(frozen=True, kw_only=True)
+class _Groups:
+    """The group of each sequence, a description of the groups, and warnings about them."""
+
+    group_of: Mapping[str, str]
+    description: str
+    warnings: Sequence[str] = ()
+
+
+def _groups_by_similarity(table: LabelledTable, config: LabelTableConfig) -> _Groups:
+    """Group the sequences in clusters, or each alone if nearly all are in one cluster."""
     sequences = [protein.sequence for protein in table.proteins]
     alone = {sequence: sequence for sequence in sequences}
     if config.split == "random":
-        return alone, "by sequence hash; similar sequences may be in different splits"
+        return _Groups(group_of=alone, description="by sequence hash; similar sequences may be in different splits")
     num_short = sum(len(sequence) < _MIN_COMPARED_RESIDUES for sequence in sequences)
     short = f"; {num_short:,} proteins are too short to be compared by 5-mers" if num_short else ""
     clusters = greedy_clusters(sequences, config.cluster_identity)
     num_clusters, largest = len(set(clusters)), Counter(clusters).most_common(1)[0][1]
-    if largest <= len(sequences) * (1 - 2 * _HELD_OUT_FRACTION) and num_clusters >= _NUM_FOLDS:
+    if largest <= len(sequences) * _MAX_CLUSTER_FRACTION and num_clusters >= _NUM_FOLDS:
         description = f"by cluster ({num_clusters:,} clusters of similar sequences{short})"
-        return dict(zip(sequences, clusters, strict=True)), description
+        return _Groups(group_of=dict(zip(sequences, clusters, strict=True)), description=description)
     if config.split == "cluster":
         found = f"{largest:,} of {len(sequences):,} proteins are in one cluster of similar sequences"
         raise TableError(table.path, found, "pass `split` random, or a higher `cluster_identity`")
-    return alone, "by sequence hash, because nearly all proteins are similar"
+    return _Groups(group_of=alone, description="by sequence hash, because nearly all proteins are similar")
+
+
+def _joined_by_copies(sequences: Sequence[str], keys: NDArray[np.uint64]) -> dict[str, str]:
+    """Join the clusters that copies of a sequence are in, and name each group by its first sequence in the alphabet."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
+    row_of = {sequence: row for row, sequence in enumerate(sorted(set(sequences)))}
+    _, columns = np.unique(keys, return_inverse=True)
+    rows = [row_of[sequence] for sequence in sequences]
+    size = len(row_of) + len(keys)
+    edges = sparse.coo_array((np.ones(len(rows)), (rows, len(row_of) + columns)), shape=(size, size))
+    groups = connected_components(edges, directed=False)[1][: len(row_of)].tolist()
+    names = {group: sequence for sequence, group in reversed(list(zip(row_of, groups, strict=True)))}
+    return {sequence: names[group] for sequence, group in zip(row_of, groups, strict=True)}
+
+
+def _groups_of_table(table: LabelledTable, path: Path, column: str | None) -> _Groups:
+    """Group the sequences as a table of clusters does."""
+    sequences, clusters = [protein.sequence for protein in table.proteins], ClusterTable(path, column)
+    keys = clusters.look_up([protein.id for protein in table.proteins], hash_texts(sequences))
+    warnings = clusters.warnings("proteins")
+    group_of = _joined_by_copies(sequences, keys)
+    sizes = Counter(group_of[sequence] for sequence in sequences)
+    if max(sizes.values()) > len(sequences) * _MAX_CLUSTER_FRACTION or len(sizes) < _NUM_FOLDS:
+        found = f"{pluralize(len(sizes), 'cluster')}, the largest with {max(sizes.values()):,} of {len(sequences):,}"
+        advice = "give a table of more and smaller clusters, or omit `clusters`"
+        raise TableError(table.path, f"the proteins are in {found}", advice)
+    description = f"by cluster ({len(sizes):,} clusters of {display_name(path)})"
+    return _Groups(group_of=group_of, description=description, warnings=warnings)
 
 
 class _SequenceGroups:
     """Groups of proteins that are kept in the same split: copies of a sequence, or clusters of similar sequences."""
 
     def __init__(self, table: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> None:
-        self._table, self._task = table, task
-        self._group_of, self.description = _groups(table, config)
+        self._table, self._task, self._are_listed = table, task, config.clusters is not None
+        if config.clusters is None:
+            groups = _groups_by_similarity(table, config)
+        else:
+            groups = _groups_of_table(table, config.clusters, config.cluster_column)
+        self._group_of, self.description, self.warnings = groups.group_of, groups.description, groups.warnings
         self.sizes = Counter(self._group_of[protein.sequence] for protein in table.proteins)
         self.shuffled = sorted(self.sizes, key=lambda group: (hash_fraction(group, seed), group))
 
@@ -203,7 +252,9 @@ class _SequenceGroups:
             f", because it is drawn from {len(self.sizes):,} {'clusters of similar' if are_clusters else 'different'} "
             "sequences, and those with the only proteins of a class, or over a tenth of all proteins, stay in train"
         )
-        advice = "add different proteins of each class" + (", or pass `split` random" if are_clusters else "")
+        advice = "add different proteins of each class"
+        if are_clusters:
+            advice += ", or omit `clusters`" if self._are_listed else ", or pass `split` random"
         return _split_table(self._table, splits, required, reason, advice)
 
 
@@ -274,7 +325,7 @@ def _column_split(table: LabelledTable, task: Task, *, drop_leaked: bool) -> Dat
 def _drawn_split(groups: _SequenceGroups, reason: str) -> DataSplit:
     table = groups.hold_out()
     note = f"{reason}: a tenth each is held out for valid and test {groups.description}"
-    return DataSplit(folds=[table], final=table, notes=[note])
+    return DataSplit(folds=[table], final=table, notes=[note], warnings=groups.warnings)
 
 
 def _kfold_split(groups: _SequenceGroups) -> DataSplit:
@@ -292,7 +343,7 @@ def _kfold_split(groups: _SequenceGroups) -> DataSplit:
     num_untested = groups.sizes.total() - sum(len(table.splits["test"]) for table in folds)
     if num_untested:
         notes.append(f"{num_untested} proteins are never tested, because no others have their classes")
-    return DataSplit(folds=folds, final=final, notes=notes)
+    return DataSplit(folds=folds, final=final, notes=notes, warnings=groups.warnings)
 
 
 def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, seed: int) -> DataSplit:
@@ -305,9 +356,13 @@ def split_table(labels: LabelledTable, task: Task, config: LabelTableConfig, see
         seed: Seed of drawn splits.
 
     Raises:
-        TableError: A split would be empty.
+        TableError: A split would be empty, or the table of clusters does not fit.
+        ConfigError: There is a table of clusters, but the proteins are split already.
     """
     if config.split is None and labels.has_splits:
+        if config.clusters is not None:
+            expected = "the table has splits already: pass `split` cluster to draw others"
+            raise ConfigError("clusters", str(config.clusters), expected)
         return _column_split(labels, task, drop_leaked=config.drop_leaked)
     groups = _SequenceGroups(labels, task, config, seed)
     if config.split == "kfold":

@@ -32,7 +32,7 @@ FORMER_NAMES: Mapping[str, str] = {
     "tokens_per_pack": "micro_batch_tokens",
 }
 # Settings that are recorded only if they are set: results of versions that did not have them stay the same.
-RECORDED_IF_SET = ("region", "position", "wild_type_residue")
+RECORDED_IF_SET = ("region", "position", "wild_type_residue", "clusters", "cluster_column")
 # Settings that follow from others, and the options as they were given.
 _DERIVED = ("slices", "dim", "command", "options")
 # What is not an option, in the user's words.

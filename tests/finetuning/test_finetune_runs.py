@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import OptimizerConfig
-from protembed.errors import DamagedRunError, RunInUseError, RunMismatchError
+from protembed.errors import DamagedRunError, OutputExistsError, RunInUseError, RunMismatchError
 from protembed.finetuning.finetune import finetune_model
 from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.writing import exclusive_lock
@@ -230,6 +230,25 @@ def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model,
 
     assert summary.comparison.predictors["majority"]["mcc"].value == 0
     assert summary.comparison.predictors["majority"]["auroc"].value == pytest.approx(0.5)
+
+
+def test_a_split_by_clusters_of_mmseqs2_is_redone_if_the_clusters_change(
+    without_splits, tiny_model, tmp_path, read_rows, finetune_options
+):
+    table, clusters = without_splits("regression"), tmp_path / "all_cluster.tsv"
+    clusters.write_text("".join(f"p{row - row % 5}\tp{row}\n" for row in range(40)))
+    options = finetune_options(tmp_path / "a.model", tiny_model, method="frozen", labels={"clusters": clusters})
+
+    summary = finetune_model(table, options)
+
+    tested = {int(row["id"][1:]) // 5 for row in read_rows(tmp_path / "a.model" / "test_predictions.tsv")}
+    assert len(tested) == 1
+    assert f"by cluster (8 clusters of {clusters})" in summary.notes[0]
+    assert "clusters" not in load_checkpoint(tmp_path / "a.model").metadata.configuration
+    assert finetune_model(table, options).was_done
+    clusters.write_text("".join(f"p{row - row % 4}\tp{row}\n" for row in range(40)))
+    with pytest.raises(OutputExistsError, match=r"was made with other settings \(`clusters` differs\)"):
+        finetune_model(table, options)
 
 
 def test_kfold_trains_the_encoder_in_each_fold(without_splits, tiny_model, tmp_path, finetune_options):

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -278,6 +279,111 @@ def test_the_notes_describe_how_splits_were_drawn(make_labels, families):
     assert notes("cluster", cluster_identity=1.0)[0].count("(60 clusters")
     assert notes("random")[0].endswith("by sequence hash; similar sequences may be in different splits")
     assert notes("kfold")[0].startswith("--split kfold: 5 folds by cluster (20 clusters")
+
+
+# Clusters of a table
+
+
+@pytest.fixture
+def write_clusters(tmp_path):
+    """Write a table of the cluster of each protein, whose identifiers are numbers from 1."""
+
+    def write(clusters, header="id\tcluster"):
+        path = tmp_path / "clusters.tsv"
+        path.write_text("\n".join([header, *(f"{row}\t{name}" for row, name in clusters.items())]) + "\n")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("split", [None, "cluster", "kfold"])
+def test_members_of_a_cluster_of_the_table_are_in_one_split(make_labels, proteins, write_clusters, split):
+    clusters = {row: f"c{row % 10}" for row in range(1, 41)}
+    groups = [[protein for row, protein in enumerate(proteins, start=1) if row % 10 == name] for name in range(10)]
+
+    for seed in range(5):
+        tables = drawn(make_labels(proteins), split, seed=seed, clusters=write_clusters(clusters))
+        assert not any(are_separated(table, groups) for table in tables)
+        assert all(sizes(table)["valid"] == 4 for table in tables)
+
+
+def test_the_note_names_the_table_of_clusters(make_labels, proteins, write_clusters):
+    path = write_clusters({row: f"c{row % 10}" for row in range(1, 41)})
+
+    data_split = split_table(make_labels(proteins), VALUES, LabelTableConfig(clusters=path), seed=0)
+
+    assert data_split.notes[0].endswith(f"valid and test by cluster (10 clusters of {path})")
+    assert data_split.warnings == []
+
+
+def test_copies_of_a_sequence_join_their_clusters(make_labels, proteins, write_clusters):
+    sequences = [*proteins[:20], proteins[0]]
+    clusters = {**{row: f"c{row}" for row in range(1, 21)}, 2: "c1", 21: "c3"}
+
+    for seed in range(20):
+        table, _ = drawn(make_labels(sequences), seed=seed, clusters=write_clusters(clusters))
+        assert not are_separated(table, [proteins[:3], *([protein] for protein in proteins[3:20])])
+
+
+def test_splits_by_a_table_of_clusters_do_not_depend_on_the_order_of_rows(make_labels, proteins, write_clusters):
+    rows = list(range(1, 41))
+    path = write_clusters({row: f"c{row % 10}" for row in rows})
+    labels = make_labels(proteins)
+
+    forward, _ = drawn(labels, clusters=path)
+    backward, _ = drawn(replace(labels, proteins=labels.proteins[::-1]), clusters=path)
+
+    assert {split: set(names) for split, names in ids(forward).items()} == {
+        split: set(names) for split, names in ids(backward).items()
+    }
+
+
+def test_proteins_without_a_cluster_in_the_table_are_separate_with_a_warning(make_labels, proteins, write_clusters):
+    path = write_clusters({row: f"c{row % 10}" for row in range(1, 39)})
+
+    data_split = split_table(make_labels(proteins), VALUES, LabelTableConfig(clusters=path), seed=0)
+
+    assert "(12 clusters of " in data_split.notes[0]
+    expected = f"2 of 40 proteins have no cluster in {path}; each becomes a separate cluster (the first: '39')"
+    assert data_split.warnings == [expected]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "message"),
+    [
+        ({f"p{row}": "c" for row in range(40)}, "none of the 40 proteins is in this table; the first is '1'"),
+        ({row: "all" for row in range(1, 36)}, "the proteins are in 6 clusters, the largest with 35 of 40"),
+        ({row: f"c{row % 4}" for row in range(1, 41)}, "the proteins are in 4 clusters, the largest with 10 of 40"),
+    ],
+)
+def test_a_table_of_clusters_that_leaves_nothing_to_hold_out_is_rejected(
+    make_labels, proteins, write_clusters, clusters, message
+):
+    with pytest.raises(TableError, match=message):
+        drawn(make_labels(proteins), clusters=write_clusters(clusters))
+
+
+def test_clusters_of_a_table_with_splits_have_to_be_requested(make_labels, proteins, write_clusters):
+    labels = make_labels(proteins, splits=["test"] * 20 + ["train"] * 20)
+    path = write_clusters({row: f"c{row % 10}" for row in range(1, 41)})
+
+    with pytest.raises(ConfigError, match="the table has splits already: pass `split` cluster to draw others"):
+        drawn(labels, clusters=path)
+    assert sizes(drawn(labels, "cluster", clusters=path)[0]) == {"train": 32, "valid": 4, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clusters": "c.tsv", "split": "random"}, "split is 'random', but `clusters` needs cluster or kfold"),
+        ({"clusters": "c.tsv", "split_column": "set"}, "`split_column` already assigns each protein to a split"),
+        ({"clusters": "c.tsv", "cluster_identity": 0.7}, "`clusters` says which proteins are similar"),
+        ({"cluster_column": "c"}, "it needs a table: give `clusters` too"),
+    ],
+)
+def test_options_that_contradict_a_table_of_clusters_are_rejected(options, message):
+    with pytest.raises(ConfigError, match=message):
+        LabelTableConfig(**options)
 
 
 # Folds
