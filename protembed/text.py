@@ -7,6 +7,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IG
 # Without these characters a formula can neither call a function nor start a program, nor can a quotation mark merge
 # cells.
 _ACTIVE = re.compile(r"[()|!\"']")
+_QUOTED_IN_CSV = re.compile('[,"]')
 # Spreadsheets read the first four as a formula; a quotation mark merges all cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
 
@@ -83,13 +84,19 @@ def unescape(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_DANGEROUS_STARTS) else cell
 
 
-def format_row(cells: Sequence[object]) -> bytes:
-    r"""Format one line of a TSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
+def format_row(cells: Sequence[object], separator: str = "\t") -> bytes:
+    r"""Format one line of a TSV or CSV in UTF-8; escape what a terminal or a spreadsheet would interpret.
 
     >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
     b"'+ve\t+ve\t'=cmd()\n"
 
     >>> format_row(["=cmd()", "tab\there", -1.5])
     b"'=cmd()\ttab\\x09here\t-1.5\n"
+
+    >>> format_row(["one, two", 'a "b" c', 0.5], ",")
+    b'"one, two","a ""b"" c",0.5\n'
     """
-    return ("\t".join(_cell(cell) for cell in cells) + "\n").encode()
+    texts = [_cell(cell) for cell in cells]
+    if separator == ",":
+        texts = ['"{}"'.format(text.replace('"', '""')) if _QUOTED_IN_CSV.search(text) else text for text in texts]
+    return (separator.join(texts) + "\n").encode()

@@ -88,7 +88,10 @@ class ScoreConfig(Config):
     """Scores: how variants are scored, and where the table is written."""
 
     output: Path | None = option(
-        None, "Output table; - is stdout. Default: the name of the input with .scores.tsv.", short="-o"
+        None,
+        "Output table, CSV if its name ends in .csv, else TSV; - is stdout. Default: the name of the input with "
+        ".scores.tsv.",
+        short="-o",
     )
     method: ScoreMethod = option(
         "masked-marginals",

@@ -7,7 +7,7 @@ same. It is written last; without it nothing is a result.
 A result grows in `NAME.partial/`, where the fingerprint is from the beginning, and is then renamed. The kinds:
 
     Result(output, fasta, companions=…)                   a file that can be resumed, with tables beside it (embed)
-    Result.table(output, [*fasta, model])                 a TSV that is written once (predict, score)
+    Result.table(output, [*fasta, model])                 a TSV or CSV that is written once (predict, score)
     Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
     Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
     Result(output, fasta, run=RUN)                        a training that is resumed in its own directory (pretrain)
@@ -69,7 +69,7 @@ RUN, IDENTITY = "run.json", "identity"
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
 _MAX_HEADER = 1000
-_OTHER_FORMATS = (".csv", ".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
+_OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
 
 # Records and paths
@@ -189,7 +189,7 @@ class Result:
 
     @classmethod
     def table(cls, output: Path, inputs: Iterable[Path], *, force: bool = False) -> "Result":
-        """Describe a table, whose name must not promise another format than tab-separated text.
+        """Describe a table, whose name must not promise another format than text: CSV, or TSV under any other name.
 
         Raises:
             ConfigError: The name has the suffix of another format, or is that of a directory.
@@ -199,7 +199,7 @@ class Result:
             raise ConfigError("output", str(output), expected)
         result = cls(output, inputs, force=force, is_record=lambda content: "sha256" in content)
         if output.suffix.lower() in _OTHER_FORMATS:  # after the inputs, one of which may be the wrong table
-            raise ConfigError("output", str(output), "the table is tab-separated text: name it .tsv")
+            raise ConfigError("output", str(output), "the table is text: name it .tsv or .csv")
         return result
 
     def _check_replaceable(self, inputs: Iterable[Path]) -> None:

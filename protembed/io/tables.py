@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
 from protembed.errors import TableError
@@ -145,6 +146,35 @@ def check_unique_columns(header: Sequence[str], path: str) -> None:
     for name, count in Counter(header).items():
         if name and count > 1:
             raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
+
+
+def separator_of(output: Path) -> str:
+    r"""Return what separates the columns of a table that is written: a comma if its name ends in .csv, else a tab.
+
+    >>> separator_of(Path("scores.CSV")), separator_of(Path("scores.tsv")), separator_of(Path("-"))
+    (',', '\t', '\t')
+    """
+    return "," if output.suffix.lower() == ".csv" else "\t"
+
+
+def name_new_columns(header: Sequence[str], names: Sequence[str], path: str) -> tuple[list[str], list[str]]:
+    """Name the columns that are added to a table, with a prefix if the table already has one of that name.
+
+    Returns:
+        The names, and a sentence about each that got the prefix.
+
+    Raises:
+        TableError: The table has a column of the name with the prefix, too.
+
+    >>> name_new_columns(["id", "score"], ["score"], "variants.csv")
+    (['protembed_score'], ["the table already has a column 'score': the new one is 'protembed_score'"])
+    """
+    columns = [f"protembed_{name}" if name in header else name for name in names]
+    for name in columns:
+        if name in header:
+            raise TableError(path, f"the table already has a column {name!r}", "rename or remove it", line=1)
+    renamed = [(name, column) for name, column in zip(names, columns, strict=True) if name != column]
+    return columns, [f"the table already has a column {name!r}: the new one is {column!r}" for name, column in renamed]
 
 
 @dataclass(frozen=True, kw_only=True)

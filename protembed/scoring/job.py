@@ -11,10 +11,10 @@ from protembed.callbacks import Callbacks
 from protembed.config.score import ScoreOptions, describe_formula
 from protembed.data.fasta import ReadStatistics
 from protembed.device import choose_device
-from protembed.errors import NotFiniteError, TableError
+from protembed.errors import NotFiniteError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
-from protembed.io.tables import COMMENT
+from protembed.io.tables import COMMENT, name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.catalog import ResolvedModel
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -40,21 +40,21 @@ class _Job:
         if len(paths) > 1:
             wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=self._statistics)
         self._table = VariantTable(paths[0], options.table, wild_types, on_illegal)
-        self._columns = _new_columns(self._table)
+        self._columns, self._notes = name_new_columns(self._table.header, _NEW_COLUMNS, self._table.path)
         mutated.add(self._table.read(self._statistics))
         self.scorer = VariantScorer(
             marginals=marginals, method=options.scoring.method, mutated=mutated, on_crop=on_crop
         )
 
-    def lines(self, engine: Engine, precision: str) -> Iterator[bytes]:
+    def lines(self, engine: Engine, precision: str, separator: str) -> Iterator[bytes]:
         """Score the variants, and format the table: the formula, the names of the columns, a line per variant."""
         yield f"{COMMENT}{self._columns[-1]}: {describe_formula(self.scorer.method)}\n".encode()
-        yield format_row([*self._table.header, *self._columns])
+        yield format_row([*self._table.header, *self._columns], separator)
         for variant, score in self.scorer.scores(engine, self._table.read()):
             if not math.isfinite(score):
                 name = ":".join(map(str, variant.mutations))
                 raise NotFiniteError(name, precision, "float32", what="score")
-            yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"])
+            yield format_row([*variant.cells, len(variant.mutations), f"{score:.7g}"], separator)
 
     def counts(self) -> dict[str, Any]:
         """Count what was scored, for the record of the table and the summary."""
@@ -70,20 +70,9 @@ class _Job:
         """Yield what the user should know about the input and the model."""
         yield from self._statistics.warnings()
         yield from checkpoint.warnings
-        for usual, name in zip(_NEW_COLUMNS, self._columns, strict=True):
-            if name != usual:
-                yield f"the table already has a column {usual!r}: the new one is {name!r}"
+        yield from self._notes
         if checkpoint.metadata.has_finetuned_encoder:
             yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
-
-
-def _new_columns(table: VariantTable) -> list[str]:
-    """Name the new columns, with a prefix if the input already has a column of that name."""
-    columns = [f"protembed_{name}" if name in table.header else name for name in _NEW_COLUMNS]
-    for name in columns:
-        if name in table.header:
-            raise TableError(table.path, f"the table already has a column {name!r}", "rename or remove it", line=1)
-    return columns
 
 
 def write_scores(
@@ -109,5 +98,5 @@ def write_scores(
         inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
         atomic_file(table) as stream,
     ):
-        stream.writelines(job.lines(engine, precision))
+        stream.writelines(job.lines(engine, precision, separator_of(table)))
     return {**job.counts(), "warnings": [*job.warnings(checkpoint)]}

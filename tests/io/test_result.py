@@ -242,12 +242,12 @@ def test_a_result_that_would_replace_an_input_or_its_directory_is_an_error(tmp_p
         Result(tmp_path / "x", [tmp_path / "x" / "maps"], record="meta.json", force=True)
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "scores.NPY", "scores.tsv.gz"])
+@pytest.mark.parametrize("name", ["scores.xlsx", "scores.NPY", "scores.tsv.gz"])
 def test_a_table_with_the_name_of_another_format_is_a_usage_error(name):
-    for legal in (Path("scores.tsv"), Path("scores"), STANDARD_STREAM):
+    for legal in (Path("scores.tsv"), Path("scores.csv"), Path("scores"), STANDARD_STREAM):
         Result.table(legal, [])
 
-    with pytest.raises(ConfigError, match=f"output is '{name}', but the table is tab-separated text: name it .tsv"):
+    with pytest.raises(ConfigError, match=f"output is '{name}', but the table is text: name it .tsv or .csv"):
         Result.table(Path(name), [])
 
 

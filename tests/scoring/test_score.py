@@ -177,6 +177,21 @@ def test_an_input_column_named_score_is_kept_and_the_new_one_gets_a_prefix(score
         score(f"mutant,score,protembed_score,sequence\nWT,1,1,{wild_type}\n")
 
 
+def test_scores_are_a_csv_if_the_name_of_the_output_says_so(tiny_model, wild_type, mutants, tmp_path):
+    path, options = tmp_path / "variants.csv", {"model": tiny_model, "threads": 1}
+    path.write_text(f'mutant,note,sequence\n{mutants[0]},"a, ""b""",{wild_type}\n')
+
+    for name in ("scores.tsv", "scores.csv"):
+        score_variants(path, ScoreOptions.from_values(output=tmp_path / name, **options))
+
+    as_tsv, as_csv = (
+        list(csv.reader((tmp_path / name).read_text().splitlines()[1:], delimiter=delimiter, quoting=quoting))
+        for name, delimiter, quoting in (("scores.tsv", "\t", csv.QUOTE_NONE), ("scores.csv", ",", csv.QUOTE_MINIMAL))
+    )
+    assert as_csv == as_tsv
+    assert as_csv[1][:2] == [mutants[0], 'a, "b"']
+
+
 def test_a_table_of_scores_can_be_scored_again(score, wild_type, mutants, tmp_path):
     _, first = score(rows(wild_type, mutants))
 
