@@ -380,6 +380,29 @@ def read_fasta_stream(
         raise FormatError(name, "the file is empty", advise_fasta())
 
 
+def read_records(
+    paths: Iterable[Path],
+    statistics: ReadStatistics,
+    read_stream: Callable[[BinaryIO, str], Generator[Record]],
+) -> Iterator[Record]:
+    """Read the records of files one after the other, and count repeated identifiers.
+
+    The function `read_stream` reads one open, decompressed file of a name, and adds to the statistics.
+    """
+    fingerprints = array("q")  # hashes of identifiers in eight bytes each, because a file may hold a hundred million
+    for path in paths:
+        with (
+            open_records(path, statistics) as stream,
+            closing(read_stream(stream, display_name(path))) as records,
+        ):
+            for record in records:
+                fingerprints.append(hash(record.id))
+                yield record
+    statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
+    if not fingerprints:
+        statistics.check_not_all_skipped("correct the file, or choose another `on_illegal`")
+
+
 def read_fasta(
     paths: Paths, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
 ) -> Iterator[Record]:
@@ -414,15 +437,5 @@ def read_fasta(
     if on_illegal not in get_args(OnIllegal):
         raise ConfigError("on_illegal", on_illegal, f"one of {', '.join(get_args(OnIllegal))} is expected")
     statistics = ReadStatistics() if statistics is None else statistics
-    fingerprints = array("q")  # hashes of identifiers in eight bytes each, because a file may hold a hundred million
-    for path in as_paths("paths", paths):
-        with (
-            open_records(path, statistics) as stream,
-            closing(read_fasta_stream(stream, display_name(path), on_illegal, statistics)) as records,
-        ):
-            for record in records:
-                fingerprints.append(hash(record.id))
-                yield record
-    statistics.num_duplicate_ids += len(fingerprints) - len(np.unique(fingerprints))
-    if not fingerprints:
-        statistics.check_not_all_skipped("correct the file, or choose another `on_illegal`")
+    read = partial(read_fasta_stream, on_illegal=on_illegal, statistics=statistics)
+    yield from read_records(as_paths("paths", paths), statistics, read)
