@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from protembed.callbacks import StepReport
 from protembed.data.batching import AnyBatch
-from protembed.device import is_out_of_memory
+from protembed.device import is_out_of_memory, peak_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.distributed import Executor
@@ -32,10 +32,14 @@ class StepResult:
 
     Attributes:
         loss: Mean over all targets of the step; None if there was no target, or the step was skipped.
+        mask_token_loss: Mean over the targets that the model sees as `<mask>`; None as above, or if there is none.
+        grad_norm: Norm of the gradient before it is clipped; None if there was no target, or it is not finite.
         is_finite: False if the step was skipped because its loss or gradient was not finite.
     """
 
-    loss: float | None
+    loss: float | None = None
+    mask_token_loss: float | None = None
+    grad_norm: float | None = None
     num_residues: int
     is_finite: bool
 
@@ -89,19 +93,27 @@ def take_step(
             total.add(gradients)
     num_residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
     # Synchronise with the device only once, when it has received all micro-batches.
-    loss_sum, count = executor.processes.all_reduce_sum(losses.sum.item(), losses.count)
+    sums = (losses.sum.item(), losses.count, float(losses.mask_token_sum), losses.num_mask_tokens)
+    loss_sum, count, mask_token_sum, num_mask_tokens = executor.processes.all_reduce_sum(*sums)
     if not count:
-        return StepResult(loss=None, num_residues=num_residues, is_finite=True)
+        return StepResult(num_residues=num_residues, is_finite=True)
     total.all_reduce(parameters, executor.processes)
     norm = total.divide(int(count))
-    if not math.isfinite(loss_sum) or not norm.isfinite():
-        return StepResult(loss=None, num_residues=num_residues, is_finite=False)
+    grad_norm = norm.item() if norm.isfinite() else None
+    if not math.isfinite(loss_sum) or grad_norm is None:
+        return StepResult(grad_norm=grad_norm, num_residues=num_residues, is_finite=False)
     if clip_norm is not None:
         total.clip(norm, clip_norm)
     total.assign_to(parameters)
     for optimizer in training.optimizers:
         optimizer.step()
-    return StepResult(loss=loss_sum / count, num_residues=num_residues, is_finite=True)
+    return StepResult(
+        loss=loss_sum / count,
+        mask_token_loss=mask_token_sum / num_mask_tokens if num_mask_tokens else None,
+        grad_norm=grad_norm,
+        num_residues=num_residues,
+        is_finite=True,
+    )
 
 
 @contextmanager
@@ -144,8 +156,11 @@ def _advance(
         num_steps=schedule.num_steps,
         num_residues=progress.num_residues,
         train_loss=result.loss,
+        mask_token_loss=result.mask_token_loss,
         learning_rate=learning_rate,
+        grad_norm=result.grad_norm,
         residues_per_second=result.num_residues / seconds,
+        peak_memory_bytes=peak_memory(training.objective.device),
         validation=metrics,
         is_best=is_best,
     )

@@ -5,7 +5,7 @@ tokens (or all proteins), however a step is divided into micro-batches; a mean o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, cast
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protembed.config.common import UNKNOWN_CLASS, PoolingName, Span
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
+from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK
 from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
@@ -29,11 +29,15 @@ class LossSum:
         sum: (), float32; in nats for classes and labels, in squared standard deviations for values.
         count: Number of targets.
         num_correct: (), int64; targets whose most probable class is the true one; 0 if there are no classes.
+        mask_token_sum: (), float32, without gradient; the loss of the targets that the model sees as `<mask>`.
+        num_mask_tokens: Number of these targets.
     """
 
     sum: Tensor
     count: int
     num_correct: Tensor
+    mask_token_sum: Tensor | float = 0.0
+    num_mask_tokens: int = 0
 
     @classmethod
     def zero(cls, device: torch.device) -> "LossSum":
@@ -42,14 +46,20 @@ class LossSum:
 
     def detach(self) -> "LossSum":
         """Detach the loss from the graph of its computation."""
-        return LossSum(self.sum.detach(), self.count, self.num_correct)
+        return replace(self, sum=self.sum.detach())
 
     def mean(self) -> Tensor:
         """Divide by the number of targets; NaN if there is none."""
         return self.sum / self.count
 
     def __add__(self, other: "LossSum") -> "LossSum":
-        return LossSum(self.sum + other.sum, self.count + other.count, self.num_correct + other.num_correct)
+        return LossSum(
+            self.sum + other.sum,
+            self.count + other.count,
+            self.num_correct + other.num_correct,
+            self.mask_token_sum + other.mask_token_sum,
+            self.num_mask_tokens + other.num_mask_tokens,
+        )
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> LossSum:
@@ -101,9 +111,16 @@ class MaskedLM(Objective[MaskedBatch]):
         return F.cross_entropy(self.logits(batch), targets, reduction="none")
 
     def forward(self, batch: MaskedBatch) -> LossSum:
-        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the masked residues of a batch."""
-        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
-        return cross_entropy_sum(self.logits(batch), targets)
+        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the masked residues of a batch, and over those behind `<mask>` alone."""
+        logits, targets = self.logits(batch), batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        is_mask_token = batch.tokens[batch.positions] == MASK  # the others show a random residue, or their own
+        nats = F.cross_entropy(logits.detach(), targets, reduction="none")
+        behind_mask = nats.where(is_mask_token.to(self.device, non_blocking=True), 0.0)
+        return replace(
+            cross_entropy_sum(logits, targets),
+            mask_token_sum=behind_mask.sum(),
+            num_mask_tokens=int(is_mask_token.sum()),
+        )
 
 
 class SupervisedObjective(Objective[LabelledBatch]):

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from protembed.callbacks import MEASURED
+
 SMALL = ("--batch-tokens", "128", "--crop-residues", "32", "--threads", "1")
 COMMANDS = (
     ("pretrain", "small.fasta", "--size", "t4_1M", "--steps", "2", "--save-every", "1", *SMALL),
@@ -41,12 +43,12 @@ for command in json.loads(sys.argv[1]):
 
 
 def results_of(folder):
-    """The bytes of every file, but for how fast it went."""
+    """The bytes of every file, without the time, speed and memory of a training."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name, content in files.items():
         if name.endswith("metrics.jsonl"):
             lines = [json.loads(line) for line in content.splitlines()]
-            files[name] = [{key: line[key] for key in line if key != "residues_per_second"} for line in lines]
+            files[name] = [{key: line[key] for key in line if key not in MEASURED} for line in lines]
         if name.endswith("README.md"):
             files[name] = [line for line in content.splitlines() if not line.startswith(b"| compute |")]
     return files

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from protembed.callbacks import MEASURED
 from protembed.cli.app import app
 from protembed.config.model_sizes import EncoderShape
 from protembed.io.writing import exclusive_lock
@@ -30,11 +31,11 @@ def contents(folder):
 
 
 def comparable(path):
-    """Read the bytes of a file, without the speed of a training, which differs between runs."""
+    """Read the bytes of a file, without the time, speed and memory of a training, which differ between runs."""
     if path.name != "metrics.jsonl":
         return path.read_bytes()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
 
 class Fault:

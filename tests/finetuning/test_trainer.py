@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import parametrize
 
+from protembed.callbacks import MEASURED
 from protembed.config.common import TASKS, OptimizerConfig
 from protembed.config.finetune import FinetuneConfig
 from protembed.config.model_sizes import EncoderShape
@@ -336,7 +337,7 @@ def test_a_stopped_training_resumes_bit_for_bit(begin, constant_head, copy_weigh
 
     def log_of(run_directory):
         lines = run_directory.read_log()
-        return [{name: value for name, value in line.items() if "per_second" not in name} for line in lines]
+        return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
     assert have_same_bits(all_weights(checkpoint, copy_weights), all_weights(whole_checkpoint, copy_weights))
     assert trainer.valid_loss == whole.valid_loss

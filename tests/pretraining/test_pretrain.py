@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,13 @@ def test_a_finished_run_contains_all_promised_files(undisturbed):
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert lines[0].keys() == {"step", "residues", "train_loss", "learning_rate", "residues_per_second"}
+    assert lines[0].keys() == {
+        *("step", "residues", "time", "train_loss", "mask_token_loss", "learning_rate", "grad_norm"),
+        *("residues_per_second", "peak_memory_bytes"),
+    }
+    times = [datetime.fromisoformat(line["time"]) for line in lines]
+    assert times == sorted(times)
+    assert times[0].tzinfo is UTC
     assert {"valid_loss", "valid_perplexity", "unigram_perplexity"} <= lines[5].keys()
     assert summary.is_finished
     assert summary.valid_loss == min(line["valid_loss"] for line in lines if "valid_loss" in line)

@@ -116,13 +116,31 @@ def test_a_step_reports_the_loss_before_its_update(masked_lm, three_masked, pool
     assert masked_lm(three_masked).mean().item() < before
 
 
-def test_clipping_limits_the_length_of_a_step(masked_lm, three_masked, pool):
+def test_clipping_limits_the_length_of_a_step_and_the_norm_before_it_is_reported(masked_lm, three_masked, pool):
     before = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
+    gradients = torch.autograd.grad(masked_lm(three_masked).mean(), list(masked_lm.parameters()), allow_unused=True)
+    norm = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm().item()
 
-    take_step(training_of(masked_lm, pool, SGD, 1.0), [three_masked], 0.01)
+    result = take_step(training_of(masked_lm, pool, SGD, 1.0), [three_masked], 0.01)
 
     after = torch.cat([parameter.flatten() for parameter in parameters_of(masked_lm)])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert result.grad_norm == pytest.approx(norm, rel=1e-5)
+    assert norm > 0.01
+
+
+def test_a_step_reports_the_loss_behind_mask_tokens_alone(masked_lm, three_masked, seventeen_masked, pool):
+    tokens = seventeen_masked.tokens.clone()
+    tokens[seventeen_masked.positions] = seventeen_masked.targets
+    visible = replace(seventeen_masked, tokens=tokens)
+    expected = masked_lm(three_masked).mean().item()
+
+    result = take_step(training_of(copy.deepcopy(masked_lm), pool, SGD, 0.1), [visible, three_masked], None)
+    only_visible = take_step(training_of(masked_lm, pool, SGD, 0.1), [visible], None)
+
+    assert result.mask_token_loss == pytest.approx(expected)
+    assert result.loss != pytest.approx(expected)
+    assert (only_visible.mask_token_loss, only_visible.loss is None) == (None, False)
 
 
 def test_training_leaves_the_biases_of_other_tokens_at_minus_a_hundred(masked_lm, pretraining_steps, pool):
@@ -198,6 +216,7 @@ def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, three_mas
     result = take_step(training_of(landscape, pool, SGD, 0.1), [three_masked], None)
 
     assert (result.loss, result.is_finite) == (None, False)
+    assert result.grad_norm is None or math.isfinite(result.grad_norm)
     assert landscape.weight.tolist() == [0, 0, 0]
 
 
@@ -265,6 +284,8 @@ def test_training_yields_a_report_after_each_step(begin, pretraining_steps):
     schedule = make_schedule(ADAMW, 6, RATES)
     assert [report.learning_rate for report in reports] == [schedule.learning_rate_at(step) for step in range(6)]
     assert all(report.residues_per_second > 0 for report in reports)
+    assert all(report.grad_norm > 0 and report.peak_memory_bytes > 1e7 for report in reports)
+    assert [report.time for report in reports] == sorted(report.time for report in reports)
     assert reports[-1].train_loss < reports[0].train_loss
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,19 @@ def test_two_micro_batches_of_three_and_seventeen_targets_have_the_loss_of_one_o
     assert all_close(gradients[0], gradients[1])
     assert not torch.allclose(whole.mean(), mean_of_means)
     assert not all_close(gradients[0], gradients[2])
+
+
+def test_the_loss_behind_mask_tokens_leaves_out_targets_that_show_a_residue(masked_lm, three_masked):
+    tokens = three_masked.tokens.clone()
+    tokens[three_masked.positions[:2]] = three_masked.targets[:2]  # kept, as a tenth of the targets is in training
+    partly_masked = replace(three_masked, tokens=tokens)
+
+    whole, part = masked_lm(three_masked), masked_lm(partly_masked)
+
+    assert (whole.num_mask_tokens, part.num_mask_tokens, part.count) == (3, 1, 3)
+    assert torch.allclose(whole.mask_token_sum, whole.sum)
+    assert torch.allclose(part.mask_token_sum, masked_lm.nats(partly_masked)[2])
+    assert not part.mask_token_sum.requires_grad
 
 
 # Evaluation
