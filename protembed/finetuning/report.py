@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
+from protembed.callbacks import MEASURED
 from protembed.data.fasta import SkippedRecord
 from protembed.finetuning.comparison import (
     LENGTH_EDGES,
@@ -21,12 +22,13 @@ from protembed.finetuning.comparison import (
 from protembed.finetuning.experiment import Design, ExperimentResult
 from protembed.finetuning.prediction import prediction_cells, prediction_header
 from protembed.finetuning.splits import nearest
-from protembed.io.writing import write_table, write_text
+from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 from protembed.report.page import inline_png, render_page
 from protembed.text import LabelText, format_number
+from protembed.training.run_directory import LOG
 
 
 class FinetuneReport:
@@ -62,6 +64,8 @@ class FinetuneReport:
         lengths = np.array([len(protein.sequence) for protein in self._proteins])
         by_length = self._tested.subgroups(lengths, LENGTH_EDGES)
         write_text(directory / "report.html", self._page(by_similarity, by_length))
+        if self._model.log:
+            write_json_lines(directory / LOG, self._reproducible_log())
         return {
             "task": table.task.name,
             "main_metric": table.task.main_metric,
@@ -72,6 +76,11 @@ class FinetuneReport:
             "by_similarity": [asdict(subgroup) for subgroup in by_similarity],
             "by_length": [asdict(subgroup) for subgroup in by_length],
         }
+
+    def _reproducible_log(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines about the training, without what differs from run to run."""
+        for line in self._model.log:
+            yield {name: value for name, value in line.items() if name not in MEASURED}
 
     def _prediction_rows(self) -> Iterator[list[str]]:
         head = self._model.checkpoint.task_head

@@ -402,6 +402,11 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
             stream.write(format_row(["" if cell is None else cell for cell in row]))
 
 
+def write_json_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON object per line atomically, keys in the order given."""
+    write_text(path, "".join(json.dumps(value, allow_nan=False) + "\n" for value in values))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, keys in the order given.
 

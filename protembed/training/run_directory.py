@@ -9,10 +9,10 @@ from protembed._version import __version__
 from protembed.errors import DamagedRunError, reason_of
 from protembed.io.reading import read_json
 from protembed.io.result import IDENTITY, RUN
-from protembed.io.writing import append_json_line, atomic_directory, write_json, write_text
+from protembed.io.writing import append_json_line, atomic_directory, write_json, write_json_lines
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
-_LOG = "metrics.jsonl"
+LOG = "metrics.jsonl"
 
 
 class RunDirectory:
@@ -79,7 +79,7 @@ class RunDirectory:
     def log(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""
         if self._processes.is_first:
-            append_json_line(self.path(_LOG), line)
+            append_json_line(self.path(LOG), line)
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read all complete lines of the log.
@@ -87,18 +87,18 @@ class RunDirectory:
         Raises:
             DamagedRunError: If a line is not JSON.
         """
-        if not self.path(_LOG).exists():
+        if not self.path(LOG).exists():
             return []
-        lines = self.path(_LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.path(LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
         except ValueError as error:
             found = f"this is not a log of training steps ({reason_of(error)})"
-            raise DamagedRunError(self.path(_LOG), found) from error
+            raise DamagedRunError(self.path(LOG), found) from error
 
     def truncate_log(self, step: int) -> None:
         """Remove the lines after a step, which the resumed run will write again."""
         if not self._processes.is_first:
             return
         remaining = [line for line in self.read_log() if line["step"] <= step]
-        write_text(self.path(_LOG), "".join(json.dumps(line) + "\n" for line in remaining))
+        write_json_lines(self.path(LOG), remaining)

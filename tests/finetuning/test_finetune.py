@@ -103,11 +103,25 @@ def test_each_task_is_inferred_and_compared_with_baselines(finetuned, method):
     assert sum(subgroup["num_proteins"] for subgroup in recorded["by_length"]) == 10
 
 
-def test_no_file_of_the_training_is_left_beside_the_model(finetuned):
+def test_no_file_of_the_training_is_left_beside_the_model(finetuned, method):
     _, output, _ = finetuned
+    suffixes = {".json", ".safetensors", ".tsv", ".md", ".txt", ".html"}
 
     assert [path.name for path in output.parent.iterdir()] == [output.name]
-    assert {path.suffix for path in output.iterdir()} == {".json", ".safetensors", ".tsv", ".md", ".txt", ".html"}
+    assert {path.suffix for path in output.iterdir()} - {".jsonl"} == suffixes
+    assert (output / "metrics.jsonl").exists() == (method != "frozen")
+
+
+def test_the_model_holds_the_log_of_its_training_without_what_differs_from_run_to_run(finetuned, method):
+    _, output, _ = finetuned
+    if method == "frozen":
+        pytest.skip("nothing is trained step by step")
+
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[0].keys() == {"step", "residues", "train_loss", "learning_rate", "grad_norm"}
+    assert "valid_loss" in lines[-1]
 
 
 def test_predict_reproduces_the_test_predictions(
