@@ -18,8 +18,10 @@ from protembed.evaluation.metrics import confusion_matrix
 from protembed.io.writing import atomic_path
 from protembed.text import printable
 
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
+_BLUE, _ORANGE, _GREY, _DARK_GREY = "#1f5fa8", "#d9730d", "#8a8a8a", "#555555"
 _DOTS_PER_INCH = 120
+# A screen of high resolution shows the picture of a training, which is looked at most, without blur.
+_SHARP_DOTS_PER_INCH = 2 * _DOTS_PER_INCH
 # Without the version of matplotlib in its metadata, a figure has the same bytes on every machine.
 _METADATA = {"Software": None}
 _MAX_CLASSES_WITH_NUMBERS = 12
@@ -28,43 +30,80 @@ _MAX_LOSS = 20.0
 
 
 def draw_training(
-    path: Path, reports: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]] | None = None
+    path: Path,
+    reports: Sequence[Mapping[str, Any]],
+    gains: Mapping[str, Mapping[str, float | None]] | None = None,
+    *,
+    title: str = "",
 ) -> None:
-    """Draw loss and perplexity against residues seen, with the validation sets and the baselines.
+    """Draw loss, perplexity and learning rate against residues seen, with the validation sets and the baselines.
+
+    The loss of the training is that over the targets behind `<mask>`, as in validation. The loss over all targets is
+    lower, because some of them remain visible, and would look like overfitting beside that of the validation.
 
     Args:
         path: PNG file to write.
-        reports: Lines of `metrics.jsonl`.
+        reports: Lines of `metrics.jsonl`; those of earlier versions have the loss over all targets alone.
         gains: Gain of the best model over each baseline, nats per masked residue: `value`, `low` and `high`, the last
             two None without an interval.
+        title: What was trained on what.
     """
-    with figure_file(path, width=7, height=4) as figure:
-        axes = figure.subplots()
-        residues, losses = _curve(reports, "residues", "train_loss")
-        losses = np.minimum(losses, _MAX_LOSS)
-        axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
-        if len(losses):
-            axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
+    with figure_file(path, width=7, height=5, dots_per_inch=_SHARP_DOTS_PER_INCH) as figure:
+        losses, rates = figure.subplots(2, sharex=True, height_ratios=(4, 1))
+        _draw_training_loss(losses, reports)
         validated = [report for report in reports if "valid_loss" in report]
         if validated:
-            _draw_validations(axes, validated, gains or {})
-        axes.set(xlabel="residues seen", ylabel="loss (nats per masked residue)")
-        axes.xaxis.set_major_formatter(EngFormatter())
-        perplexity = axes.secondary_yaxis("right", functions=(_exp, _log))
-        perplexity.set_ylabel("perplexity")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(edgecolor="none", framealpha=0.9)  # opaque enough that lines behind it do not cross the text
+            _draw_validations(losses, validated, gains or {})
+        losses.set_title(drawable(title), loc="left", fontsize="medium")
+        losses.set_ylabel("loss (nats per masked residue)")
+        losses.secondary_yaxis("right", functions=(_exp, _log)).set_ylabel("perplexity")
+        if losses.get_legend_handles_labels()[0]:
+            losses.legend(edgecolor="none", framealpha=0.9)  # opaque enough that lines behind do not cross the text
+        rates.plot(*_curve(reports, "residues", "learning_rate"), color=_GREY, linewidth=1)
+        rates.set(xlabel="residues seen", ylim=(0, None))
+        rates.set_ylabel("learning rate", fontsize="small")
+        rates.xaxis.set_major_formatter(EngFormatter())
+        figure.supxlabel(_caption(reports), fontsize="x-small", color=_DARK_GREY, wrap=True)
+
+
+def _draw_training_loss(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the loss of each step (thin), and its running mean."""
+    residues, losses = _curve(reports, "residues", _training_key(reports))
+    losses = np.minimum(losses, _MAX_LOSS)
+    axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
+    if len(losses):
+        axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
+
+
+def _training_key(reports: Sequence[Mapping[str, Any]]) -> str:
+    is_known = any(report.get("mask_token_loss") is not None for report in reports)
+    return "mask_token_loss" if is_known else "train_loss"
+
+
+def _caption(reports: Sequence[Mapping[str, Any]]) -> str:
+    if _training_key(reports) == "mask_token_loss":
+        return (
+            "Both losses are over residues that the model sees as <mask>, so they can be compared. The validation "
+            "proteins are never trained on. The unigram model knows only how frequent each amino acid is."
+        )
+    return (
+        "The training loss is over all targets, of which the model sees some as residues, and is therefore lower than "
+        "the validation loss, in which all are behind <mask>. A gap between the two does not mean overfitting."
+    )
 
 
 def _draw_validations(
     axes: Axes, validated: Sequence[Mapping[str, Any]], gains: Mapping[str, Mapping[str, float | None]]
 ) -> None:
-    """Draw a curve for each validation set, and a line for each baseline on the first."""
+    """Draw a curve for each validation set, and a line for each baseline on the first.
+
+    The bigram model has none, because it would lie on that of the unigram model.
+    """
     last = validated[-1]
     for key, marker in zip((key for key in last if key.endswith("valid_loss")), "osD^v", strict=False):
         label = key.removesuffix("valid_loss").rstrip("/") or "validation"
-        axes.plot(*_curve(validated, "residues", key), f"{marker}-", color=_ORANGE, label=label)
-    for name, style in (("unigram", "--"), ("bigram", ":"), ("compared", "-.")):
+        axes.plot(*_curve(validated, "residues", key), f"{marker}-", color=_ORANGE, label=drawable(label))
+    for name, style in (("unigram", "--"), ("compared", "-.")):
         if f"{name}_perplexity" in last:
             loss = float(np.log(last[f"{name}_perplexity"]))
             label = f"{name} model{_format_gain(gains.get(name, {}))}"
@@ -128,17 +167,17 @@ def drawable(text: str) -> str:
 
 
 @contextmanager
-def figure_file(path: Path, width: float, height: float) -> Iterator[Figure]:
+def figure_file(path: Path, width: float, height: float, *, dots_per_inch: int = _DOTS_PER_INCH) -> Iterator[Figure]:
     """Yield a figure of a size in inches, and write it as PNG or SVG unless an error occurs."""
-    figure = _new_figure(width, height)
+    figure = _new_figure(width, height, dots_per_inch)
     yield figure
     is_svg = path.suffix == ".svg"
     with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "protembed"}):
         figure.savefig(temporary, metadata={"Creator": None, "Date": None} if is_svg else _METADATA)
 
 
-def _new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+def _new_figure(width: float, height: float, dots_per_inch: int = _DOTS_PER_INCH) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -53,6 +53,49 @@ def test_training_figure_shows_validation_and_the_unigram_model(tmp_path):
     assert ink(tmp_path / "validated.png") != ink(tmp_path / "plain.png")
 
 
+def drawn_training(monkeypatch, reports, **options):
+    """Draw a training, and return the axes of its losses and of its learning rate, and the caption."""
+    drawn = []
+    monkeypatch.setattr("protembed.report.figures.figure_file", lambda path, **size: unsaved_figure(drawn))
+    draw_training("training.png", reports, **options)
+    return (*drawn[0].axes, drawn[0].get_supxlabel())
+
+
+def test_training_figure_compares_the_losses_behind_mask_tokens(monkeypatch):
+    reports = [line | {"mask_token_loss": 2.95, "learning_rate": 0.001} for line in REPORTS["complete run"]]
+
+    losses, rates, caption = drawn_training(monkeypatch, reports, title="t4_1M, 284 proteins")
+    mean = next(line for line in losses.get_lines() if line.get_label() == "training (running mean)")
+
+    assert set(mean.get_ydata().round(6)) == {2.95}  # and not `train_loss`, which falls from 3 to 2
+    assert losses.get_title(loc="left") == "t4_1M, 284 proteins"
+    assert set(rates.get_lines()[0].get_ydata()) == {0.001}
+    assert "Both losses are over residues that the model sees as <mask>" in caption
+
+
+def test_training_figure_of_an_earlier_log_says_why_its_training_loss_is_lower(monkeypatch):
+    losses, _, caption = drawn_training(monkeypatch, REPORTS["complete run"])
+    mean = next(line for line in losses.get_lines() if line.get_label() == "training (running mean)")
+
+    assert mean.get_ydata()[-1] < 2.1
+    assert "does not mean overfitting" in caption
+
+
+def test_training_figure_has_one_line_for_the_baselines_that_coincide(monkeypatch):
+    reports = [line | {"bigram_perplexity": 18.06, "compared_perplexity": 17.0} for line in REPORTS["complete run"]]
+
+    losses, _, _ = drawn_training(monkeypatch, reports)
+
+    labels = losses.get_legend_handles_labels()[1]
+    assert labels == ["training (running mean)", "validation", "unigram model", "compared model"]
+
+
+def test_training_figure_is_sharp_on_a_screen_of_high_resolution(tmp_path):
+    draw_training(tmp_path / "training.png", REPORTS["complete run"])
+
+    assert matplotlib.image.imread(tmp_path / "training.png").shape[:2] == (1200, 1680)
+
+
 def test_training_figure_shows_the_gain_with_its_interval(tmp_path):
     gains = {"unigram": {"value": 0.1, "low": 0.05, "high": 0.15}}
     unknown = {"unigram": {"value": 0.1, "low": None, "high": None}}
