@@ -25,7 +25,7 @@ from protembed.data.fasta import (
 from protembed.errors import ConfigError, IllegalResidueError, TableError
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import check_unique_columns, column_names, find_columns, is_stand_in, reading_table
+from protembed.io.tables import Table, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
 from protembed.text import pluralize
 
 Split = Literal["train", "valid", "test"]
@@ -160,18 +160,24 @@ def _labelled_protein(path: str, row_id: str, sequence: str, row: Mapping[str, s
 # CSV and TSV
 
 
-def _find_columns(header: Sequence[str], path: str, config: LabelTableConfig) -> dict[str, int]:
+def _expected_names(config: LabelTableConfig) -> list[str | None]:
+    """List the names by which the header is recognised: those that the user gave, and usual ones."""
+    return [config.sequence, config.target, *_USUAL_NAMES["sequence"], *_USUAL_NAMES["target"]]
+
+
+def _find_columns(table: Table, path: str, config: LabelTableConfig) -> dict[str, int]:
     """Find the columns by their meanings, as the user named them or by their usual names."""
-    check_unique_columns(header, path)
+    header, line = table.header, table.line
+    check_unique_columns(header, path, line)
     named = {"id": config.id, "sequence": config.sequence, "target": config.target, "split": config.split_column}
-    columns = find_columns(header, path, _USUAL_NAMES, named)
+    columns = find_columns(header, path, _USUAL_NAMES, named, line)
     for meaning in ("sequence", "target"):
         if meaning not in columns:
             found = f"no {meaning} column among {column_names(header)}"
             advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
-            raise TableError(path, found, advice, line=1)
+            raise TableError(path, found, advice, line=line)
     if "split" not in columns:
-        possible = find_columns(header, path, {"split": _POSSIBLE_SPLIT_NAMES}, named)
+        possible = find_columns(header, path, {"split": _POSSIBLE_SPLIT_NAMES}, named, line)
         columns |= {"possible_split": possible["split"]} if possible else {}
     return columns
 
@@ -211,8 +217,8 @@ def _read_row(
 def _read_table(
     stream: BinaryIO, name: str, config: LabelTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
 ) -> LabelledTable:
-    with reading_table(stream, name) as table:
-        header, columns = table.header, _find_columns(table.header, name, config)
+    with reading_table(stream, name, known=_expected_names(config)) as table:
+        header, columns = table.header, _find_columns(table, name, config)
         proteins = []
         for row in table.rows:
             # Without a column of identifiers, a row is named by its number.

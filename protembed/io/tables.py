@@ -1,41 +1,24 @@
-"""CSV and TSV tables with a header, read row by row: what all of the user's tables have in common."""
+"""Tables with a header, read row by row: what all of the user's tables have in common."""
 
-import csv
-import io
 import re
-import string
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from protembed.errors import TableError
-from protembed.io.sniffing import detect_binary_format
-
-# Lines before the header that begin with this are comments about the table.
-COMMENT = "# "
+from protembed.io.delimited import RawTable, reading_text, visible
+from protembed.io.faults import Faults, RaisedFaults
+from protembed.io.workbooks import is_workbook, read_workbook
 
 # In lower case: what spreadsheets, pandas, R and people write for a missing value.
 _STAND_INS = frozenset(
     "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
     "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
 )
-# The longest known protein has 45,000 residues; csv's default limit of 131,072 characters is too close to that.
-_MAX_CELL_LETTERS = 10_000_000
-# Surrogates, which `surrogateescape` decodes invalid bytes to.
-_NO_UTF8 = re.compile("[\udc80-\udcff]")
-# Further byte-order marks, and spaces without width.
-_INVISIBLE = "\ufeff\u200b"
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
-# Excel's optional first line, which declares the separator of the columns.
-_EXCEL_SEPARATOR = re.compile(r'"?sep=.?"?[\r\n]*')
-# How files begin that are no tables, though they may have commas.
-_NO_TABLES = {"{": "JSON", "[{": "JSON", "<": "HTML or XML", ">": "FASTA, or clusters as CD-HIT writes them"}
-# Separators of tables that are neither CSV nor TSV, as they appear between the names of two columns.
-_UNSUPPORTED_SEPARATORS = {";": "semicolons", "|": "vertical bars", '" "': "spaces"}
 # Limits of a message: the number of columns that it names, and of letters in each name.
 _MAX_NAMES, _MAX_LETTERS = 20, 40
 
@@ -65,6 +48,7 @@ def find_column(
     usual_names: Sequence[str],
     named: str | None = None,
     taken: Collection[str] = (),
+    line: int = 1,
 ) -> int | None:
     """Find a column: the one that the user named, else the first that has one of the usual names.
 
@@ -77,6 +61,7 @@ def find_column(
         usual_names: Usual names of the column, in lower case, the likeliest first.
         named: Name that the user gave; None if the user gave none.
         taken: Names of columns that the user gave other meanings.
+        line: Line of the header, for messages.
 
     Returns:
         The column's index; None if no column has a usual name.
@@ -90,14 +75,14 @@ def find_column(
     if named is not None:
         if named not in header:
             found = f"no column {named!r} among {column_names(header)}"
-            raise TableError(path, found, f"name the {meaning} column", line=1)
+            raise TableError(path, found, f"name the {meaning} column", line=line)
         return header.index(named)
     for normalize in (str.lower, normalize_name):
         names = [None if name in taken else normalize(name) for name in header]
         for usual in map(normalize, usual_names):
             if names.count(usual) > 1:
                 same = column_names([name for name, normal in zip(header, names, strict=True) if normal == usual])
-                raise TableError(path, f"{same} may each be the {meaning} column", "rename all but one", line=1)
+                raise TableError(path, f"{same} may each be the {meaning} column", "rename all but one", line=line)
             if usual in names:
                 return names.index(usual)
     return None
@@ -108,6 +93,7 @@ def find_columns(
     path: str,
     usual_names: Mapping[str, Sequence[str]],
     named: Mapping[str, str | None] | None = None,
+    line: int = 1,
 ) -> dict[str, int]:
     """Find the columns of a table by their meanings, each as `find_column` does.
 
@@ -125,7 +111,7 @@ def find_columns(
     named = named or {}
     taken = [name for name in named.values() if name is not None]
     indices = {
-        meaning: find_column(header, path, meaning, names, named.get(meaning), taken)
+        meaning: find_column(header, path, meaning, names, named.get(meaning), taken, line)
         for meaning, names in usual_names.items()
     }
     return {meaning: index for meaning, index in indices.items() if index is not None}
@@ -137,7 +123,7 @@ def column_names(header: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) + (" ..." if len(header) > _MAX_NAMES else "")
 
 
-def check_unique_columns(header: Sequence[str], path: str) -> None:
+def check_unique_columns(header: Sequence[str], path: str, line: int = 1) -> None:
     """Check that no two columns have the same name; columns without a name, such as pandas' index, are ignored.
 
     Raises:
@@ -145,7 +131,7 @@ def check_unique_columns(header: Sequence[str], path: str) -> None:
     """
     for name, count in Counter(header).items():
         if name and count > 1:
-            raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=1)
+            raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=line)
 
 
 def separator_of(output: Path) -> str:
@@ -198,121 +184,103 @@ class Table:
 
     Attributes:
         header: Names of the columns, without the spaces around them.
+        line: Line of the file in which the header begins, from 1.
         rows: Rows, read from the stream one at a time.
+        traits: What is unusual about the table, in a few words each, such as `semicolons`.
+        has_decimal_commas: Whether the program that wrote the table may have written numbers with decimal commas.
     """
 
     header: Sequence[str]
+    line: int
     rows: Iterator[Row]
+    traits: Sequence[str]
+    has_decimal_commas: bool
 
 
-def _visible(name: str) -> str:
-    """Strip spaces and invisible characters, such as a second byte-order mark, from both ends of a name."""
-    return name.strip(string.whitespace + _INVISIBLE).strip()
+def describe_traits(traits: Sequence[str]) -> list[str]:
+    """Describe in a sentence what is unusual about a table, for the user; none if there is nothing.
+
+    >>> describe_traits(["semicolons", "decimal commas"])
+    ['read the table with semicolons, decimal commas']
+    """
+    return [f"read the table with {', '.join(traits)}"] if traits else []
 
 
-def _utf8_lines(text: io.TextIOWrapper, path: str) -> Iterator[str]:
-    """Yield lines, and check that none is in another encoding or overwritten with zeros."""
-    for number, line in enumerate(text, start=1):
-        if not line.isascii() and (invalid := _NO_UTF8.search(line)):
-            byte, column = ord(invalid[0]) - 0xDC00, invalid.start() + 1
-            found = f"character {column} of this line is not UTF-8 (byte 0x{byte:02X})"
-            raise TableError(path, found, "save the table as UTF-8; in Excel: CSV UTF-8", line=number)
-        if "\0" in line:
-            found = f"character {line.index(chr(0)) + 1} of this line is NUL, which no text contains"
-            raise TableError(path, found, "the file is damaged: export or download it again", line=number)
-        yield line
-
-
-def _read_header(first_line: str, lines: Iterator[str], delimiter: str, path: str, line: int) -> tuple[list[str], int]:
-    """Read the names of the columns, and count their lines: in CSV, a name in quotes may span several."""
-    reader = csv.reader([first_line] if delimiter == "\t" else chain([first_line], lines), delimiter=delimiter)
-    try:
-        return [_visible(name) for name in next(reader)], reader.line_num
-    except csv.Error as error:
-        advice = "look for a quotation mark that is not closed"
-        raise TableError(path, f"the header cannot be read ({error})", advice, line=line) from error
-
-
-def _check_header(header: Sequence[str], header_line: str, path: str, line: int) -> None:
-    """Check that the file is a table whose columns are separated by commas or tabs."""
-    for start, name in _NO_TABLES.items():
-        if header_line.startswith(start):
-            raise TableError(path, f"this seems to be {name}", "give a CSV or TSV table with a header", line=line)
-    for separator, name in _UNSUPPORTED_SEPARATORS.items():
-        if len(header) == 1 and separator in header_line:
-            found = f"its columns seem to be separated by {name}"
-            raise TableError(path, found, "separate them by commas or tabs", line=line)
-
-
-def _check_fits(row: Row, header: Sequence[str], path: str) -> None:
-    """Check that a row has as many cells as the header, and is not the header of a table appended to this one."""
-    if len(row.cells) != len(header):
-        found, advice = f"this row has {len(row.cells)} cells, the header {len(header)}", "correct the row"
-        if row.number == 1 and len(row.cells) == len(header) + 1:
+def _fault(raw: RawTable, path: str, row: Row) -> TableError | None:
+    """Return what is wrong with a row: its number of cells, or that it is the header of an appended table."""
+    num_cells, num_columns = len(row.cells), len(raw.header)
+    if num_cells != num_columns:
+        found, advice = f"this row has {num_cells} cells, the header {num_columns}", "correct the row"
+        if row.number == 1 and num_cells == num_columns + 1:
             advice += ", or name all columns in the header; R leaves row names out by row.names = FALSE"
-        raise TableError(path, found, advice, line=row.line)
-    if _visible(row.cells[0]) == header[0] and row.cells[1:] == header[1:]:
-        raise TableError(path, "this row repeats the header", "remove it", line=row.line)
+        return TableError(path, found, advice, line=row.line)
+    if visible(row.cells[0]) == raw.header[0] and row.cells[1:] == raw.header[1:]:
+        return TableError(path, "this row repeats the header", "remove it", line=row.line)
+    return None
 
 
-def _read_rows(
-    lines: Iterator[str], delimiter: str, path: str, header: Sequence[str], header_line: int
-) -> Iterator[Row]:
-    csv.field_size_limit(_MAX_CELL_LETTERS)
-    reader, line = csv.reader(lines, delimiter=delimiter, strict=True), header_line
-    try:
-        for number, cells in enumerate(reader, start=1):
-            first_line, line = line + 1, reader.line_num + header_line
-            if delimiter == "\t" and line > first_line:
-                found = f"a quotation mark that opens in line {first_line} closes here"
-                raise TableError(path, found, "remove both, or the line breaks between them", line=line)
-            row = Row(number=number, line=line, cells=[cell.strip() for cell in cells])
-            if any(row.cells):
-                _check_fits(row, header, path)
+def _check_rows(raw: RawTable, path: str, faults: Faults) -> Iterator[Row]:
+    """Check and number the rows, and drop blank ones and the empty cells to the right of the header."""
+    num_columns = len(raw.header)
+    for number, (line, cells) in enumerate(raw.rows, start=1):
+        if any(cells):
+            if not any(cells[num_columns:]):
+                del cells[num_columns:]
+            row = Row(number=number, line=line, cells=cells)
+            if fault := _fault(raw, path, row):
+                faults.add(fault)
+            else:
                 yield row
-    except csv.Error as error:
-        advice = "look for a quotation mark that is not closed in this line"
-        raise TableError(path, f"the table cannot be read ({error})", advice, line=line + 1) from error
 
 
-def _without_nameless(rows: Iterator[Row], path: str, num_columns: int) -> Iterator[Row]:
+def _without_nameless(rows: Iterator[Row], path: str, num_columns: int, faults: Faults) -> Iterator[Row]:
     """Drop the columns without a name at the end, and check that they are empty."""
     for row in rows:
         if nameless := [cell for cell in row.cells[num_columns:] if cell]:
             found = f"the cell {nameless[0][:_MAX_LETTERS]!r} is in a column without a name"
-            raise TableError(path, found, "name the column, or remove the cell", line=row.line)
-        yield Row(number=row.number, line=row.line, cells=row.cells[:num_columns])
+            faults.add(TableError(path, found, "name the column, or remove the cell", line=row.line))
+        else:
+            yield Row(number=row.number, line=row.line, cells=row.cells[:num_columns])
+
+
+def _check_table(raw: RawTable, path: str, faults: Faults) -> Table:
+    header, rows = list(raw.header), _check_rows(raw, path, faults)
+    if header[-2:] == ["", ""]:  # Excel writes columns that were emptied
+        while len(header) > 1 and not header[-1]:
+            header.pop()
+        rows = _without_nameless(rows, path, len(header), faults)
+    return Table(header=header, line=raw.line, rows=rows, traits=raw.traits, has_decimal_commas=raw.has_decimal_commas)
+
+
+def _name_matcher(known: Iterable[str | None]) -> Callable[[str], bool]:
+    """Make the function that recognises the name of a column that the caller expects."""
+    names = {normalize_name(name) for name in known if name is not None}
+    return lambda cell: len(cell) <= _MAX_LETTERS and normalize_name(cell) in names
 
 
 @contextmanager
-def reading_table(stream: BinaryIO, path: str) -> Iterator[Table]:
-    """Read a table from a buffered stream in UTF-8: TSV if its header has a tab, else CSV.
+def reading_table(
+    stream: BinaryIO, path: str, *, known: Iterable[str | None] = (), faults: Faults | None = None
+) -> Iterator[Table]:
+    """Read a table from a buffered stream: CSV or TSV with any of several separators, or an Excel workbook.
 
-    Lines before the header may begin with `# `, and one may be Excel's `sep=,`. Messages name the table by `path`.
+    Text is UTF-8, or UTF-16 with a byte-order mark. Its separator is a tab, a comma, a semicolon or a vertical bar,
+    whichever makes a table of it. Above the header there may be titles, blank rows, lines that begin with `# `, and
+    Excel's `sep=,`.
+
+    Args:
+        stream: Stream that can peek; it stays open.
+        path: Name of the table, for messages.
+        known: Names of columns one of which the header has, usual names and those that the user gave.
+        faults: Collection of the errors about single rows; without it, the first one is raised.
 
     Raises:
         TableError: The table has no header; or, while rows are read, a row has too few or too many cells, is no valid
             CSV, repeats the header, or holds a NUL or a byte that is not UTF-8.
     """
-    if foreign := detect_binary_format(stream):
-        raise TableError(path, f"this is {foreign}", "save the table as CSV or TSV, in UTF-8")
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    lines = _utf8_lines(text, path)
-    try:
-        header_line, num_comments = next(lines, ""), 0
-        while header_line.startswith(COMMENT) or _EXCEL_SEPARATOR.fullmatch(header_line):
-            header_line, num_comments = next(lines, ""), num_comments + 1
-        if not header_line.strip():
-            advice = "give a CSV or TSV table with a header"
-            raise TableError(path, "the first line is empty", advice, line=num_comments + 1)
-        delimiter = "\t" if "\t" in header_line else ","
-        header, num_lines = _read_header(header_line, lines, delimiter, path, num_comments + 1)
-        _check_header(header, header_line, path, num_comments + 1)
-        rows = _read_rows(lines, delimiter, path, list(header), num_comments + num_lines)
-        if header[-2:] == ["", ""]:  # Excel writes columns that were emptied
-            while len(header) > 1 and not header[-1]:
-                header.pop()
-            rows = _without_nameless(rows, path, len(header))
-        yield Table(header=header, rows=rows)
-    finally:
-        text.detach()
+    is_known, faults = _name_matcher(known), RaisedFaults() if faults is None else faults
+    if is_workbook(stream):
+        yield _check_table(read_workbook(stream, path, is_known), path, faults)
+    else:
+        with reading_text(stream, path, is_known) as raw:
+            yield _check_table(raw, path, faults)

@@ -14,7 +14,8 @@ from protembed.device import choose_device
 from protembed.errors import NotFiniteError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.marginals import Marginals
-from protembed.io.tables import COMMENT, name_new_columns, separator_of
+from protembed.io.delimited import COMMENT
+from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.catalog import ResolvedModel
 from protembed.model.checkpoint import Checkpoint, load_checkpoint

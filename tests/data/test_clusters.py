@@ -299,11 +299,11 @@ def test_two_columns_of_the_requested_name_are_refused(write_table):
     [
         (b"id\tGr\xf6\xdfe\tcluster50\n", "line 1: character 6 of this line is not UTF-8"),
         (b"id\tcluster50\na\tk\xe4fer\n", "line 2: character 4 of this line is not UTF-8"),
-        ("id\tcluster50\na\tone\n".encode("utf-16"), "this is UTF-16 text"),
+        ("id\tcluster50\na\tone\n".encode("utf-32"), "this is UTF-32 text"),
         (b">Cluster 0\n0\t12aa, >P1... *\n", "clusters as CD-HIT writes them"),
         (b"", "line 1: the first line is empty"),
     ],
-    ids=["header", "row", "UTF-16", "CD-HIT", "empty"],
+    ids=["header", "row", "UTF-32", "CD-HIT", "empty"],
 )
 def test_a_file_that_is_no_table_of_clusters_is_refused_with_the_reason(tmp_path, content, message):
     (tmp_path / "clusters.tsv").write_bytes(content)

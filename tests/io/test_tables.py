@@ -2,14 +2,24 @@ import io
 
 import pytest
 
-from protembed.errors import TableError
-from protembed.io.tables import check_unique_columns, find_column, find_columns, reading_table
+from protembed.errors import FaultyRowsError, TableError
+from protembed.io.faults import Faults
+from protembed.io.tables import check_unique_columns, describe_traits, find_column, find_columns, reading_table
 
 
-def read(content):
-    content = content if isinstance(content, bytes) else content.encode()
-    with reading_table(io.BufferedReader(io.BytesIO(content)), "t.csv") as table:
+def stream_of(content):
+    return io.BufferedReader(io.BytesIO(content if isinstance(content, bytes) else content.encode()))
+
+
+def read(content, **options):
+    with reading_table(stream_of(content), "t.csv", **options) as table:
         return list(table.header), [(row.number, row.line, list(row.cells)) for row in table.rows]
+
+
+def read_cells(content, **options):
+    """Read a table: its names, its cells, and what is unusual about it."""
+    with reading_table(stream_of(content), "t.csv", **options) as table:
+        return list(table.header), [list(row.cells) for row in table.rows], list(table.traits)
 
 
 def test_rows_have_their_number_and_line_and_cells_are_stripped():
@@ -58,7 +68,7 @@ def test_reading_a_table_leaves_the_stream_open():
     ("content", "message"),
     [
         ("", "line 1: the first line is empty"),
-        ("\na\n", "line 1: the first line is empty"),
+        ("\n\n", "line 1: the first line is empty"),
         ("# made by hand\n", "line 2: the first line is empty"),
         ("# made by hand\na,b\n1,2\n3\n", "line 4: this row has 1 cells, the header 2"),
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
@@ -158,16 +168,14 @@ def test_row_names_of_r_are_rejected_with_advice():
 def test_the_separator_line_of_excel_is_skipped():
     assert read("sep=,\na,b\n1,2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
     assert read('\ufeff"sep=\t"\r\na\tb\r\n1\t2\r\n') == (["a", "b"], [(1, 3, ["1", "2"])])
-
-    with pytest.raises(TableError, match="line 2: its columns seem to be separated by semicolons"):
-        read("sep=;\na;b\n1;2\n")
+    assert read("sep=;\na;b\n1;0,5\n") == (["a", "b"], [(1, 3, ["1", "0,5"])])
+    assert read("SEP=!\na!b\n1!2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
+    assert read("sep=;\na,b\n1,2\n") == (["a", "b"], [(1, 3, ["1", "2"])])
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ("a;b\n1;2\n", "its columns seem to be separated by semicolons"),
-        ("a|b\n1|2\n", "its columns seem to be separated by vertical bars"),
         ('"a" "b"\n"1" "2"\n', "its columns seem to be separated by spaces"),
         ('{"a": 1, "b": 2}\n', "this seems to be JSON"),
         ('[{"a": 1}]\n', "this seems to be JSON"),
@@ -179,6 +187,138 @@ def test_the_separator_line_of_excel_is_skipped():
 def test_a_file_that_is_neither_csv_nor_tsv_is_rejected_by_name(content, found):
     with pytest.raises(TableError, match=f"line 1: {found}"):
         read(content)
+
+
+# Forms of spreadsheets
+
+
+def test_semicolons_separate_columns_whose_numbers_have_decimal_commas():
+    assert read_cells("id;Tm, in °C\np1;0,5\np2;1\n") == (
+        ["id", "Tm, in °C"],
+        [["p1", "0,5"], ["p2", "1"]],
+        ["semicolons"],
+    )
+    with reading_table(stream_of("a;b\n1;2\n"), "t.csv") as table:
+        assert table.has_decimal_commas
+    with reading_table(stream_of("a,b\n1,2\n"), "t.csv") as table:
+        assert not table.has_decimal_commas
+
+
+@pytest.mark.parametrize(
+    ("content", "cells"),
+    [
+        ("a|b\n1|2\n", [["1", "2"]]),
+        ("a,b\nx;y,z;w\n", [["x;y", "z;w"]]),
+        ("a;b,c\n1;2\n", [["1", "2"]]),
+        ("a,b;c\n1;2,3\n", [["1;2", "3"]]),
+        ("id;label\np1;x, y\np2;z\n", [["p1", "x, y"], ["p2", "z"]]),
+        ("a\tb;c\td,e\n1\t2\t3\n", [["1", "2", "3"]]),
+        ("a\nx;y\nz;w\n".replace(";", ":"), [["x:y"], ["z:w"]]),
+    ],
+)
+def test_the_separator_that_fits_the_rows_separates_the_columns(content, cells):
+    assert read_cells(content)[1] == cells
+
+
+def test_rows_that_fit_no_separator_are_rejected_with_their_line():
+    with pytest.raises(TableError, match="line 3: this row has 1 cells, the header 2"):
+        read("a;b\n1;2\n3,4\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_utf16_is_read_by_its_byte_order_mark(encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    content = (mark + "id\tHülle\r\n\r\np1\t0,5\r\n").encode(encoding)
+
+    assert read_cells(content) == (["id", "Hülle"], [["p1", "0,5"]], ["UTF-16 text"])
+    assert read(content)[1] == [(2, 3, ["p1", "0,5"])]
+
+
+def test_incomplete_utf16_is_rejected_as_damaged():
+    with pytest.raises(TableError, match="line 2: a character after line 2 is not UTF-16 .*the file is damaged"):
+        read("a\tb\n1\t2\n3".encode("utf-16")[:-1])
+
+
+def test_titles_and_blank_rows_above_the_header_are_skipped():
+    table = (["id", "label", "Tm"], [["p1", "x", "0.5"]])
+
+    for titles in (
+        "Table S1: melting points,,\n,,\n",
+        "Table S1: melting points\n\n",
+        "TableS1,,\n",
+        '"Melting points, in °C",,\nmeasured by us,,\n\n',
+        "\n\n",
+    ):
+        header, cells, traits = read_cells(f"{titles}id,label,Tm\np1,x,0.5\n")
+        line = 1 + titles.count("\n")
+        assert (header, cells) == table
+        assert traits == ([f"its header in line {line}"] if titles.strip() else [])
+
+
+def test_notes_above_the_header_are_skipped_if_the_header_has_an_expected_name():
+    content = "Author:,A. Author,\nData: see the supplement,,\nProtein ID,Seq,Tm\np1,MKT,0.5\n"
+
+    assert read_cells(content, known=["x", "protein_id", None]) == (
+        ["Protein ID", "Seq", "Tm"],
+        [["p1", "MKT", "0.5"]],
+        ["its header in line 3"],
+    )
+    assert read_cells("seq,label\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
+    assert read_cells("seq,kind\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
+
+
+def test_lines_of_errors_count_the_titles():
+    with pytest.raises(TableError, match="line 5: this row has 1 cells, the header 2"):
+        read("A title,\n\na,b\n1,2\n3\n")
+    with pytest.raises(TableError, match="line 3: no column 'x' among 'a'"):
+        find_column(["a"], "t.csv", "id", ["id"], "x", line=3)
+
+
+@pytest.mark.parametrize("content", ["a\nfirst row\nx y\n", "two words\nx\ny\n", "a,,\nb,,\nc,,\n"])
+def test_a_table_with_one_column_has_no_title(content):
+    assert len(read_cells(content)[1]) == 2
+
+
+def test_empty_cells_to_the_right_of_the_header_are_dropped():
+    assert read("a,b\n1,2,,\n3,4\n") == (["a", "b"], [(1, 2, ["1", "2"]), (2, 3, ["3", "4"])])
+
+
+def test_what_was_understood_is_one_sentence():
+    content = "Table S1: melting points;\nid;Tm\np1;0,5\n".encode("utf-16")
+
+    assert describe_traits(read_cells(content)[2]) == [
+        "read the table with semicolons, UTF-16 text, its header in line 2"
+    ]
+
+
+# Faults
+
+
+def test_all_faults_of_rows_are_reported_together_the_first_ten_in_words():
+    with pytest.raises(FaultyRowsError) as caught, Faults() as faults:
+        read("a,b\n1,2\n" + "3\n" * 11 + "a,b\n", faults=faults)
+
+    lines = "; ".join(f"line {line}: this row has 1 cells, the header 2" for line in range(3, 13))
+    assert str(caught.value) == f"t.csv: 12 faults: {lines}; and 2 more; correct the row"
+    assert (caught.value.num_errors, len(caught.value.errors), caught.value.exit_status) == (12, 10, 65)
+
+
+def test_a_single_fault_is_reported_as_it_is():
+    with pytest.raises(TableError, match=r"^t\.csv, line 3: this row has 1 cells, the header 2; correct the row$"):
+        with Faults("pass `on_missing` skip") as faults:
+            read("a,b\n1,2\n3\n", faults=faults)
+
+
+def test_an_error_after_faults_is_reported_with_them_and_a_remedy():
+    with pytest.raises(FaultyRowsError, match=r"2 faults: line 2: .*; line 3: .*; correct them; pass `x`$"):
+        with Faults("pass `x`") as faults:
+            read("a,b\n3\n", faults=faults)
+            raise TableError("t.csv", "it has no rows", "add some", line=3)
+    with pytest.raises(KeyError), Faults() as faults:
+        read("a,b\n3\n", faults=faults)
+        raise KeyError
+    with pytest.raises(TableError, match="no rows"), Faults():
+        raise TableError("t.csv", "it has no rows", "add some")
 
 
 def test_only_columns_without_a_name_can_share_it():

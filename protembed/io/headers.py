@@ -1,0 +1,40 @@
+"""The header of a table among its first rows: below titles, notes and blank rows, as in spreadsheets."""
+
+from collections.abc import Callable, Sequence
+
+# A header is expected among this many rows.
+NUM_FIRST_ROWS = 30
+
+
+def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -> int:
+    """Find the header: a row with a known name that is wider than all above it, else the first row below titles.
+
+    Args:
+        rows: First rows of a table, as stripped cells.
+        is_known: Function that returns whether a cell is the name of a column that the caller expects.
+
+    Returns:
+        The index of the header; of the first row that is not blank if there is no title.
+
+    >>> find_header([["Table S1: stability", ""], ["", ""], ["Protein", "Tm"], ["p1", "52.1"]], lambda cell: False)
+    2
+    >>> find_header([["by", "A. Author", ""], ["id", "sequence", "Tm"], ["p1", "MKT", "52.1"]], "sequence".__eq__)
+    1
+    """
+    widths = [sum(map(bool, row)) for row in rows]
+    filled = [index for index, width in enumerate(widths) if width]
+    known = next((index for index in filled if any(map(is_known, rows[index]))), None)
+    if known is not None and all(width < widths[known] for width in widths[:known]):
+        return known
+    for index, following in zip(filled, filled[1:], strict=False):
+        if not _is_title(rows[index], widths[following]):
+            break
+        if widths[following] > 1:
+            return following
+    return filled[0] if filled else 0
+
+
+def _is_title(row: Sequence[str], next_width: int) -> bool:
+    """Return whether a row is a title: one cell, of several words or beside empty ones and above a wider row."""
+    cells = [cell for cell in row if cell]
+    return len(cells) == 1 and (len(cells[0].split()) > 1 or len(row) > 1 and next_width > 1)

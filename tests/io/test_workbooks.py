@@ -1,0 +1,139 @@
+import datetime
+import importlib.util
+import io
+import zipfile
+
+import openpyxl
+import pytest
+
+from protembed.errors import TableError
+from protembed.io.tables import reading_table
+
+
+def workbook(*sheets, hidden=()):
+    """Make a workbook from sheets, each a title and rows."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, rows in sheets:
+        sheet = book.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+        if title in hidden:
+            sheet.sheet_state = "hidden"
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def read(content, **options):
+    with reading_table(io.BufferedReader(io.BytesIO(content)), "t.xlsx", **options) as table:
+        return list(table.header), [(row.line, list(row.cells)) for row in table.rows], list(table.traits)
+
+
+SMALL = [["id", "Tm"], ["p1", 0.5], ["p2", 3]]
+
+
+def test_cells_of_a_workbook_are_read_as_text():
+    rows = [
+        ["id", "value", "flag", "date"],
+        [" p1 ", 0.5, True, datetime.date(2001, 3, 1)],
+        [1, 2.0, False, "#N/A"],
+        [],
+        ["001", 1e-7, None, datetime.datetime(2001, 3, 1, 12, 30)],
+    ]
+
+    assert read(workbook(("Sheet1", rows))) == (
+        rows[0],
+        [
+            (2, ["p1", "0.5", "TRUE", "2001-03-01"]),
+            (3, ["1", "2", "FALSE", "#N/A"]),
+            (5, ["001", "1e-07", "", "2001-03-01 12:30:00"]),
+        ],
+        [],
+    )
+
+
+def test_titles_above_the_header_of_a_workbook_are_skipped():
+    assert read(workbook(("Sheet1", [["Table S1: melting points"], [], *SMALL]))) == (
+        ["id", "Tm"],
+        [(4, ["p1", "0.5"]), (5, ["p2", "3"])],
+        ["its header in line 3"],
+    )
+
+
+def test_the_first_visible_sheet_with_an_expected_column_is_read_and_the_others_are_named():
+    content = workbook(
+        ("Readme", [["what this is"], ["by us"]]),
+        ("Old", [["id", "x"], ["p1", "y"]]),
+        ("Data", SMALL),
+        hidden=["Old"],
+    )
+
+    assert read(content, known=["id"]) == (
+        ["id", "Tm"],
+        [(2, ["p1", "0.5"]), (3, ["p2", "3"])],
+        ["the sheet 'Data' (not 'Readme')"],
+    )
+    assert read(workbook(("Empty", []), ("Data", SMALL)))[2] == ["the sheet 'Data' (not 'Empty')"]
+
+
+def test_a_formula_without_a_saved_value_is_rejected_with_its_cell():
+    with pytest.raises(TableError, match="line 2: the cell B2 is a formula without a saved value; open the workbook"):
+        read(workbook(("Sheet1", [["id", "Tm"], ["p1", "=1+2"]])))
+
+
+def test_the_saved_values_of_formulas_are_read():
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook(("Sheet1", [["id", "Tm"], ["p1", "=1+2"]])))) as source:
+        with zipfile.ZipFile(content, "w") as target:
+            for name in source.namelist():
+                # As Excel writes it.
+                target.writestr(
+                    name,
+                    source.read(name)
+                    .replace(b"<f>1+2</f><v></v>", b"<f>1+2</f><v>3</v>")
+                    .replace(b"<f>1+2</f><v />", b"<f>1+2</f><v>3</v>"),
+                )
+
+    assert read(content.getvalue())[1] == [(2, ["p1", "3"])]
+
+
+def test_a_sheet_with_a_wrong_size_is_read_to_its_end():
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook(("Sheet1", SMALL)))) as source:
+        with zipfile.ZipFile(content, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, source.read(name).replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A1"'))
+
+    assert len(read(content.getvalue())[1]) == 2
+
+
+def test_a_damaged_workbook_is_rejected():
+    content = workbook(("Sheet1", SMALL))
+
+    for damaged in (content[: len(content) // 2], content[:300] + bytes(200) + content[500:]):
+        with pytest.raises(TableError, match="the Excel workbook cannot be read .*save it again, or save it as CSV"):
+            read(damaged)
+
+
+def test_a_workbook_without_cells_is_rejected():
+    with pytest.raises(TableError, match="the workbook has no sheet with cells"):
+        read(workbook(("Sheet1", [])))
+
+
+def test_other_formats_of_spreadsheets_are_rejected_by_name():
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+
+    with pytest.raises(TableError, match="this is an OpenDocument spreadsheet; save it as CSV UTF-8 or as .xlsx"):
+        read(archive.getvalue())
+    with pytest.raises(TableError, match=r"an Excel workbook in the former format \(.xls\), or one with a password"):
+        read(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
+
+
+def test_without_openpyxl_a_workbook_is_rejected_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(TableError, match=r"openpyxl, .* is not installed; .*CSV UTF-8, or install protembed\[excel\]"):
+        read(workbook(("Sheet1", SMALL)))
