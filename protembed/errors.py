@@ -13,7 +13,8 @@
     │       │   ├── IllegalResidueError             a character that is not an amino acid
     │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
     │       │   ├── TooShortError                   a protein that ends before the region begins
-    │       │   └── UnsupportedVariantError         a variant that is not a substitution of amino acids
+    │       │   ├── UnsupportedVariantError         a variant that is not a substitution of amino acids
+    │       │   └── MissingCellError                a row of a table without a sequence, label or split
     │       ├── SequenceError                       a sequence given in Python that is not a protein
     │       ├── ChangedInputError                   a file that changed while it was read
     │       ├── TableError                          an invalid table, or an invalid row of one
@@ -224,6 +225,17 @@ class UnsupportedVariantError(SkippableError):
         super().__init__(path, found, advice, line=line)
 
 
+class MissingCellError(SkippableError):
+    """A row of a table whose sequence, label or split is missing."""
+
+    def __init__(self, path: str, line: int, row_id: str, what: str, stand_in: str = "") -> None:
+        self.row_id, self.what, self.stand_in = row_id, what, stand_in
+        self.reason = f"no {what}" + (f" but {stand_in!r}" if stand_in else "")
+        seems = f"has the {what} {stand_in!r}, which seems to stand for a missing one"
+        found = f"row {row_id!r} {seems if stand_in else f'has no {what}'}"
+        super().__init__(path, found, "complete or remove it, or pass `on_missing` skip (leave it out)", line=line)
+
+
 class SequenceError(DataError):
     """A sequence given in Python that is not a protein; its name is its number, and its identifier if it has one."""
 
@@ -246,16 +258,14 @@ class FaultyRowsError(TableError):
     Args:
         errors: Errors about the first of them.
         num_errors: Number of all.
-        remedy: Clause that says how they can be left out; empty if there is no such option.
     """
 
-    def __init__(self, errors: Sequence[InputError], num_errors: int, remedy: str = "") -> None:
+    def __init__(self, errors: Sequence[InputError], num_errors: int) -> None:
         self.errors, self.num_errors = sorted(errors, key=lambda error: error.line or 0), num_errors
         places = ("" if error.line is None else f"line {error.line}: " for error in self.errors)
         listed = "; ".join(f"{place}{error.found}" for place, error in zip(places, self.errors, strict=True))
         more = f"; and {num_errors - len(errors):,} more" if num_errors > len(errors) else ""
-        advices = {error.advice for error in errors}
-        advice = "; ".join([advices.pop() if len(advices) == 1 else "correct them", *filter(None, [remedy])])
+        advice = "; ".join(dict.fromkeys(error.advice for error in self.errors))
         super().__init__(errors[0].path, f"{num_errors:,} faults: {listed}{more}", advice)
 
 

@@ -15,15 +15,12 @@ class Faults:
 
     An error that ends the block is the last of them, because it may follow from the others.
 
-    Args:
-        remedy: Clause that says how such rows can be left out; empty if there is no such option.
-
     Attributes:
         num_errors: Number of errors.
     """
 
-    def __init__(self, remedy: str = "") -> None:
-        self._remedy, self._errors, self.num_errors = remedy, list[DataError](), 0
+    def __init__(self) -> None:
+        self._errors, self.num_errors = list[DataError](), 0
 
     def add(self, error: DataError) -> None:
         """Add an error."""
@@ -42,7 +39,7 @@ class Faults:
     def check(self) -> None:
         """Raise the errors: a single one as it is, several as a `FaultyRowsError`."""
         if self.num_errors > 1:
-            raise FaultyRowsError(self._errors, self.num_errors, self._remedy)
+            raise FaultyRowsError(self._errors, self.num_errors)
         if self._errors:
             raise self._errors[0]
 
@@ -52,12 +49,15 @@ class Faults:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and not isinstance(error, DataError):
-            return
-        if isinstance(error, DataError) and self._errors:
-            self.add(error)
-        if self._errors:
+        if error is None:
             self.check()
+        elif isinstance(error, DataError) and self._errors and not self._is_raised(error):
+            self.add(error)
+            self.check()
+
+    def _is_raised(self, error: DataError) -> bool:
+        """Return whether `check` raised an error."""
+        return isinstance(error, FaultyRowsError) or error in self._errors
 
 
 class RaisedFaults(Faults):
