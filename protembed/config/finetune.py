@@ -17,7 +17,7 @@ from protembed.config.common import (
     region_option,
 )
 from protembed.errors import ConfigError
-from protembed.io.fingerprint import RECORDED_IF_SET
+from protembed.io.fingerprint import settings_to_record
 
 TaskChoice = Literal["auto", TaskName]
 FinetuneMethod = Literal["frozen", "full", "lora"]
@@ -53,7 +53,18 @@ class LabelTableConfig(Config):
         "before the region is an error, or is skipped with --on-illegal skip.",
         words="all",
     )
+    on_missing: Literal["error", "skip"] = option(
+        "error",
+        "What to do about rows without a sequence, label or split: stop with an error that lists them, or leave them "
+        "out and list them in failed.tsv.",
+    )
     split_column: str | None = option(None, "Column with train, valid and test. Default: split or set.")
+    test_set: str | None = option(
+        None,
+        "Split of the test proteins where the table has several, such as test2 or holdout; the others are left out. "
+        "Default: test, else the first.",
+        advanced=True,
+    )
     split: SplitName | None = option(
         None,
         "Split the proteins, ignoring the split column: at random, by clusters of similar sequences, or into five "
@@ -84,6 +95,8 @@ class LabelTableConfig(Config):
             raise ConfigError("cluster_identity", self.cluster_identity, "`clusters` says which proteins are similar")
         if self.cluster_column is not None and self.clusters is None:
             raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
+        if self.split is not None and self.test_set is not None:
+            raise ConfigError("test_set", self.test_set, f"`split` {self.split} draws another test split")
         if self.label_separator is not None and self.task not in ("auto", "multilabel"):
             raise ConfigError("label_separator", self.label_separator, f"`task` {self.task} has one label in each cell")
         if self.label_separator == "":
@@ -164,9 +177,7 @@ class FinetuneOptions(Options):
 
     def settings(self) -> dict[str, Any]:
         """Return the options that shape the result, except paths."""
-        values = as_plain_values(self.finetune, self.labels, self.optimizer, self.reader)
-        # Models of versions without a table of clusters stay the same.
-        return {name: value for name, value in values.items() if value is not None or name not in RECORDED_IF_SET}
+        return settings_to_record(as_plain_values(self.finetune, self.labels, self.optimizer, self.reader))
 
 
 class PredictOptions(Options):

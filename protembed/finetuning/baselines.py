@@ -11,8 +11,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 from protembed.evaluation.metrics import best_threshold
-from protembed.finetuning.labels import Split, SplitTable
+from protembed.finetuning.labels import SplitTable
 from protembed.finetuning.probes import ProbeData, Vectors, fit_linear, fit_network, loss
+from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import Prediction, TaskTable, has_target
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine

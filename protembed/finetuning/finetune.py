@@ -16,11 +16,14 @@ from protembed.finetuning.comparison import METRICS_FILE, Comparison, is_report,
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.label_warnings import few_tested_warnings, label_warnings
-from protembed.finetuning.labels import Split, read_labels
+from protembed.finetuning.labels import leave_out_unlabelled, read_labels
+from protembed.finetuning.split_names import Split
 from protembed.finetuning.splits import split_table
-from protembed.finetuning.targets import TaskTable, class_counts, cut_table
+from protembed.finetuning.targets import TaskTable, check_labels, class_counts, cut_table
+from protembed.io.faults import Faults
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.io.tables import describe_traits
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
 
@@ -92,9 +95,14 @@ class _Tables:
 def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
     """Read the table, infer the task, and split the proteins."""
     config, on_illegal, statistics = options.labels, options.reader.on_illegal, ReadStatistics()
-    table = read_labels(labels, config, on_illegal=on_illegal, statistics=statistics)
-    inferred = infer_labels(table, config.task, config.label_separator)
-    table = cut_table(inferred.labels, choose_region(config.region), inferred.task, on_illegal, statistics)
+    with Faults() as faults:
+        table = read_labels(labels, config, on_illegal=on_illegal, statistics=statistics, faults=faults)
+        inferred = infer_labels(table, config.task, config.label_separator)
+        can_be_empty = inferred.task.label_kind == "labels"
+        table = leave_out_unlabelled(inferred.labels, config, statistics, can_be_empty=can_be_empty)
+        if faults.num_errors:
+            check_labels(table, inferred.task, faults)
+    table = cut_table(table, choose_region(config.region), inferred.task, on_illegal, statistics)
     data_split = split_table(table, inferred.task, config, options.finetune.seed)
     read_targets = partial(TaskTable.from_table, task=inferred.task, allows_rare=config.task != "auto")
     folds = list(map(read_targets, data_split.folds))
@@ -103,7 +111,7 @@ def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
         folds=folds,
         final=final,
         reading=inferred.reading,
-        notes=[*table.notes, *data_split.notes],
+        notes=[*describe_traits(table.traits), *table.notes, *data_split.notes],
         warnings=[
             *data_split.warnings,
             *statistics.warnings(),

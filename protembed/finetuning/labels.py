@@ -4,13 +4,13 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from os.path import commonprefix
 from pathlib import Path
 from statistics import median
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.fasta import (
@@ -22,13 +22,21 @@ from protembed.data.fasta import (
     open_records,
     read_fasta_stream,
 )
-from protembed.errors import ConfigError, IllegalResidueError, TableError
+from protembed.errors import ConfigError, IllegalResidueError, MissingCellError, TableError
+from protembed.finetuning.split_names import Split, choose_test_set, is_unlabelled, parse_split
+from protembed.io.faults import Faults
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import Table, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
+from protembed.io.tables import (
+    Table,
+    check_unique_columns,
+    column_names,
+    find_columns,
+    is_missing,
+    is_stand_in,
+    reading_table,
+)
 from protembed.text import pluralize
-
-Split = Literal["train", "valid", "test"]
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "id": (
@@ -41,12 +49,6 @@ _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "validation": ("validation",),  # FLIP's
     "mask": ("mask",),
 }
-_NAMES_OF_SPLITS: Mapping[Split, Sequence[str]] = {
-    "train": ("train", "training"),
-    "valid": ("valid", "validation", "val", "dev"),
-    "test": ("test", "testing"),
-}
-_SPLITS = {name: split for split, names in _NAMES_OF_SPLITS.items() for name in names}
 # Columns that are the split only if all their cells name one, because `stage` may be that of a larva.
 _POSSIBLE_SPLIT_NAMES = ("stage", "partition", "subset")
 _PEEK = 256
@@ -73,6 +75,7 @@ class LabelledProtein:
         split: None if the table has no splits.
         line: Line of the file, from 1.
         mask: Mask of the residues as written in the table; None if there is none.
+        split_name: Name of the split as written in the table; None if the table has no splits.
     """
 
     id: str
@@ -81,6 +84,7 @@ class LabelledProtein:
     split: Split | None
     line: int
     mask: str | None = None
+    split_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +107,15 @@ class LabelledTable(_Table):
         proteins: The rows, in the order of the table.
         notes: Decisions that reading made for the user, in sentences.
         warnings: Possible misunderstandings in reading, in sentences.
+        traits: What is unusual about the table, in a few words each, such as `semicolons`.
+        has_decimal_commas: Whether the program that wrote the table may have written numbers with decimal commas.
     """
 
     proteins: Sequence[LabelledProtein]
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    traits: Sequence[str] = ()
+    has_decimal_commas: bool = False
 
     @property
     def has_splits(self) -> bool:
@@ -136,25 +144,77 @@ class SplitTable(_Table):
         return [protein.sequence for protein in self.splits[split]]
 
 
-def _split_name(path: str, row: Mapping[str, str], line: int) -> Split | None:
-    """Read the split of a row; tables of FLIP mark validation proteins in a separate column."""
-    if "split" not in row:
-        return _SPLITS.get(row.get("possible_split", "").lower())
-    split = _SPLITS.get(row["split"].lower())
-    if split is None:
-        raise TableError(path, f"the split {row['split']!r} is unknown", "train, valid or test is expected", line=line)
-    validation = row.get("validation", "").lower()
-    if validation not in _TRUE + _FALSE:
-        advice = "true or false is expected in the column validation"
-        raise TableError(path, f"{row['validation']!r} is neither true nor false", advice, line=line)
-    return "valid" if split == "train" and validation in _TRUE else split
+# Rows
 
 
-def _labelled_protein(path: str, row_id: str, sequence: str, row: Mapping[str, str], line: int) -> LabelledProtein:
-    split = _split_name(path, row, line)
-    return LabelledProtein(
-        id=row_id, sequence=sequence, label=row["target"], split=split, line=line, mask=row.get("mask")
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Reader:
+    """Reads the rows of a file, and collects what is wrong with them.
+
+    Attributes:
+        name: Name of the file, for messages.
+        statistics: Counts to which the reading is added.
+        faults: Collection of the errors about single rows.
+    """
+
+    name: str
+    config: LabelTableConfig
+    on_illegal: OnIllegal
+    statistics: ReadStatistics
+    faults: Faults
+
+    def row(self, row: Mapping[str, str], line: int) -> LabelledProtein | None:
+        """Read a row, by the meanings of its cells; None if it is left out, or its error was collected."""
+        row_id, raw = row["id"], clean_sequence(row["sequence"])
+        if not row_id:
+            advice = "give it one, or name another column with `id`"
+            raise TableError(self.name, "a row has no identifier", advice, line=line)
+        if not raw:
+            self.leave_out(MissingCellError(self.name, line, row_id, "sequence"))
+            return None
+        if notation := detect_notation(row["sequence"]):
+            raise TableError(self.name, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
+        sequence = accept_sequence(
+            raw,
+            self.on_illegal,
+            self.statistics,
+            lambda index: IllegalResidueError(self.name, line, row_id, index + 1, raw[index]),
+        )
+        return None if sequence is None else self.protein(row_id, sequence, row, line)
+
+    def protein(self, row_id: str, sequence: str, row: Mapping[str, str], line: int) -> LabelledProtein | None:
+        """Make the protein of a row whose sequence was read; None if it has no split, and is left out."""
+        name = row.get("split", row.get("possible_split"))
+        if name == "" and "split" in row:
+            self.leave_out(MissingCellError(self.name, line, row_id, "split"))
+            return None
+        return LabelledProtein(
+            id=row_id,
+            sequence=sequence,
+            label=row["target"],
+            split=self._split(row, line),
+            line=line,
+            mask=row.get("mask"),
+            split_name=name,
+        )
+
+    def leave_out(self, error: MissingCellError) -> None:
+        """List a row that has no sequence, label or split as left out, or raise the error about it."""
+        self.statistics.skip_or_raise(error.row_id, error, self.config.on_missing)
+
+    def _split(self, row: Mapping[str, str], line: int) -> Split | None:
+        """Read the split of a row; tables of FLIP mark validation proteins in a separate column."""
+        split = parse_split(row.get("split", row.get("possible_split", "")))
+        if "split" not in row:
+            return split
+        if split is None and not is_unlabelled(row["split"]):
+            found = f"the split {row['split']!r} is unknown"
+            raise TableError(self.name, found, "train, valid or test is expected", line=line)
+        validation = row.get("validation", "").lower()
+        if validation not in _TRUE + _FALSE:
+            advice = "true or false is expected in the column validation"
+            raise TableError(self.name, f"{row['validation']!r} is neither true nor false", advice, line=line)
+        return "valid" if split == "train" and validation in _TRUE else split
 
 
 # CSV and TSV
@@ -194,44 +254,35 @@ def _column_notes(header: Sequence[str], columns: Mapping[str, int], config: Lab
         yield f"{other}; --target names the one to learn"
 
 
-def _read_row(
-    row: Mapping[str, str], path: str, line: int, on_illegal: OnIllegal, statistics: ReadStatistics
-) -> LabelledProtein | None:
-    row_id, raw = row["id"], clean_sequence(row["sequence"])
-    if not row_id:
-        raise TableError(path, "a row has no identifier", "give it one, or name another column with `id`", line=line)
-    if not raw:
-        raise TableError(path, f"row {row_id!r} has no sequence", "complete or remove it", line=line)
-    if notation := detect_notation(row["sequence"]):
-        raise TableError(path, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
-    sequence = accept_sequence(
-        raw, on_illegal, statistics, lambda index: IllegalResidueError(path, line, row_id, index + 1, raw[index])
-    )
-    if sequence is None:
-        return None
-    statistics.num_records += 1
-    statistics.num_residues += len(sequence)
-    return _labelled_protein(path, row_id, sequence, row, line)
-
-
-def _read_table(
-    stream: BinaryIO, name: str, config: LabelTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
-) -> LabelledTable:
-    with reading_table(stream, name, known=_expected_names(config)) as table:
+def _read_table(stream: BinaryIO, reader: _Reader) -> LabelledTable:
+    name, config, proteins = reader.name, reader.config, list[LabelledProtein]()
+    with reading_table(stream, name, known=_expected_names(config), faults=reader.faults) as table:
         header, columns = table.header, _find_columns(table, name, config)
-        proteins = []
         for row in table.rows:
             # Without a column of identifiers, a row is named by its number.
             cells = {"id": str(row.number)} | {meaning: row.cells[index] for meaning, index in columns.items()}
-            protein = _read_row(cells, name, row.line, on_illegal, statistics)
-            if protein is not None:
-                proteins.append(protein)
+            with reader.faults.collecting():
+                if protein := reader.row(cells, row.line):
+                    reader.statistics.num_records += 1
+                    reader.statistics.num_residues += len(protein.sequence)
+                    proteins.append(protein)
     notes = list(_column_notes(header, columns, config))
-    if "possible_split" in columns and any(protein.split is None for protein in proteins):
-        proteins = [replace(protein, split=None) for protein in proteins]
+    if "possible_split" in columns and not all(map(_has_split, proteins)):
+        proteins = [replace(protein, split=None, split_name=None) for protein in proteins]
         column = f"the column {header[columns['possible_split']]!r} has other values than train, valid and test"
         notes.append(f"{column}, so it is not read as the split; --split-column names the column")
-    return LabelledTable(path=name, target=header[columns["target"]], proteins=proteins, notes=notes)
+    return LabelledTable(
+        path=name,
+        target=header[columns["target"]],
+        proteins=proteins,
+        notes=notes,
+        traits=table.traits,
+        has_decimal_commas=table.has_decimal_commas,
+    )
+
+
+def _has_split(protein: LabelledProtein) -> bool:
+    return protein.split is not None or is_unlabelled(protein.split_name or "")
 
 
 # FASTA
@@ -286,54 +337,125 @@ def _header_warnings(headers: Sequence[tuple[Record, Mapping[str, str]]]) -> lis
     ]
 
 
-def _labelled_record(record: Record, fields: Mapping[str, str]) -> LabelledProtein:
-    if "target" not in fields:
+def _labelled_record(record: Record, fields: Mapping[str, str], reader: _Reader) -> LabelledProtein | None:
+    row = {"split": fields["set"], **fields} if "set" in fields else dict(fields)
+    if is_unlabelled(fields.get("set", "")):
+        row.setdefault("target", "")
+    if "target" not in row:
         keys = ", ".join(f"{key.upper()}=" for key in fields)
         raise _error(record, "has no TARGET=" + (f" beside {keys}" if keys else ""), "add its label")
-    row = {"split": fields["set"], **fields} if "set" in fields else fields
-    return _labelled_protein(record.path, record.id, record.sequence, row, record.line)
+    return reader.protein(record.id, record.sequence, row, record.line)
 
 
-def _read_headers(
-    stream: BinaryIO, name: str, config: LabelTableConfig, on_illegal: OnIllegal, statistics: ReadStatistics
-) -> LabelledTable:
+def _read_headers(stream: BinaryIO, reader: _Reader) -> LabelledTable:
     for option in ("target", "sequence", "split_column", "id"):
-        if (column := getattr(config, option)) is not None:
+        if (column := getattr(reader.config, option)) is not None:
             raise ConfigError(option, column, "a FASTA file has no columns")
-    with closing(read_fasta_stream(stream, name, on_illegal, statistics)) as records:
-        headers = [(record, _header_fields(record)) for record in records]
-    proteins = [_labelled_record(record, fields) for record, fields in headers]
-    return LabelledTable(path=name, target="TARGET", proteins=proteins, warnings=_header_warnings(headers))
+    headers, proteins = list[tuple[Record, Mapping[str, str]]](), list[LabelledProtein]()
+    with closing(read_fasta_stream(stream, reader.name, reader.on_illegal, reader.statistics)) as records:
+        for record in records:
+            with reader.faults.collecting():
+                headers.append((record, _header_fields(record)))
+    for record, fields in headers:
+        with reader.faults.collecting():
+            if protein := _labelled_record(record, fields, reader):
+                proteins.append(protein)
+    return LabelledTable(path=reader.name, target="TARGET", proteins=proteins, warnings=_header_warnings(headers))
 
 
 # Both
 
 
-def _check_splits_complete(path: str, proteins: Sequence[LabelledProtein]) -> None:
-    without = [protein for protein in proteins if protein.split is None]
-    if without and len(without) < len(proteins):
-        found = f"{without[0].id!r} has no split, and others have one"
-        raise TableError(path, found, "add its SET=", line=without[0].line)
+def _check_splits_complete(labels: LabelledTable, faults: Faults) -> None:
+    without = [protein for protein in labels.proteins if protein.split_name is None]
+    if len(without) < len(labels.proteins):
+        for protein in without:
+            found = f"{protein.id!r} has no split, and others have one"
+            faults.add(TableError(labels.path, found, "add its SET=", line=protein.line))
 
 
-def _check_sequences(labels: LabelledTable) -> None:
-    """Check for stand-ins such as `NA`, whose letters are amino acids, unless most proteins are short peptides."""
-    missing = next((protein for protein in labels.proteins if is_stand_in(protein.sequence)), None)
-    if missing is not None and median(len(protein.sequence) for protein in labels.proteins) >= _MIN_PROTEIN_RESIDUES:
-        found = f"has the sequence {missing.sequence!r}, which seems to stand for a missing one"
-        raise labels.row_error(missing, found, "complete or remove it")
+def _without_stand_ins(labels: LabelledTable, reader: _Reader) -> LabelledTable:
+    """Leave out stand-ins such as `NA`, whose letters are amino acids, unless most proteins are short peptides."""
+    missing = [protein for protein in labels.proteins if is_stand_in(protein.sequence)]
+    if not missing or median(len(protein.sequence) for protein in labels.proteins) < _MIN_PROTEIN_RESIDUES:
+        return labels
+    for protein in missing:
+        with reader.faults.collecting():
+            reader.leave_out(MissingCellError(labels.path, protein.line, protein.id, "sequence", protein.sequence))
+    return replace(labels, proteins=[protein for protein in labels.proteins if not is_stand_in(protein.sequence)])
+
+
+def _without_unlabelled(labels: LabelledTable) -> LabelledTable:
+    """Leave out the proteins of a split that is only to be predicted."""
+    unlabelled = [protein for protein in labels.proteins if is_unlabelled(protein.split_name or "")]
+    if not unlabelled:
+        return labels
+    number, name = pluralize(len(unlabelled), "protein"), unlabelled[0].split_name
+    note = f"{number} of the split {name!r} left out, because labels are unknown there; `protembed predict` needs none"
+    chosen = [protein for protein in labels.proteins if not is_unlabelled(protein.split_name or "")]
+    return replace(labels, proteins=chosen, notes=[*labels.notes, note])
+
+
+def _with_one_test_set(labels: LabelledTable, test_set: str | None) -> LabelledTable:
+    """Leave out all test sets but one."""
+    names = [protein.split_name or "" for protein in labels.proteins if protein.split == "test"]
+    chosen, counts = choose_test_set(names, test_set)
+    if test_set is not None and chosen is None:
+        found = f"no test set is named {test_set!r}, among {', '.join(map(repr, counts))}"
+        raise TableError(labels.path, found, "name one of them with `test_set`")
+    others = [name for name in counts if name != chosen]
+    if not others:
+        return labels
+    left_out = ", ".join(f"{name!r} ({pluralize(counts[name], 'protein')})" for name in others)
+    note = f"the test set {chosen!r} is evaluated, and {left_out} left out; --test-set names another one"
+    proteins = [protein for protein in labels.proteins if (protein.split_name or "").lower() not in others]
+    return replace(labels, proteins=proteins, notes=[*labels.notes, note])
+
+
+def leave_out_unlabelled(
+    labels: LabelledTable, config: LabelTableConfig, statistics: ReadStatistics, *, can_be_empty: bool
+) -> LabelledTable:
+    """Leave out the rows whose label is missing, if `on_missing` is `skip`, and list them in `statistics`.
+
+    Args:
+        labels: Labelled table.
+        config: Options of the table.
+        statistics: Counts, with the list of skipped rows.
+        can_be_empty: Whether an empty cell is a label: that of a protein without any of several labels.
+
+    Raises:
+        TableError: No row is left.
+    """
+    if config.on_missing != "skip":
+        return labels
+    proteins = list[LabelledProtein]()
+    for protein in labels.proteins:
+        if is_missing(protein.label) and not (can_be_empty and not protein.label):
+            error = MissingCellError(labels.path, protein.line, protein.id, "label", protein.label)
+            statistics.skip_or_raise(protein.id, error, config.on_missing)
+        else:
+            proteins.append(protein)
+    if not proteins:
+        raise TableError(labels.path, "no row has a label", "name another column with `target`")
+    return replace(labels, proteins=proteins)
 
 
 def read_labels(
-    path: Path, config: LabelTableConfig, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
+    path: Path,
+    config: LabelTableConfig,
+    *,
+    on_illegal: OnIllegal = "error",
+    statistics: ReadStatistics | None = None,
+    faults: Faults | None = None,
 ) -> LabelledTable:
     """Read a labelled table, plain or compressed.
 
     Args:
-        path: CSV or TSV file with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
+        path: Table with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
         config: Options of the table, such as the columns that the user named.
         on_illegal: Policy for a character that is not a residue.
         statistics: Counts to which this reading is added; None if the caller does not need them.
+        faults: Collection of the errors about single rows; None to raise them together at the end.
 
     Raises:
         TableError: A column or a value is missing or invalid.
@@ -342,13 +464,16 @@ def read_labels(
     """
     statistics = ReadStatistics() if statistics is None else statistics
     name = display_name(path)
-    with open_records(path, statistics) as stream:
-        head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-        is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
-        read = _read_headers if is_fasta else _read_table
-        labels = read(stream, name, config, on_illegal, statistics)
-    if not labels.proteins:
-        raise TableError(name, "the table has no rows", "give at least one protein each for training and test")
-    _check_splits_complete(name, labels.proteins)
-    _check_sequences(labels)
-    return labels
+    with Faults() if faults is None else nullcontext(faults) as collected:
+        reader = _Reader(name=name, config=config, on_illegal=on_illegal, statistics=statistics, faults=collected)
+        with open_records(path, statistics) as stream:
+            head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+            is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
+            labels = (_read_headers if is_fasta else _read_table)(stream, reader)
+        if not labels.proteins:
+            collected.check()
+            found = "every row was left out" if statistics.skipped else "the table has no rows"
+            raise TableError(name, found, "give at least one protein each for training and test")
+        _check_splits_complete(labels, collected)
+        labels = _without_unlabelled(_without_stand_ins(labels, reader))
+        return _with_one_test_set(labels, config.test_set) if config.split is None else labels

@@ -20,7 +20,8 @@ from protembed.data.alphabet import NUM_AMINO_ACIDS
 from protembed.data.clusters import ClusterTable
 from protembed.data.hashing import hash_fraction, hash_texts, kmer_indices
 from protembed.errors import ConfigError, TableError
-from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
+from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import class_counts, label_set
 from protembed.io.reading import display_name
 from protembed.text import pluralize

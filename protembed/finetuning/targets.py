@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from protembed.config.common import UNKNOWN_CLASS, Region, Task
 from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.data.windows import CHOOSE_ANOTHER_REGION
-from protembed.errors import TableError, TooShortError
+from protembed.errors import MissingCellError, TableError, TooShortError
 from protembed.finetuning.label_cells import (
     LABEL_SEPARATOR,
     MAX_MISFIT,
@@ -29,7 +29,9 @@ from protembed.finetuning.label_cells import (
     split_names,
     unusual_number,
 )
-from protembed.finetuning.labels import LabelledProtein, LabelledTable, Split, SplitTable
+from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
+from protembed.finetuning.split_names import Split
+from protembed.io.faults import Faults
 from protembed.io.tables import is_stand_in
 
 # Smaller standard deviations than these, relative to the values and absolute, are lost in float32.
@@ -96,12 +98,9 @@ def _many_classes_error(path: str, train: Sequence[LabelledProtein], names: Coll
     return TableError(path, found + (f", {seems}" if seems else ""), advice + _ADVICE_ON_MANY_CLASSES)
 
 
-def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[str, ...]:
+def _class_names(table: SplitTable, task: Task, faults: Faults, *, allows_rare: bool) -> tuple[str, ...]:
     """List the classes of the training split, numbers by size and names alphabetically."""
     train = table.splits["train"]
-    for protein in table.proteins:
-        if not protein.label and task.label_kind != "labels":
-            raise table.row_error(protein, "has no label", "label or remove it")
     known = set(class_counts(train, task))
     if task.per_residue and not known:
         raise _unlabelled_split_error(table.path, "train")
@@ -116,14 +115,14 @@ def _class_names(table: SplitTable, task: Task, *, allows_rare: bool) -> tuple[s
             if unseen := label_set(protein, task) - known:
                 found = f"the {split} protein {protein.id!r} has the class {quoted(min(unseen))}"
                 advice = "add training proteins of that class, or remove this protein"
-                raise TableError(table.path, f"{found}, which no training protein has", advice, line=protein.line)
+                faults.add(TableError(table.path, f"{found}, which no training protein has", advice, line=protein.line))
     return tuple(sorted(known, key=class_sort_key))
 
 
 # Targets
 
 
-def _read_mask(table: SplitTable, protein: LabelledProtein) -> NDArray[np.bool_]:
+def _read_mask(table: SplitTable | LabelledTable, protein: LabelledProtein) -> NDArray[np.bool_]:
     if not protein.mask:
         return np.ones(len(protein.sequence), np.bool_)
     flags = residue_entries(protein.mask)
@@ -144,7 +143,9 @@ def _why_not_a_number(text: str) -> str:
     return "which seems to stand for a missing one" if is_stand_in(text) else "which is not a finite number up to 1e18"
 
 
-def _residue_target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
+def _residue_target(
+    table: SplitTable | LabelledTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]
+) -> Target:
     entries, num_residues = residue_entries(protein.label), len(protein.sequence)
     if len(entries) != num_residues:
         found = f"has {len(entries)} labels for {num_residues} residues"
@@ -164,7 +165,9 @@ def _residue_target(table: SplitTable, protein: LabelledProtein, task: Task, num
     return np.where(takes_part, values.astype(np.float64), math.nan)
 
 
-def _target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]) -> Target:
+def _target(
+    table: SplitTable | LabelledTable, protein: LabelledProtein, task: Task, numbers: Mapping[str, int]
+) -> Target:
     if task.per_residue:
         return _residue_target(table, protein, task, numbers)
     if task.label_kind == "labels":
@@ -173,13 +176,25 @@ def _target(table: SplitTable, protein: LabelledProtein, task: Task, numbers: Ma
         return target
     if task.label_kind == "class":
         return np.array(numbers[protein.label])
-    if not protein.label:
-        raise table.row_error(protein, "has no label", "label or remove it")
     value = read_number(protein.label)
     if value is None:
         found = f"has the label {quoted(protein.label)}, {_why_not_a_number(protein.label)}"
         raise table.row_error(protein, found, "correct it, or pass `task` classification")
     return np.array(value)
+
+
+def _check_labelled(table: SplitTable | LabelledTable, protein: LabelledProtein, task: Task) -> None:
+    if not protein.label and task.label_kind != "labels":
+        raise MissingCellError(table.path, protein.line, protein.id, "label")
+
+
+def check_labels(table: LabelledTable, task: Task, faults: Faults) -> None:
+    """Collect what is wrong with the labels of single rows, whatever the classes are."""
+    for protein in table.proteins:
+        with faults.collecting():
+            _check_labelled(table, protein, task)
+            if task.per_residue or task.label_kind == "value":
+                _target(table, protein, task, {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +221,20 @@ class TaskTable(SplitTable):
         Raises:
             TableError: The labels do not fit the task.
         """
-        classes = None if task.label_kind == "value" else _class_names(table, task, allows_rare=allows_rare)
+        with Faults() as unlabelled:
+            for protein in table.proteins:
+                with unlabelled.collecting():
+                    _check_labelled(table, protein, task)
+        with Faults() as faults:
+            has_classes = task.label_kind != "value"
+            classes = _class_names(table, task, faults, allows_rare=allows_rare) if has_classes else None
         numbers = {name: number for number, name in enumerate(classes or ())}
-        targets = {
-            split: [_target(table, protein, task, numbers) for protein in proteins]
-            for split, proteins in table.splits.items()
-        }
+        targets: dict[Split, list[Target]] = {split: [] for split in table.splits}
+        with Faults() as faults:
+            for split, proteins in table.splits.items():
+                for protein in proteins:
+                    with faults.collecting():
+                        targets[split].append(_target(table, protein, task, numbers))
         read = cls(**vars(table), task=task, classes=classes, targets=targets)
         read._check_learnable()
         return read

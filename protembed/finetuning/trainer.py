@@ -21,7 +21,7 @@ from protembed.data.alphabet import encode
 from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
 from protembed.finetuning.batches import FinetuningBatches, LabelledDataset
-from protembed.finetuning.labels import Split
+from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import TaskTable
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path

@@ -31,8 +31,11 @@ FORMER_NAMES: Mapping[str, str] = {
     "tokens_per_batch": "batch_tokens",
     "tokens_per_pack": "micro_batch_tokens",
 }
-# Settings that are recorded only if they are set: results of versions that did not have them stay the same.
-RECORDED_IF_SET = ("region", "position", "wild_type_residue", "clusters", "cluster_column")
+# Settings that are recorded only if they differ from these values: results of versions without them stay the same.
+RECORDED_IF_SET: Mapping[str, Any] = {
+    **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
+    "on_missing": "error",
+}
 # Settings that follow from others, and the options as they were given.
 _DERIVED = ("slices", "dim", "command", "options")
 # What is not an option, in the user's words.
@@ -51,6 +54,17 @@ def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     {'batch_tokens': 4096, 'seed': 0}
     """
     return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+def settings_to_record(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that earlier versions did not have, unless they are set.
+
+    >>> settings_to_record({"seed": 0, "on_missing": "error"}), settings_to_record({"on_missing": "skip"})
+    ({'seed': 0}, {'on_missing': 'skip'})
+    """
+    return {
+        name: value for name, value in settings.items() if name not in RECORDED_IF_SET or value != RECORDED_IF_SET[name]
+    }
 
 
 class _Options(Protocol):
@@ -80,7 +94,7 @@ def make_fingerprint(
         "model_revision": model.revision,
         "model_sha256": model.sha256(),
         "input_sha256": None if inputs is None else sha256_of_inputs(inputs),
-        **{name: value for name, value in settings.items() if value is not None or name not in RECORDED_IF_SET},
+        **settings_to_record(settings),
     }
 
 

@@ -18,6 +18,8 @@ _STAND_INS = frozenset(
     "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
     "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
 )
+# Those that only programs write. A class may be named `none` or `unknown`.
+_MISSING = frozenset("na n/a nan <na> null #n/a #value! #ref! #div/0! #name? #num! #null!".split())
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 # Limits of a message: the number of columns that it names, and of letters in each name.
 _MAX_NAMES, _MAX_LETTERS = 20, 40
@@ -30,6 +32,15 @@ def is_stand_in(text: str) -> bool:
     (True, True, False, False)
     """
     return text.lower() in _STAND_INS or text == "X"
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a cell is empty, or holds what programs write into it then.
+
+    >>> is_missing(""), is_missing("#N/A"), is_missing("unknown")
+    (True, True, False)
+    """
+    return not text or text.lower() in _MISSING
 
 
 def normalize_name(name: str) -> str:

@@ -55,7 +55,7 @@ def _format_cell(value: Any) -> str:
 
 
 class _Workbook:
-    """The sheets of an `.xlsx` file that are not hidden; messages name the file by `path`."""
+    """The visible sheets of an `.xlsx` file; messages name the file by `path`."""
 
     def __init__(self, content: bytes, path: str) -> None:
         self.path, self._content = path, content

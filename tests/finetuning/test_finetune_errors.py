@@ -74,7 +74,7 @@ BAD_TABLES = {
         6,
         "'1' in column 3 of record 'e' is not an amino acid",
     ),
-    "an unknown split": (HEADER + ROWS + "e,MKTAY,1,holdout,\n", 6, "the split 'holdout' is unknown"),
+    "an unknown split": (HEADER + ROWS + "e,MKTAY,1,fold1,\n", 6, "the split 'fold1' is unknown"),
     "no train split": (HEADER + ROWS.replace("train", "test"), None, "the train split is empty"),
     "no test split": (HEADER + ROWS.replace("test", "train"), None, "the test split is empty"),
     "a constant target": (HEADER + ROWS.replace("2.5", "1.5"), None, "all training labels are 1.5"),

@@ -9,7 +9,7 @@ from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
-from protembed.finetuning.labels import read_labels
+from protembed.finetuning.labels import leave_out_unlabelled, read_labels
 from protembed.io.tables import is_stand_in
 
 SMALL = "id,sequence,target,split\na,MKT,1.5,train\nb,MKV,2.5,train\nc,MAY,3.5,valid\nd,MCC,4.5,test\n"
@@ -330,6 +330,113 @@ def test_splits_have_several_spellings(read_labelled, word, split):
     assert rows(read_labelled(SMALL + f"e,MWW,1,{word}\n"))[-1] == ("e", "MWW", "1", split)
 
 
+@pytest.mark.parametrize("word", ["test2", "Test_OOD", "test-long", "holdout", "hold-out", "held_out", "testing"])
+def test_a_single_test_set_of_any_usual_name_is_the_test_split(read_labelled, word):
+    labels = read_labelled(SMALL.replace("test", word))
+
+    assert rows(labels) == SMALL_ROWS
+    assert labels.notes == []
+
+
+def test_of_several_test_sets_the_one_named_test_or_by_the_user_is_read(read_labelled):
+    content = SMALL + "e,MWW,1,test2\nf,MWT,2,holdout\ng,MWA,2,Test2\n"
+    fasta = "".join(
+        f">{name} SET={split} TARGET={label}\n{sequence}\n"
+        for name, sequence, label, split in (line.split(",") for line in content.splitlines()[1:])
+    )
+
+    for table in (content, fasta):
+        labels, other = read_labelled(table), read_labelled(table, columns=LabelTableConfig(test_set="TEST2"))
+
+        assert rows(labels) == SMALL_ROWS
+        assert labels.notes == [
+            "the test set 'test' is evaluated, and 'test2' (2 proteins), 'holdout' (1 protein) left out; --test-set "
+            "names another one"
+        ]
+        assert [protein.id for protein in other.proteins] == ["a", "b", "c", "e", "g"]
+        with pytest.raises(TableError, match="no test set is named 'test3', among 'test', 'test2', 'holdout'; name"):
+            read_labelled(table, columns=LabelTableConfig(test_set="test3"))
+    drawn = read_labelled(content, columns=LabelTableConfig(split="random"))
+    assert len(drawn.proteins) == 7
+
+
+@pytest.mark.parametrize("word", ["pred", "Predict", "prediction"])
+def test_proteins_that_are_to_be_predicted_need_no_label_and_are_left_out(read_labelled, word):
+    note = f"1 protein of the split {word!r} left out, because labels are unknown there; `protembed predict` needs none"
+    table = read_labelled(SMALL + f"e,MWW,,{word}\n")
+    fasta = read_labelled(FORMS["fasta"] + f">e SET={word}\nMWW\n".encode())
+
+    assert rows(table) == rows(fasta) == SMALL_ROWS
+    assert table.notes == fasta.notes == [note]
+    assert rows(read_labelled((SMALL + f"e,MWW,,{word}\n").replace("split", "stage"))) == SMALL_ROWS
+
+
+# Missing cells
+
+
+HOLES = SMALL + "e,,1.5,train\nf,MWW,,train\ng,MWA,1.5,\nh,MK1,1.5,train\n"
+
+
+def test_all_faulty_rows_are_reported_together(read_labelled, rejected):
+    faults = (
+        "3 faults: line 6: row 'e' has no sequence; line 8: row 'g' has no split; line 9: '1' in column 3 of record "
+        "'h' is not an amino acid; complete or remove it, or pass `on_missing` skip (leave it out); correct the file"
+    )
+    with rejected(faults):
+        read_labelled(HOLES)
+
+
+def test_rows_without_a_sequence_or_split_are_left_out_on_request(read_labelled):
+    statistics = ReadStatistics()
+    labels = read_labelled(HOLES, columns=LabelTableConfig(on_missing="skip"), on_illegal="skip", statistics=statistics)
+
+    assert rows(labels) == [*SMALL_ROWS, ("f", "MWW", "", "train")]
+    assert [(record.id, record.line, record.reason) for record in statistics.skipped] == [
+        ("e", 6, "no sequence"),
+        ("g", 8, "no split"),
+        ("h", 9, "'1' in column 3 is no amino acid"),
+    ]
+
+
+def test_stand_ins_for_sequences_are_left_out_on_request(read_labelled):
+    statistics = ReadStatistics()
+    content = "id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,NA,2\n"
+
+    labels = read_labelled(content, columns=LabelTableConfig(on_missing="skip"), statistics=statistics)
+
+    assert [protein.id for protein in labels.proteins] == ["a", "b"]
+    assert [record.reason for record in statistics.skipped] == ["no sequence but 'NA'"]
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "#N/A", "NA"])
+def test_rows_without_a_label_are_left_out_on_request(read_labelled, cell):
+    labels, statistics = read_labelled(SMALL + f"e,MWW,{cell},train\n"), ReadStatistics()
+    skip = LabelTableConfig(on_missing="skip")
+
+    assert leave_out_unlabelled(labels, LabelTableConfig(), statistics, can_be_empty=False) == labels
+    assert rows(leave_out_unlabelled(labels, skip, statistics, can_be_empty=False)) == SMALL_ROWS
+    assert [(record.id, record.line) for record in statistics.skipped] == [("e", 6)]
+    several = leave_out_unlabelled(labels, skip, ReadStatistics(), can_be_empty=True)
+    assert len(several.proteins) == (4 if cell else 5)
+
+
+def test_a_table_of_which_every_row_is_left_out_is_rejected(read_labelled, rejected):
+    with rejected("every row was left out"):
+        read_labelled("id,sequence,target\na,,1\n", columns=LabelTableConfig(on_missing="skip"))
+    with rejected("no row has a label; name another column with `target`"):
+        labels = read_labelled("id,sequence,target\na,MKT,\n")
+        leave_out_unlabelled(labels, LabelTableConfig(on_missing="skip"), ReadStatistics(), can_be_empty=False)
+
+
+def test_the_header_of_labels_is_found_below_notes(read_labelled):
+    content = "Author:,A. Author,,\nSequence data of the mutants,,,\nMy id,Sequence,Target,Split\na,MKT,1.5,train\n"
+
+    labels = read_labelled(content)
+
+    assert rows(labels) == [("1", "MKT", "1.5", "train")]
+    assert labels.traits == ["its header in line 3"]
+
+
 def test_a_table_without_a_split_column_assigns_no_splits(read_labelled):
     assert rows(read_labelled("id,sequence,target\na,MKT,1\n")) == [("a", "MKT", "1", None)]
 
@@ -381,8 +488,8 @@ BAD = {
     "a stray quote": (SMALL + 'e,"MKT,1,train\nf,MKT,1,train\n', 6, "that is not closed in this line"),
     "a stray quote in a large table": (SMALL + 'e,"MKT,1,train\n' + "f,MKT,1,train\n" * 20_000, 6, "not closed"),
     "no sequence": (SMALL + "e,*,1,train\n", 6, "row 'e' has no sequence"),
-    "no split": (SMALL + "e,MKT,1,\n", 6, "the split '' is unknown"),
-    "an unknown split": (SMALL + "e,MKT,1,holdout\n", 6, "the split 'holdout' is unknown"),
+    "no split": (SMALL + "e,MKT,1,\n", 6, "row 'e' has no split"),
+    "an unknown split": (SMALL + "e,MKT,1,fold1\n", 6, "the split 'fold1' is unknown"),
     "an illegal residue": (SMALL + "e,mk t1,1,train\n", 6, "'1' in column 4 of record 'e' is not an amino acid"),
     "a spreadsheet": (b"PK\x03\x04" + bytes(range(256)), None, "this is a zip archive"),
     "a label without FASTA's TARGET": (">a SET=train\nMKT\n", 1, "the header of 'a' has no TARGET="),

@@ -10,7 +10,7 @@ from protembed.errors import TableError
 from protembed.io.tables import reading_table
 
 
-def workbook(*sheets, hidden=()):
+def workbook(*sheets, invisible=()):
     """Make a workbook from sheets, each a title and rows."""
     book = openpyxl.Workbook()
     book.remove(book.active)
@@ -18,8 +18,8 @@ def workbook(*sheets, hidden=()):
         sheet = book.create_sheet(title)
         for row in rows:
             sheet.append(row)
-        if title in hidden:
-            sheet.sheet_state = "hidden"
+        if title in invisible:
+            sheet.sheet_state = "veryHidden"
     content = io.BytesIO()
     book.save(content)
     return content.getvalue()
@@ -66,7 +66,7 @@ def test_the_first_visible_sheet_with_an_expected_column_is_read_and_the_others_
         ("Readme", [["what this is"], ["by us"]]),
         ("Old", [["id", "x"], ["p1", "y"]]),
         ("Data", SMALL),
-        hidden=["Old"],
+        invisible=["Old"],
     )
 
     assert read(content, known=["id"]) == (
