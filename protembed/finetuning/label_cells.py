@@ -264,6 +264,7 @@ class Column:
     """A column of labels.
 
     Attributes:
+        table: Table that the labels are from.
         path: Name of the table, for messages.
         proteins: All rows of the table.
         labels: Different cells that are not empty, sorted.
@@ -273,7 +274,7 @@ class Column:
     """
 
     def __init__(self, labels: LabelledTable) -> None:
-        self._table, self.path, self.proteins = labels, labels.path, labels.proteins
+        self.table, self.path, self.proteins = labels, labels.path, labels.proteins
         self.labels = sorted({protein.label for protein in labels.proteins if protein.label})
         self.lists = {label: entries for label in self.labels if (entries := read_list(label)) is not None}
         self.known_labels = [label for label in map(self.sole_entry, self.labels) if not is_stand_in(label)]
@@ -292,7 +293,7 @@ class Column:
     def error(self, label: str, found: str, advice: str) -> TableError:
         """Make the error about the first row that has this label."""
         row = next(protein for protein in self.proteins if protein.label == label)
-        return self._table.row_error(row, found, advice)
+        return self.table.row_error(row, found, advice)
 
 
 def are_numbers(labels: Sequence[str]) -> bool:

@@ -30,6 +30,9 @@ of one length. Then labels that recur, at most half as many as proteins, are nam
 of residues, both with a warning. Numbers with a point or an exponent are numbers, and so are, for such peptides, whole
 numbers of up to 15 digits, unless they consist of ones and zeros.
 
+Decimal commas are read as points before the rules apply, where `decimal_commas` is sure of them: in tables whose
+columns are separated by semicolons, and with `--task regression` or `residue-regression` in all others.
+
 A number consists of ASCII digits, an optional point and an optional exponent: `1`, `1.0`, `+1` and `1e0` are the same
 number; `1_1` is a name, and so are codes that begin with a zero, such as `01`. If all numbers among the classes are
 whole, they are named as whole numbers: `0.0` and `0` are the class `0`.
@@ -48,6 +51,7 @@ import numpy as np
 from protembed.config.common import TASKS, Task
 from protembed.config.finetune import TaskChoice
 from protembed.errors import TableError
+from protembed.finetuning.decimal_commas import read_decimal_commas
 from protembed.finetuning.label_cells import (
     LABEL_SEPARATOR,
     MIN_FRACTION_ALIKE,
@@ -127,7 +131,9 @@ def _unusual_numbers_error(column: Column, unusual: dict[str, str]) -> TableErro
     found = f"labels such as {example!r} look like numbers with {kind}"
     advice = "write plain numbers such as 0.5 or 1142, or pass `task` classification if they are names"
     if "," in example:
-        advice += ", or `task` multilabel if they are several labels"
+        advice += ", multilabel if they are several labels"
+    if kind == "a decimal comma":
+        advice += ", or regression if they are numbers"
     row = next(row for row in column.proteins if example in (column.sole_entry(row.label), *column.entries(row.label)))
     return TableError(column.path, found, advice, line=row.line)
 
@@ -371,7 +377,7 @@ def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: 
     Raises:
         TableError: The labels can be read in several ways, or not at all.
     """
-    column = Column(labels)
+    column = Column(read_decimal_commas(labels, choice, separator))
     task = _infer_task(column, choice, separator)
     is_chosen = choice != "auto" or separator is not None
     normalized = _normalize(column, task, separator, is_chosen=is_chosen)
@@ -380,8 +386,8 @@ def infer_labels(labels: LabelledTable, choice: TaskChoice = "auto", separator: 
         for protein in column.proteins
     ]
     return InferredLabels(
-        labels=replace(labels, proteins=proteins),
+        labels=replace(column.table, proteins=proteins),
         task=task,
-        reading=_describe_reading(column.proteins, proteins, task),
+        reading=_describe_reading(labels.proteins, proteins, task),
         warnings=[] if is_chosen else list(_doubts(column, task, [protein.label for protein in proteins])),
     )

@@ -1,7 +1,9 @@
 """Labels as users write them, through the whole command: the plan, the messages and the tables."""
 
+import csv
 import json
 
+import openpyxl
 import pytest
 
 from protembed.callbacks import Callbacks
@@ -159,3 +161,88 @@ def test_predict_uses_the_class_names_of_the_table(finetune, tmp_path, proteins,
     )
 
     assert {row["prediction"] for row in read_rows(tmp_path / "few.tsv")} <= {"+ve", "-ve"}
+
+
+# Tables of spreadsheets
+
+
+def write_table(path, proteins, label_of, *, separator=",", titles=""):
+    rows = [
+        separator.join([f"p{row}", protein[:12], label_of(row), SPLITS[row % 5]])
+        for row, protein in enumerate(proteins)
+    ]
+    path.write_text(titles + separator.join(["Protein ID", "Sequence", "Tm", "Set"]) + "\n" + "\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def finetune_table(tiny_model, tmp_path, finetune_options):
+    """Fine-tune on a table; return the plan."""
+
+    def run(table, **labels):
+        plans = []
+        options = finetune_options(tmp_path / f"{table.stem}.model", tiny_model, method="frozen", labels=labels)
+        finetune_model(table, options, Callbacks(on_plan=plans.append))
+        return plans[0]
+
+    return run
+
+
+def test_the_same_table_in_two_forms_gives_the_same_model(finetune_table, proteins, tmp_path):
+    commas = write_table(
+        tmp_path / "commas.csv",
+        proteins,
+        lambda row: f"{40 + row / 4}".replace(".", ","),
+        separator=";",
+        titles="Table S1: melting points;;;\n;;;\n",
+    )
+    plain = write_table(tmp_path / "plain.csv", proteins, lambda row: f"{40 + row / 4}")
+    book = openpyxl.Workbook()
+    for row in csv.reader(plain.read_text().splitlines()):
+        book.active.append([float(cell) if cell[:1].isdigit() else cell for cell in row])
+    book.save(tmp_path / "book.xlsx")
+
+    plans = [finetune_table(table, target="Tm") for table in (plain, commas, tmp_path / "book.xlsx")]
+
+    assert [list(plan.notes) for plan in plans] == [
+        [],
+        ["read the table with semicolons, its header in line 3, decimal commas"],
+        [],
+    ]
+    assert plans[1].reading.startswith("read '40,0' as value 40, '40,25' as value 40.25")
+    heads = [(tmp_path / f"{name}.model" / "head.safetensors").read_bytes() for name in ("plain", "commas", "book")]
+    assert heads[0] == heads[1] == heads[2]
+
+
+def test_faults_of_cells_and_of_labels_are_reported_together_and_skipped_on_request(
+    finetune_table, proteins, tmp_path, read_rows
+):
+    table = write_table(tmp_path / "t.csv", proteins, lambda row: {7: "", 9: "abc"}.get(row, f"{40 + row / 4}"))
+    lines = table.read_text().splitlines(keepends=True)
+    lines[4] = lines[4].replace(lines[4].split(",")[1], "")
+    table.write_text("".join(lines))
+
+    with pytest.raises(TableError) as caught:
+        finetune_table(table, target="Tm")
+    assert str(caught.value).startswith(
+        f"{table}: 3 faults: line 5: row 'p3' has no sequence; line 9: row 'p7' has no label; line 11: row 'p9' has "
+        "the label 'abc', which is not a finite number up to 1e18; complete or remove it, or pass `on_missing` skip"
+    )
+    assert not (tmp_path / "t.model").exists()
+
+    table.write_text("".join(lines).replace(",abc,", ",#N/A,"))
+    finetune_table(table, target="Tm", on_missing="skip")
+    assert read_rows(tmp_path / "t.model" / "failed.tsv") == [
+        {"id": "p3", "line": "5", "reason": "no sequence"},
+        {"id": "p7", "line": "9", "reason": "no label"},
+        {"id": "p9", "line": "11", "reason": "no label but '#N/A'"},
+    ]
+    metrics = json.loads((tmp_path / "t.model" / "metrics.json").read_text())
+    assert (metrics["num_refused"], metrics["identity"]["on_missing"]) == (3, "skip")
+
+
+def test_options_that_earlier_versions_lacked_are_recorded_only_if_they_are_set(finetune_table, proteins, tmp_path):
+    finetune_table(write_table(tmp_path / "t.csv", proteins, str), target="Tm")
+
+    identity = json.loads((tmp_path / "t.model" / "metrics.json").read_text())["identity"]
+    assert not {"on_missing", "test_set"} & identity.keys()
