@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from protembed.attention.maps import AttentionExtractor, MapRequest
 from protembed.attention.significance import LabelledScores, permutation_test
-from protembed.attention.sites import Site, SiteTests
+from protembed.attention.sites import Site, SiteTable, SiteTests
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record, read_fasta
@@ -75,7 +75,7 @@ def count_heads(sequence: str, indices: NDArray[np.int64], values: NDArray[np.fl
     everything = LabelledScores(values=values, is_labelled=is_labelled, strata=np.zeros(len(sequence), np.int64))
     before = permutation_test([everything], num_permutations=num)
     sites = [Site(protein="p", position=int(index) + 1, label="x", line=2) for index in indices]
-    marks = SiteTests(sites, "sites")
+    marks = SiteTests(SiteTable(path="sites", sites=sites))
     marks.add(Record(row=0, id="p", description="p", sequence=sequence, path="", line=1), values)
     return int((before.q_values <= 0.05).sum()), marks.evaluate(num_permutations=num, seed=0)["x"].num_following
 

@@ -15,7 +15,7 @@ from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
 from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
 from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
-from protembed.attention.sites import SiteTests, site_warnings
+from protembed.attention.sites import SiteTable, SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
 from protembed.attention.summary import AttentionPlan, AttentionSummary, SiteSummary
@@ -53,7 +53,8 @@ class Inspection:
         self._engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         chains, self._warnings = read_structures(config.structures)
         self._structures = StructureIndex(chains)
-        self._sites = SiteTests([], "") if config.sites is None else SiteTests.read(config.sites)
+        no_sites = SiteTable(path="", sites=[])
+        self._sites = SiteTests(no_sites if config.sites is None else read_sites(config.sites))
         self._files = MapFiles(directory / "maps", config)
         self._extractor = replace(extractor, files=self._files)
         self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
@@ -107,6 +108,7 @@ class Inspection:
             longest=len(longest.sequence),
             memory_bytes=peak_memory(torch.device("cpu")) + estimate.memory_bytes(self._engine),
             disk_bytes=estimate.disk_bytes,
+            notes=self._sites.notes,
             warnings=warnings,
         )
 

@@ -19,8 +19,9 @@ from protembed.attention.significance import (
 )
 from protembed.data.fasta import Record
 from protembed.errors import TableError
+from protembed.io.faults import Faults
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import Row, column_names, find_columns, reading_table
+from protembed.io.tables import Row, column_names, describe_traits, find_columns, reading_table
 from protembed.text import pluralize
 
 _COLUMNS = ("protein", "position", "label")
@@ -56,17 +57,29 @@ class Site:
     line: int
 
 
-def read_sites(path: Path) -> list[Site]:
+@dataclass(frozen=True, kw_only=True)
+class SiteTable:
+    """A table of sites as it was read.
+
+    Attributes:
+        path: Name of the file, for messages.
+        sites: Sites in the table's order; duplicates are kept.
+        notes: What was understood of an unusual table, in sentences.
+    """
+
+    path: str
+    sites: Sequence[Site]
+    notes: Sequence[str] = ()
+
+
+def read_sites(path: Path) -> SiteTable:
     """Read a table of sites, plain or compressed.
 
     The function does not check whether the proteins exist and are long enough.
 
     Args:
-        path: TSV or CSV file with the columns `protein`, `position` (from 1) and `label`, in any order and among
-            others; `-` is stdin.
-
-    Returns:
-        The sites in the table's order; duplicates are kept.
+        path: Table with the columns `protein`, `position` (from 1) and `label`, in any order and among others; `-` is
+            stdin.
 
     Raises:
         InputNotFoundError: The file cannot be opened.
@@ -74,16 +87,22 @@ def read_sites(path: Path) -> list[Site]:
         TableError: A column or a value is missing or invalid.
     """
     name = display_name(path)
-    with open_input(path) as stream:
-        with reading_table(stream, name) as table:
-            indices = find_columns(table.header, name, {column: [column] for column in _COLUMNS})
-            if missing := [column for column in _COLUMNS if column not in indices]:
-                found = f"no column {missing[0]!r} among {column_names(table.header)}"
-                raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=1)
-            sites = [_read_site(row, indices, name) for row in table.rows]
+    sites = list[Site]()
+    with (
+        Faults() as faults,
+        open_input(path) as stream,
+        reading_table(stream, name, known=_COLUMNS, faults=faults) as table,
+    ):
+        indices = find_columns(table.header, name, {column: [column] for column in _COLUMNS}, line=table.line)
+        if missing := [column for column in _COLUMNS if column not in indices]:
+            found = f"no column {missing[0]!r} among {column_names(table.header)}"
+            raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=table.line)
+        for row in table.rows:
+            with faults.collecting():
+                sites.append(_read_site(row, indices, name))
     if not sites:
         raise TableError(name, "the table has no rows", "give at least one site")
-    return sites
+    return SiteTable(path=name, sites=sites, notes=describe_traits(table.traits))
 
 
 def _read_site(row: Row, indices: Mapping[str, int], name: str) -> Site:
@@ -121,43 +140,40 @@ class SiteTests:
     """Collects the attention that annotated residues receive, and tests which heads attend to them.
 
     Args:
-        sites: Annotated residues of all proteins.
-        path: File name for messages.
+        table: Annotated residues of all proteins.
+
+    Attributes:
+        notes: What was understood of an unusual table, in sentences.
     """
 
-    def __init__(self, sites: Sequence[Site], path: str) -> None:
-        self._path, self._sites = path, sites
+    def __init__(self, table: SiteTable) -> None:
+        self._path, self._sites, self.notes = table.path, table.sites, table.notes
+        self._faults = Faults()
         self._by_protein = defaultdict[str, list[Site]](list)
-        for site in sites:
+        for site in table.sites:
             self._by_protein[site.protein].append(site)
         self._matched_names: set[str] = set()
         self._proteins = defaultdict[str, dict[tuple[str | int, ...], LabelledScores]](dict)  # by label
 
-    @classmethod
-    def read(cls, path: Path) -> "SiteTests":
-        """Read a table of sites with `read_sites`."""
-        return cls(read_sites(path), display_name(path))
-
     def match(self, record: Record) -> bool:
-        """Match a protein to the sites, and return whether it has any.
-
-        Raises:
-            TableError: A site lies beyond the protein.
-        """
+        """Match a protein to the sites, and return whether it has any."""
         sites = self._sites_in(record)
         for site in sites:
             self._matched_names.add(site.protein)
             if site.position > len(record.sequence):
                 found = f"position {site.position} of {record.id!r}, which has {len(record.sequence):,} residues"
-                raise TableError(self._path, found, "correct the position, or remove the row", line=site.line)
+                self._faults.add(
+                    TableError(self._path, found, "correct the position, or remove the row", line=site.line)
+                )
         return bool(sites)
 
     def check_matched(self) -> list[str]:
         """Return a warning if some of the sites match no protein of the input.
 
         Raises:
-            TableError: None of the sites matches.
+            TableError: None of the sites matches, or some lie beyond their proteins.
         """
+        self._faults.check()
         unknown = [site for site in self._sites if site.protein not in self._matched_names]
         if not unknown:
             return []

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPlan:
-    """The input of an inspection, with its longest protein, and its estimated peak memory and size of the results."""
+    """The input of an inspection, with its longest protein, and its estimated peak memory and size of the results.
+
+    Attributes:
+        notes: What was understood of an unusual table of sites, in sentences.
+    """
 
     num_proteins: int
     num_residues: int
@@ -16,6 +20,7 @@ class AttentionPlan:
     longest: int
     memory_bytes: int
     disk_bytes: int
+    notes: Sequence[str]
     warnings: Sequence[str]
 
 

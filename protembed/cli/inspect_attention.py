@@ -28,7 +28,7 @@ def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: Consol
     with display.progress("inspected") as progress:
 
         def begin(plan: "AttentionPlan") -> None:
-            display.plan(plan, [attention_plan_line(plan)])
+            display.plan(plan, [*plan.notes, attention_plan_line(plan)])
             progress.expect(plan.num_residues)
 
         callbacks = Callbacks(on_plan=begin, on_progress=progress.advance, on_warning=display.warn)

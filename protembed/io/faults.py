@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from protembed.errors import DataError, FaultyRowsError
+from protembed.errors import DataError, FaultyRowsError, SkippableError, TableError
 
 # Errors that a message lists.
 _MAX_LISTED = 10
@@ -13,7 +13,7 @@ _MAX_LISTED = 10
 class Faults:
     """Collects errors about the rows of a table, and raises them as one when its `with` block ends.
 
-    An error that ends the block is the last of them, because it may follow from the others.
+    An error about the table that ends the block is the last of them, because it may follow from the others.
 
     Attributes:
         num_errors: Number of errors.
@@ -51,7 +51,7 @@ class Faults:
     ) -> None:
         if error is None:
             self.check()
-        elif isinstance(error, DataError) and self._errors and not self._is_raised(error):
+        elif isinstance(error, TableError | SkippableError) and self._errors and not self._is_raised(error):
             self.add(error)
             self.check()
 

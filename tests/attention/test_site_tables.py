@@ -24,6 +24,8 @@ FORMS = {
     "quotes": SMALL.replace("binding", '"binding"').encode(),
     "spaces": SMALL.replace("\t", " \t ").encode(),
     "upper-case header": SMALL.replace("protein\tposition\tlabel", "Protein\tPOSITION\tLabel").encode(),
+    "semicolons": SMALL.replace("\t", ";").encode(),
+    "UTF-16": SMALL.encode("utf-16"),
     "no newline at the end": SMALL.rstrip().encode(),
     "another order and another column": b"label,source,position,protein\nbinding,X,12,P1\nactive site,Y,7,P2\n",
 }
@@ -36,7 +38,7 @@ def sites(tmp_path):
     def write_and_read(content):
         path = tmp_path / "sites.tsv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_sites(path)
+        return read_sites(path).sites
 
     return write_and_read
 
@@ -94,6 +96,23 @@ def test_invalid_table_raises_a_one_line_error_with_the_row(sites, content, mess
     assert "\n" not in str(caught.value)
     assert "9" * 21 not in str(caught.value)
     assert caught.value.exit_status == DataError.exit_status == 65
+
+
+def test_all_invalid_rows_are_reported_together(sites):
+    message = (
+        "3 faults: line 4: this row has no label; line 5: the position 'x' is not .*; line 6: this row has 1 cells"
+    )
+    with pytest.raises(TableError, match=message):
+        sites(SMALL + "P3\t1\t\nP4\tx\ty\nP5\n")
+
+
+def test_what_was_understood_of_a_table_is_noted(tmp_path):
+    (tmp_path / "sites.csv").write_text("Sites of calcium;;\nprotein;position;label\nP1;12;binding\n")
+
+    table = read_sites(tmp_path / "sites.csv")
+
+    assert table.notes == ["read the table with semicolons, its header in line 2"]
+    assert [(site.protein, site.line) for site in table.sites] == [("P1", 3)]
 
 
 def test_unclosed_quotation_mark_raises_an_error_with_its_line(sites):

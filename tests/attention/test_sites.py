@@ -4,7 +4,7 @@ import torch
 
 from protembed.attention.maps import AttentionExtractor, MapRequest
 from protembed.attention.significance import LabelledScores, permutation_test
-from protembed.attention.sites import Site, SiteTests, residue_strata, site_warnings
+from protembed.attention.sites import Site, SiteTable, SiteTests, residue_strata, site_warnings
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
@@ -32,8 +32,12 @@ def make_sites(positions, protein="P02625", label="calcium"):
     ]
 
 
+def site_tests(sites):
+    return SiteTests(SiteTable(path="sites.tsv", sites=sites))
+
+
 def evaluate(positions, received, num_permutations=1000):
-    tests = SiteTests(make_sites(positions), "sites.tsv")
+    tests = site_tests(make_sites(positions))
     tests.add(record(), received)
     return tests.evaluate(num_permutations=num_permutations, seed=0)["calcium"]
 
@@ -112,7 +116,7 @@ def test_heads_that_attend_to_a_part_of_the_chain_are_not_significant_for_a_site
 
 def test_heads_that_attend_to_the_start_of_all_proteins_are_not_significant_for_a_site_there():
     rng = np.random.default_rng(0)
-    tests = SiteTests([site for name in "abcdef" for site in make_sites(range(1, 10), protein=name)], "sites.tsv")
+    tests = site_tests([site for name in "abcdef" for site in make_sites(range(1, 10), protein=name)])
     for name in "abcdef":
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), 150))
         received = np.exp(-np.arange(150) / 20) + 0.1 * rng.random((20, 150))
@@ -126,7 +130,7 @@ def test_heads_that_attend_to_the_start_of_all_proteins_are_not_significant_for_
 
 def test_residues_with_a_unique_amino_acid_are_not_compared():
     sequence = 20 * "A" + "MKK" + 20 * "A"  # the only M; one of two K
-    tests = SiteTests(make_sites([21, 22]), "sites.tsv")
+    tests = site_tests(make_sites([21, 22]))
     tests.add(record(sequence), np.random.default_rng(0).random((3, 43)).astype(np.float32))
 
     result = tests.evaluate(num_permutations=100, seed=0)["calcium"]
@@ -139,7 +143,7 @@ def test_residues_with_a_unique_amino_acid_are_not_compared():
 
 def test_label_on_all_residues_of_an_amino_acid_gives_a_warning():
     sequence = 20 * "A" + "WGGW" + 20 * "A"
-    tests = SiteTests(make_sites([21, 24], label="trp"), "sites.tsv")
+    tests = site_tests(make_sites([21, 24], label="trp"))
     tests.add(record(sequence), np.random.default_rng(0).random((3, 44)).astype(np.float32))
 
     result = tests.evaluate(num_permutations=100, seed=0)["trp"]
@@ -152,7 +156,7 @@ def test_label_on_all_residues_of_an_amino_acid_gives_a_warning():
 
 
 def test_copies_of_a_protein_count_once(synthetic):
-    tests = SiteTests(make_sites(CALCIUM) + make_sites(CALCIUM, protein="copy"), "sites.tsv")
+    tests = site_tests(make_sites(CALCIUM) + make_sites(CALCIUM, protein="copy"))
     for row, name in enumerate(["P02625", "copy"]):
         tests.add(record(id=name, row=row), synthetic)
 
@@ -177,7 +181,7 @@ def test_ends_of_a_chain_are_separate_strata():
 
 @pytest.mark.parametrize("name", ["sp|P00698|LYSC_CHICK", "P00698", "LYSC_CHICK"])
 def test_uniprot_protein_matches_by_identifier_accession_or_entry_name(name):
-    tests = SiteTests(make_sites([3], protein=name), "sites.tsv")
+    tests = site_tests(make_sites([3], protein=name))
 
     assert tests.match(record("MKTAY", id="sp|P00698|LYSC_CHICK"))
     assert tests.check_matched() == []
@@ -186,11 +190,11 @@ def test_uniprot_protein_matches_by_identifier_accession_or_entry_name(name):
 
 @pytest.mark.parametrize("id", ["gi|P00698|x", "sp|P00698", "sp|P006981|LYSC", "p00698"])
 def test_parts_of_other_identifiers_do_not_match(id):
-    assert not SiteTests(make_sites([3], protein="P00698"), "sites.tsv").match(record("MKTAY", id=id))
+    assert not site_tests(make_sites([3], protein="P00698")).match(record("MKTAY", id=id))
 
 
 def test_some_unknown_proteins_give_a_warning_and_all_unknown_an_error():
-    tests = SiteTests(make_sites([3]) + make_sites([1, 2], protein="unknown"), "sites.tsv")
+    tests = site_tests(make_sites([3]) + make_sites([1, 2], protein="unknown"))
     with pytest.raises(TableError, match="line 2: none of the 3 sites names a protein of the input; the first names"):
         tests.check_matched()
     tests.match(record("MKTAY"))
@@ -200,8 +204,16 @@ def test_some_unknown_proteins_give_a_warning_and_all_unknown_an_error():
     ]
 
 
-def test_position_beyond_the_protein_raises_an_error_with_its_line():
-    tests = SiteTests(make_sites([5, 6]), "sites.tsv")
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ([5, 6], "line 3: position 6 of 'P02625', which has 5 residues; correct the position"),
+        ([6, 7], "2 faults: line 2: position 6 of .*; line 3: position 7 of .*; correct the position"),
+    ],
+)
+def test_positions_beyond_a_protein_raise_an_error_with_their_lines(positions, message):
+    tests = site_tests(make_sites(positions))
+    tests.match(record("MKTAY"))
 
-    with pytest.raises(TableError, match="line 3: position 6 of 'P02625', which has 5 residues; correct the position"):
-        tests.match(record("MKTAY"))
+    with pytest.raises(TableError, match=message):
+        tests.check_matched()

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from protembed.errors import FaultyRowsError, TableError
+from protembed.errors import DamagedArchiveError, FaultyRowsError, TableError
 from protembed.io.faults import Faults
 from protembed.io.tables import check_unique_columns, describe_traits, find_column, find_columns, reading_table
 
@@ -317,6 +317,9 @@ def test_an_error_after_faults_is_reported_with_them():
     with pytest.raises(KeyError), Faults() as faults:
         read("a,b\n3\n", faults=faults)
         raise KeyError
+    with pytest.raises(DamagedArchiveError), Faults() as faults:
+        read("a,b\n3\n", faults=faults)
+        raise DamagedArchiveError("t.csv", "it ends early")
     with pytest.raises(TableError, match="no rows"), Faults():
         raise TableError("t.csv", "it has no rows", "add some")
 
