@@ -24,15 +24,15 @@ from protembed.data.alphabet import decode, encode
 from protembed.data.batching import Tokens
 from protembed.data.clusters import ClusterTable
 from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
-from protembed.data.hashing import hash_fraction, hash_texts
+from protembed.data.hashing import hash_texts
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.pretraining.clusters import Clusters, write_clusters
+from protembed.pretraining.hold_out import HoldOut
 from protembed.text import pluralize
 
-HELD_OUT_FRACTION = 0.05
 HELD_OUT_NAME = "held_out"
 
 _TOKENS, _OFFSETS, _FACTS = "tokens.npy", "offsets.npy", "corpus.json"
@@ -324,19 +324,20 @@ def build_corpora(
         DataError: If the input is invalid, or too small to hold proteins out.
         OutputError: If the corpora cannot be written.
     """
-    statistics = ReadStatistics()
+    statistics, hold_out = ReadStatistics(), HoldOut()
     with atomic_directory(directory) as temporary:
         with ExitStack() as stack:
             train = stack.enter_context(corpus_writer(temporary / "train", clusters=clusters))
             held_out = train
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
-            for record in read_fasta(fasta, on_illegal=on_illegal, statistics=statistics):
-                is_held_out = not valid and hash_fraction(record.sequence) < HELD_OUT_FRACTION
+            records = read_fasta(fasta, on_illegal=on_illegal, statistics=statistics)
+            divided = ((record, False) for record in records) if valid else hold_out.split(records)
+            for record, is_held_out in divided:
                 (held_out if is_held_out else train).add(record.sequence, record.id)
         if not len(train.hashes) or not len(held_out.hashes):
             raise TooFewProteinsError(len(train.hashes) + len(held_out.hashes))
-        warnings = statistics.warnings() + (clusters.warnings() if clusters else [])
+        warnings = statistics.warnings() + (clusters.warnings() if clusters else []) + hold_out.warnings
         for number, (name, path) in enumerate(_named_sets(valid).items(), start=1):
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
                 warnings += _add_valid(writer, name, path, on_illegal)

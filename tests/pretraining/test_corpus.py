@@ -157,6 +157,61 @@ def test_the_held_out_proteins_do_not_depend_on_the_order_of_the_files(tmp_path,
     assert set(sequences_of(forward.valid[0])) == set(sequences_of(backward.valid[0]))
 
 
+@pytest.fixture
+def split_of(tmp_path):
+    """Build corpora from sequences; return the training proteins, those held out, and the warnings."""
+
+    def build(sequences, name="few"):
+        (tmp_path / name).write_text("".join(f">{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
+        warnings = build_corpora(tmp_path / f"{name}.corpora", [tmp_path / name], [])
+        corpora = open_corpora(tmp_path / f"{name}.corpora")
+        return sequences_of(corpora.train), sequences_of(corpora.valid[0]), warnings
+
+    return build
+
+
+def by_hash(proteins, *, are_held_out):
+    return [protein for protein in proteins if (hash_fraction(protein) < 0.05) == are_held_out]
+
+
+def test_of_twenty_proteins_with_high_hashes_the_one_with_the_lowest_is_held_out(split_of, proteins):
+    twenty = by_hash(proteins, are_held_out=False)[:20]
+
+    train, valid, warnings = split_of(twenty)
+
+    assert valid == [min(twenty, key=hash_fraction)]
+    assert train == [protein for protein in twenty if protein not in valid]
+    assert any("only 1 of 20 different proteins can be held out; such a validation says" in line for line in warnings)
+
+
+def test_a_twentieth_of_few_proteins_is_held_out_whatever_their_order_and_copies(split_of, proteins):
+    thirty = by_hash(proteins, are_held_out=False)[:30]
+
+    train, valid, _ = split_of(thirty)
+    other_train, other_valid, _ = split_of([*thirty[::-1], *thirty], "copies")
+
+    assert sorted(valid, key=hash_fraction) == sorted(thirty, key=hash_fraction)[:2]
+    assert (set(other_train), set(other_valid)) == (set(train), set(valid))
+
+
+def test_proteins_that_all_have_low_hashes_leave_some_to_train_on(split_of, proteins):
+    low = by_hash(proteins, are_held_out=True)[:2]
+
+    train, valid, _ = split_of(low)
+
+    assert (len(train), valid) == (1, [min(low, key=hash_fraction)])
+
+
+def test_many_copies_of_few_sequences_are_not_kept_in_memory(split_of, proteins, monkeypatch):
+    monkeypatch.setattr("protembed.pretraining.hold_out._MAX_PENDING", 3)
+    trained, held_out = (by_hash(proteins, are_held_out=kind)[0] for kind in (False, True))
+
+    train, valid, warnings = split_of([*[trained] * 5, held_out, trained])
+
+    assert (train, valid) == ([trained], [held_out])
+    assert not any("different proteins" in line for line in warnings)
+
+
 def test_with_validation_files_no_protein_is_held_out(tmp_path, proteins_fasta, proteins):
     (tmp_path / "one").write_text(">a\nMKTJ\n")
     (tmp_path / "two").write_text(">b\nAYW\n>c\nMKK\n")
