@@ -29,6 +29,8 @@ _PRECISION_LOWERING_VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     "cuda": {"NVIDIA_TF32_OVERRIDE": ("1",)},
 }
 _FULL_PRECISIONS = ("none", "ieee")
+# Widths of heads that flash attention takes.
+_VARLEN_HEAD_MULTIPLE, _VARLEN_MAX_HEAD_DIM = 8, 256
 # What `exact_float32` restores when the last of its running blocks ends.
 _lock, _settings_before, _num_blocks = Lock(), ExitStack(), 0
 
@@ -158,9 +160,13 @@ def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torc
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
-def has_varlen_attention(device: torch.device) -> bool:
-    """Return whether a device has attention over packed sequences in one kernel: NVIDIA GPUs since Ampere do."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+def has_varlen_attention(device: torch.device, head_dim: int) -> bool:
+    """Return whether a device has attention over packed sequences in one kernel: NVIDIA GPUs since Ampere do.
+
+    The kernel takes heads of certain widths only.
+    """
+    is_supported = head_dim % _VARLEN_HEAD_MULTIPLE == 0 and head_dim <= _VARLEN_MAX_HEAD_DIM
+    return is_supported and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def default_micro_batch_tokens(device: torch.device) -> int:

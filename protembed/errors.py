@@ -390,11 +390,11 @@ class ResourceError(ProtembedError):
 class NotEnoughMemoryError(ResourceError):
     """A model that does not fit into memory together with its gradients and the state of the optimiser."""
 
-    def __init__(self, size: str, needed: int, available: int) -> None:
+    def __init__(self, size: str, needed: int, available: int, advice: str) -> None:
         self.size, self.needed, self.available = size, needed, available
         super().__init__(
             f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, but {available / 2**30:,.1f} GiB are "
-            "available; choose a smaller `size`"
+            f"available; {advice}"
         )
 
 

@@ -8,6 +8,7 @@ from protembed.device import (
     WorkerPool,
     choose_device,
     choose_precision,
+    has_varlen_attention,
     load_kernels,
     peak_memory,
     total_memory,
@@ -157,6 +158,14 @@ def test_auto_precision_is_bfloat16_on_gpus_that_support_it_and_float32_elsewher
     for is_supported, precision in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, value=is_supported: value)
         assert choose_precision("auto", torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize(("head_dim", "is_supported"), [(16, True), (64, True), (256, True), (10, False), (264, False)])
+def test_one_kernel_computes_the_attention_of_heads_whose_width_it_takes(monkeypatch, head_dim, is_supported):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+
+    assert has_varlen_attention(torch.device("cuda"), head_dim) == is_supported
+    assert not has_varlen_attention(torch.device("cpu"), head_dim)
 
 
 def test_memory_is_measured_in_bytes():

@@ -20,6 +20,12 @@ class EncoderShape:
     num_heads: int
 
     @property
+    def name(self) -> str:
+        """Name of the size, or a description of a shape that has none."""
+        size = next((size for size, shape in SIZES.items() if shape == self), None)
+        return size or f"{self.num_layers} layers of width {self.dim}"
+
+    @property
     def num_parameters(self) -> int:
         """Parameters of the encoder and its masked-LM head."""
         layer = 12 * self.dim**2 + 13 * self.dim

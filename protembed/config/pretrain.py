@@ -16,7 +16,7 @@ from protembed.config.common import (
     clusters_option,
     precision_option,
 )
-from protembed.config.model_sizes import DEFAULT_SIZE, SizeName
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
 from protembed.errors import ConfigError
 
 
@@ -27,8 +27,17 @@ class PretrainConfig(Config):
         None, "Run directory. Default: the name of the first FASTA file with .run.", short="-o"
     )
     size: SizeName | None = option(
-        None, f"Size of the encoder: layers and approximate parameters. Default: {DEFAULT_SIZE}."
+        None,
+        "Size of the encoder: layers and approximate parameters; --layers, --dim and --heads give it another shape. "
+        f"Default: {DEFAULT_SIZE}.",
     )
+    layers: int | None = option(
+        None, "Layers of the encoder; with --dim and --heads, instead of --size.", min=1, advanced=True
+    )
+    dim: int | None = option(
+        None, "Width of the encoder: an even number for each of the --heads.", min=2, advanced=True
+    )
+    heads: int | None = option(None, "Attention heads of each layer.", min=1, advanced=True)
     init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.")
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "Initialisation of weight matrices, with standard deviation 0.02.", advanced=True
@@ -71,8 +80,31 @@ class PretrainConfig(Config):
             raise ConfigError("max_minutes", self.max_minutes, "`steps` was given too: choose one of the two")
         if self.size is not None and self.init_from is not None:
             raise ConfigError("size", self.size, "`init_from` was given too, and its model already has a size")
+        self._check_shape()
         if self.cluster_column is not None and self.clusters is None:
             raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
+
+    def _check_shape(self) -> None:
+        shape = {"layers": self.layers, "dim": self.dim, "heads": self.heads}
+        given = {name: value for name, value in shape.items() if value is not None}
+        if not given:
+            return
+        first, missing = next(iter(given)), [f"`{name}`" for name in shape if name not in given]
+        if missing:
+            raise ConfigError(first, given[first], f"{' and '.join(missing)} must be given with it")
+        for name in ("size", "init_from"):
+            if getattr(self, name) is not None:
+                raise ConfigError(first, given[first], f"`{name}` was given too: choose one of the two")
+        if given["dim"] % (2 * given["heads"]):
+            expected = f"a multiple of {2 * given['heads']} is expected: each head needs an even width"
+            raise ConfigError("dim", given["dim"], expected)
+
+    @property
+    def shape(self) -> EncoderShape:
+        """Shape of a new encoder."""
+        if self.layers is None or self.dim is None or self.heads is None:
+            return SIZES[self.size or DEFAULT_SIZE]
+        return EncoderShape(num_layers=self.layers, dim=self.dim, num_heads=self.heads)
 
 
 class BatchConfig(Config):

@@ -44,6 +44,7 @@ _WORDS = {
     **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256"), "the model"),
     **dict.fromkeys(("fasta", "input_sha256"), "the input"),
     "labels": "the table of labels",
+    "shape": "the shape (layers, width, heads)",
 }
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from protembed.config.common import TASKS
 from protembed.config.finetune import MAX_TRAINING_KMERS
-from protembed.config.model_sizes import SIZES, EncoderShape
+from protembed.config.model_sizes import EncoderShape
 from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
 from protembed.errors import ModelFormatError
@@ -111,10 +111,8 @@ class Checkpoint:
     directory: Path | None = None
 
     def __repr__(self) -> str:
-        shape, millions = self.encoder.shape, self.num_parameters / 1e6
-        described = f"{shape.num_layers} layers of width {shape.dim}"
-        size = next((name for name, known in SIZES.items() if known == shape), None)
-        return f"Checkpoint({size or described}, {millions:.1f} M parameters, task={self.metadata.task})"
+        name, millions = self.encoder.shape.name, self.num_parameters / 1e6
+        return f"Checkpoint({name}, {millions:.1f} M parameters, task={self.metadata.task})"
 
     @property
     def num_parameters(self) -> int:

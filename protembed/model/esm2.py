@@ -260,7 +260,7 @@ class Encoder(nn.Module):
             offsets=to_device(offsets, device),
             lengths=lengths.tolist(),
             num_padding=num_padding,
-            is_varlen=has_varlen_attention(device),
+            is_varlen=has_varlen_attention(device, head_dim=2 * len(self.inverse_frequencies)),
             cosine=torch.cat((cosine, cosine), dim=-1),
             sine=angles.sin(),
         )

@@ -2,7 +2,7 @@
 
 import torch
 
-from protembed.config.model_sizes import BYTES_PER_NUMBER, DEFAULT_SIZE, SIZES
+from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import PretrainConfig
 from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
@@ -21,11 +21,11 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
     """
     if config.init_from is not None:
         return
-    size = config.size or DEFAULT_SIZE
-    needed = _MIN_NUMBERS_PER_WEIGHT * SIZES[size].num_parameters * BYTES_PER_NUMBER
+    needed = _MIN_NUMBERS_PER_WEIGHT * config.shape.num_parameters * BYTES_PER_NUMBER
     available = total_memory(device)
     if needed > available:
-        raise NotEnoughMemoryError(size, needed, available)
+        advice = "choose a smaller `size`" if config.layers is None else "choose fewer `layers` or a smaller `dim`"
+        raise NotEnoughMemoryError(config.shape.name, needed, available, advice)
 
 
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
@@ -38,7 +38,7 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
         ModelFormatError: If it is damaged, not ESM-2, or has no masked-LM head.
     """
     if config.init_from is None:
-        checkpoint = new_checkpoint(SIZES[config.size or DEFAULT_SIZE], config.weight_init, config.seed)
+        checkpoint = new_checkpoint(config.shape, config.weight_init, config.seed)
         checkpoint.metadata = ModelMetadata(window_residues=crop_residues)
         return checkpoint
     checkpoint = load_checkpoint(config.init_from)

@@ -10,14 +10,16 @@ from protembed.io.reading import default_path, sha256_of_inputs
 from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.model.catalog import locate_model
 
-# Options that change neither the weights nor any metric.
-_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run")
+# Options that change neither the weights nor any metric, and those of a shape, which are recorded as one, if at all.
+_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run", "layers", "dim", "heads")
 
 
 def settings_of(options: PretrainOptions) -> dict[str, Any]:
     """Collect the options that shape the result, except paths."""
-    values = as_plain_values(options.pretrain, options.batches, options.masking, options.optimizer, options.reader)
-    return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT}
+    config = options.pretrain
+    values = as_plain_values(config, options.batches, options.masking, options.optimizer, options.reader)
+    shape = {} if config.layers is None else {"shape": [config.layers, config.dim, config.heads]}
+    return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT} | shape
 
 
 def run_fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from protembed.config.base import (
 from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.finetune import FinetunedModelConfig
-from protembed.config.model_sizes import SIZES, SizeName
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig
 from protembed.errors import ConfigError, TableError
 from protembed.model.checkpoint import new_checkpoint
@@ -182,6 +182,33 @@ def test_plain_values_omit_paths_and_force():
 def test_every_size_is_named_after_its_layers():
     assert set(get_args(SizeName)) == set(SIZES)
     assert all(name.startswith(f"t{shape.num_layers}_") for name, shape in SIZES.items())
+
+
+def test_a_shape_of_ones_own_replaces_the_size():
+    assert PretrainConfig(layers=3, dim=24, heads=2).shape == EncoderShape(num_layers=3, dim=24, num_heads=2)
+    assert PretrainConfig(size="t4_1M").shape == SIZES["t4_1M"]
+    assert PretrainConfig().shape == SIZES[DEFAULT_SIZE]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"layers": 2}, "layers is 2, but `dim` and `heads` must be given with it"),
+        ({"layers": 2, "heads": 4}, "layers is 2, but `dim` must be given with it"),
+        ({"layers": 2, "dim": 30, "heads": 4}, "dim is 30, but a multiple of 8 is expected: each head needs an even"),
+        ({"layers": 2, "dim": 32, "heads": 4, "size": "t4_1M"}, "layers is 2, but `size` was given too: choose one"),
+        ({"layers": 2, "dim": 32, "heads": 4, "init_from": "x"}, "layers is 2, but `init_from` was given too"),
+        ({"layers": 0, "dim": 32, "heads": 4}, "layers is 0, but a value of at least 1 is expected"),
+    ],
+)
+def test_a_shape_that_is_incomplete_odd_or_given_twice_is_an_error(given, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        PretrainConfig(**given)
+
+
+def test_a_shape_is_named_by_its_size_or_described():
+    assert SIZES["t6_8M"].name == "t6_8M"
+    assert EncoderShape(num_layers=3, dim=24, num_heads=2).name == "3 layers of width 24"
 
 
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)

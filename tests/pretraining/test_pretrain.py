@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import DeviceConfig, OptimizerConfig
+from protembed.config.model_sizes import EncoderShape
 from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
@@ -283,6 +284,32 @@ def test_pretraining_starts_from_another_model(tmp_path, proteins_fasta, tiny_mo
     assert f"| started from | {tiny_model.name} |" in (run / "model" / "README.md").read_text()
 
 
+def test_a_run_with_a_shape_of_its_own_is_recorded_resumed_and_started_from(tmp_path, proteins_fasta):
+    run, stopped = tmp_path / "own.run", Callbacks(stop=lambda: True)
+    shaped = options(run, size=None, layers=3, dim=24, heads=2, steps=2)
+    assert not pretrain_model([proteins_fasta], shaped, stopped).is_finished
+
+    with pytest.raises(RunMismatchError, match=r"the shape \(layers, width, heads\) was 3,24,2, not 3,24,3"):
+        pretrain_model([proteins_fasta], options(run, size=None, layers=3, dim=24, heads=3, steps=2))
+    with pytest.raises(RunMismatchError, match=r"the shape \(layers, width, heads\) was 3,24,2, not none"):
+        pretrain_model([proteins_fasta], options(run, steps=2))
+    assert pretrain_model([proteins_fasta], shaped).is_finished
+    adapted = tmp_path / "adapted.run"
+    pretrain_model([proteins_fasta], options(adapted, size=None, init_from=run, steps=1))
+
+    for made in (run, adapted):
+        shape = load_checkpoint(made / "model").encoder.shape
+        assert shape == EncoderShape(num_layers=3, dim=24, num_heads=2)
+    assert json.loads((run / "run.json").read_text())["identity"]["shape"] == [3, 24, 2]
+    assert load_checkpoint(run / "model").metadata.configuration["shape"] == [3, 24, 2]
+
+
+def test_a_run_of_a_named_size_records_what_it_did_before_shapes_could_be_chosen(undisturbed):
+    identity = json.loads((undisturbed[0] / "run.json").read_text())["identity"]
+
+    assert identity.keys().isdisjoint({"shape", "layers", "dim", "heads"})
+
+
 @pytest.mark.parametrize("former", [{}, {"from": "init_from", "compare": "compare_model"}], ids=["now", "formerly"])
 def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_option(
     tmp_path, proteins_fasta, tiny_model, former
@@ -416,6 +443,11 @@ def test_keep_checkpoints_limits_the_number_of_checkpoints(tmp_path, proteins_fa
 def test_a_model_too_large_for_the_memory_is_refused_before_the_input_is_read(tmp_path):
     with pytest.raises(NotEnoughMemoryError, match="choose a smaller `size`"):
         pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", size="t48_15B"))
+    with pytest.raises(
+        NotEnoughMemoryError, match="400 layers of width 12800 .* choose fewer `layers` or a smaller `dim`"
+    ):
+        own_shape = {"size": None, "layers": 400, "dim": 12800, "heads": 40}
+        pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", **own_shape))
 
 
 def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, proteins_fasta):
