@@ -32,6 +32,7 @@ from protembed.pretraining.request import settings_of
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
 from protembed.report.figures import draw_training
+from protembed.text import pluralize
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
 from protembed.training.loop import TrainingSetup, train
@@ -210,7 +211,12 @@ class _Job:
     def draw(self) -> None:
         """Draw the course of the training, and the gains of a finished run."""
         if self._is_first:
-            draw_training(self.run.path("training.png"), self.run.read_log(), self.run.facts.get("gains"))
+            title = (
+                f"{self.model.encoder.shape.name} ({self.model.num_parameters / 1e6:.1f} M parameters), trained on "
+                f"{pluralize(len(self.corpora.train), 'protein')} with {self.schedule.optimizer}"
+            )
+            log, gains = self.run.read_log(), self.run.facts.get("gains")
+            draw_training(self.run.path("training.png"), log, gains, title=title)
 
     def finish(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         """Summarise the run with the results of `evaluate`, and record the summary of a finished run in `run.json`."""

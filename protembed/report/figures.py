@@ -195,7 +195,7 @@ def _curve(reports: Sequence[Mapping[str, Any]], x: str, y: str) -> NDArray[np.f
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    span = max(1, len(losses) // 50)
+    span = max(1, len(losses) // 20)
     sums = np.cumsum(np.concatenate([[0.0], losses]))
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(ends - span, 0)
