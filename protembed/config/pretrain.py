@@ -1,6 +1,7 @@
 """Options of `protembed pretrain`, except for the optimiser's. No torch."""
 
 from dataclasses import field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,12 @@ from protembed.config.common import (
 )
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
 from protembed.errors import ConfigError
+
+
+def _check_tensorboard(is_requested: bool) -> None:
+    if is_requested and find_spec("tensorboard") is None:
+        expected = "the package tensorboard is not installed: run `pip install tensorboard`"
+        raise ConfigError("tensorboard", is_requested, expected)
 
 
 class PretrainConfig(Config):
@@ -70,6 +77,13 @@ class PretrainConfig(Config):
         2, "Number of checkpoints to keep, the newest; the best model is always kept.", min=1, advanced=True
     )
     precision: PrecisionName = precision_option()
+    tensorboard: bool = option(
+        False,
+        "Write the log for TensorBoard too, into the folder tensorboard of the run; the package tensorboard must be "
+        "installed.",
+        check=_check_tensorboard,
+        advanced=True,
+    )
     dry_run: bool = option(False, "Print the plan, with measured time and memory, and exit.")
     seed: int = option(0, "Seed of initialisation, order, crops and masks.", min=0)
     force: bool = option(False, "Replace an existing run directory.")

@@ -11,7 +11,7 @@ from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.model.catalog import locate_model
 
 # Options that change neither the weights nor any metric, and those of a shape, which are recorded as one, if at all.
-_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "dry_run", "layers", "dim", "heads")
+_NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "tensorboard", "dry_run", "layers", "dim", "heads")
 
 
 def settings_of(options: PretrainOptions) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A run of pretraining: the data, the model and the schedule; training, evaluation and what is written."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 from protembed.training.schedule import TrainingSchedule, make_schedule
+from protembed.training.tensorboard import EventWriter, event_writer
 
 # Numbers of a checkpoint for each weight: the weight itself and the state of the optimiser.
 _CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2, "adamw": 3}
@@ -152,18 +153,28 @@ class _Job:
 
     def train(self, callbacks: Callbacks) -> None:
         """Train to the end or until stopped, and write the log and the best model."""
-        for report in train(
+        reports = train(
             self.setup,
             self.schedule,
             self.checkpoints,
             validate=lambda: self.evaluator.validate(self.setup.objective, self.references),
             replan=self._replan,
             stop=callbacks.stop,
-        ):
-            self.run.log(report.log_line())
-            if report.is_best and self._is_first:
-                self._export(report)
-            callbacks.on_step(report)
+        )
+        with self._events() as events:
+            for report in reports:
+                self.run.log(report.log_line())
+                if events is not None:
+                    events.add(report.log_line())
+                if report.is_best and self._is_first:
+                    self._export(report)
+                callbacks.on_step(report)
+
+    def _events(self) -> AbstractContextManager[EventWriter | None]:
+        """Open the events for TensorBoard, if they are requested and a step is left."""
+        if not self.options.pretrain.tensorboard or self.is_finished or not self._is_first:
+            return nullcontext()
+        return event_writer(self.run.path("tensorboard"), self.run.read_log())
 
     def _replan(self, schedule: TrainingSchedule, step: int) -> TrainingSchedule:
         """Correct the number of steps of a run that is limited by time; all processes follow the first."""
