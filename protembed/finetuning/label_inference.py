@@ -296,7 +296,8 @@ def _describe(label: str, task: Task) -> str:
 def _describe_reading(before: Sequence[LabelledProtein], after: Sequence[LabelledProtein], task: Task) -> str:
     """Show how the first three different cells were read."""
     labels = {cell.label: protein.label for cell, protein in zip(before, after, strict=True)}
-    examples = list(labels.items())[:_NUM_EXAMPLES]
+    may_be_empty = task.label_kind == "labels"
+    examples = [(cell, label) for cell, label in labels.items() if label or may_be_empty][:_NUM_EXAMPLES]
     return "read " + ", ".join(f"{_shorten(cell)!r} as {_describe(label, task)}" for cell, label in examples)
 
 

@@ -347,6 +347,7 @@ def test_the_reading_shows_how_three_cells_were_read():
     assert infer("1.50", "2.25", "3.5", "4.5").reading == (
         "read '1.50' as value 1.5, '2.25' as value 2.25, '3.5' as value 3.5"
     )
+    assert infer("", "a", "b", "c").reading == "read 'a' as class a, 'b' as class b, 'c' as class c"
     assert infer("a;b", "", "a").reading == "read 'a;b' as 2 labels a; b, '' as no label, 'a' as 1 label a"
 
 
