@@ -7,7 +7,7 @@ NUM_FIRST_ROWS = 30
 
 
 def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -> int:
-    """Find the header: a row with a known name that is wider than all above it, else the first row below titles.
+    """Find the header: the row with the most known names, if it is wider than all above; else the first below titles.
 
     Args:
         rows: First rows of a table, as stripped cells.
@@ -23,9 +23,10 @@ def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) 
     """
     widths = [sum(map(bool, row)) for row in rows]
     filled = [index for index, width in enumerate(widths) if width]
-    known = next((index for index in filled if any(map(is_known, rows[index]))), None)
-    if known is not None and all(width < widths[known] for width in widths[:known]):
-        return known
+    num_known = [sum(map(is_known, row)) for row in rows]
+    best = max(filled, key=num_known.__getitem__, default=0)
+    if filled and num_known[best] and all(width < widths[best] for width in widths[:best]):
+        return best
     for index, following in zip(filled, filled[1:], strict=False):
         if not _is_title(rows[index], widths[following]):
             break

@@ -263,6 +263,9 @@ def test_notes_above_the_header_are_skipped_if_the_header_has_an_expected_name()
         [["p1", "MKT", "0.5"]],
         ["its header in line 3"],
     )
+    assert read_cells("Mutants,\nseq,mutants,label\nMKT,label,x\n", known=["label", "mutants"])[2] == [
+        "its header in line 2"
+    ]
     assert read_cells("seq,label\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
     assert read_cells("seq,kind\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
 
