@@ -98,7 +98,11 @@ def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iter
     """Report what was predicted by this command."""
     if not summary.was_done:
         proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
-        yield f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}"
+        columns = ""
+        if summary.sequence_column is not None:
+            columns = f"; sequences are from the column {summary.sequence_column!r}"
+            columns += f", identifiers from {summary.id_column!r}" if summary.id_column else ""
+        yield f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}{columns}"
 
 
 def score_summary_lines(summary: "ScoreSummary") -> Iterator[str]:

@@ -28,6 +28,14 @@ def argument(metavar: str, help: str) -> Any:
 FastaPaths = Annotated[
     list[Path], argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.")
 ]
+ProteinPaths = Annotated[
+    list[Path],
+    argument(
+        "PROTEINS",
+        "Proteins in FASTA, or in a table (CSV, TSV, Excel) with a column of sequences, whose other columns are kept; "
+        "plain or compressed; - is stdin.",
+    ),
+]
 LabelsPath = Annotated[
     Path,
     argument(

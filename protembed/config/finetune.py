@@ -158,7 +158,17 @@ class PredictConfig(Config):
     """Prediction: what is predicted, and where it is written."""
 
     output: Path | None = option(
-        None, "Output table; - is stdout. Default: the name of the first FASTA file with .predictions.tsv.", short="-o"
+        None,
+        "Output table, CSV if its name ends in .csv, else TSV; - is stdout. Default: the name of the first input with "
+        ".predictions.tsv.",
+        short="-o",
+    )
+    sequence: str | None = option(None, "Column of an input table with the sequences. Default: sequence or similar.")
+    id: str | None = option(
+        None, "Column of an input table with the identifiers. Default: id, accession, protein_id, entry or similar."
+    )
+    descriptions: bool = option(
+        False, "Add a column with the description of each FASTA record, which follows its identifier.", advanced=True
     )
     region: str = model_region_option()
     force: bool = option(False, "Replace an existing table.")

@@ -100,6 +100,7 @@ class ProteinFiles:
 
     Attributes:
         columns: Columns of the tables; None for FASTA, and for a pipe until `read` has begun.
+        name: Name of the first file, for messages.
 
     Raises:
         TableError: A table has no column of sequences, or other columns than the first one.
@@ -109,7 +110,7 @@ class ProteinFiles:
     def __init__(self, paths: Sequence[Path], *, sequence: str | None, id: str | None, on_illegal: OnIllegal) -> None:
         self.columns: ProteinColumns | None = None
         self._paths, self._named, self._on_illegal = paths, {"sequence": sequence, "id": id}, on_illegal
-        self._first: str | None = None
+        self.name, self._num_checked = display_name(paths[0]), 0
         for path in paths:
             if not is_stream(path):
                 with open_records(path, ReadStatistics()) as stream:
@@ -144,13 +145,14 @@ class ProteinFiles:
         for option, column in self._named.items():
             if columns is None and column is not None:
                 raise ConfigError(option, column, f"{name} is not a table and has no columns")
-        if self._first is None:
-            self._first, self.columns = name, columns
+        self._num_checked += 1
+        if self._num_checked == 1:
+            self.columns = columns
         elif columns != self.columns:
             kinds = ["FASTA" if file is None else "a table" for file in (columns, self.columns)]
-            found = f"this is {kinds[0]}, and {self._first} is {kinds[1]}"
+            found = f"this is {kinds[0]}, and {self.name} is {kinds[1]}"
             if columns and self.columns:
-                found = f"its columns are not those of {self._first}"
+                found = f"its columns are not those of {self.name}"
             raise TableError(name, found, "give FASTA files, or tables with the same columns")
 
     def _read_stream(self, stream: BinaryIO, name: str, statistics: ReadStatistics) -> Generator[Record]:

@@ -1,4 +1,4 @@
-"""Predict with a fine-tuned model: from FASTA to a table. Imports torch only to compute."""
+"""Predict with a fine-tuned model: from FASTA or a table to a table. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,6 +8,7 @@ from typing import Any
 from protembed.callbacks import Callbacks
 from protembed.config.common import DEFAULT_MODEL, choose_region
 from protembed.config.finetune import PredictOptions
+from protembed.data.sequence_tables import ProteinFiles
 from protembed.errors import NotFinetunedError
 from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, unchanged_inputs
@@ -24,6 +25,8 @@ class PredictSummary:
         output: The path of the table; None for stdout.
         num_refused: Records that were skipped on request.
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
+        sequence_column: The column that the sequences of a table were read from; None for FASTA.
+        id_column: The column of identifiers; None for FASTA, and if there is none.
         warnings: Sentences about doubtful properties of the input.
         was_done: Whether the same command had finished before.
     """
@@ -33,6 +36,8 @@ class PredictSummary:
     num_refused: int
     target: str
     region: str | None
+    sequence_column: str | None = None
+    id_column: str | None = None
     warnings: Sequence[str] = ()
     was_done: bool = False
 
@@ -42,13 +47,16 @@ def predict_fasta(
 ) -> PredictSummary:
     """Predict labels of proteins with a fine-tuned model, in the order of the input.
 
+    The result is a CSV if its name ends in .csv, else a TSV. The rows of a table keep all their columns.
+
     Args:
-        fasta: The paths of FASTA files; `-` is stdin.
+        fasta: The paths of FASTA files, or of tables with a column of sequences; `-` is stdin.
         options: All options of the command, the fine-tuned model among them.
         callbacks: Functions that receive the residues of each finished protein.
 
     Raises:
         NotFinetunedError: The model was not fine-tuned.
+        TableError: A table has no column of sequences, or a row no sequence.
         OutputExistsError: The table exists, and another command made it.
         TooShortError: A protein ends before the region begins, and the options do not skip it.
         ChangedInputError: A file changed while it was read.
@@ -56,21 +64,30 @@ def predict_fasta(
         ProtembedError: The input, the model or the output does not allow it; see `protembed.errors`.
     """
     options, callbacks, files = options or PredictOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
-    model = locate_model(options.model.model)
-    output = options.prediction.output or default_path(files[0], ".predictions.tsv")
-    result = Result.table(output, [*files, model.directory], force=options.prediction.force)
+    prediction, model = options.prediction, locate_model(options.model.model)
+    output = prediction.output or default_path(files[0], ".predictions.tsv")
+    result = Result.table(output, [*files, model.directory], force=prediction.force)
     if model.metadata.target is None:
         raise NotFinetunedError(str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
-    region = choose_region(options.prediction.region, model.metadata.region)
-    settings = {"region": None if region is None else str(region), "on_illegal": options.reader.on_illegal}
+    region = choose_region(prediction.region, model.metadata.region)
+    settings = {
+        "region": None if region is None else str(region),
+        "sequence": prediction.sequence,
+        "id": prediction.id,
+        "descriptions": prediction.descriptions,
+        "on_illegal": options.reader.on_illegal,
+    }
     with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
+            proteins = ProteinFiles(
+                paths, sequence=prediction.sequence, id=prediction.id, on_illegal=options.reader.on_illegal
+            )
             from protembed.finetuning.prediction import write_predictions  # which imports torch
 
-            facts = write_predictions(claim.path, model, paths, region, options, callbacks)
+            facts = write_predictions(claim.path, model, proteins, region, options, callbacks)
             check_inputs()
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 

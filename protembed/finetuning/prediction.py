@@ -1,6 +1,7 @@
 """Predictions of a fine-tuned model: computing them, and formatting them as cells of a table."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 from protembed.callbacks import Callbacks
 from protembed.config.common import Region
 from protembed.config.finetune import PredictOptions
-from protembed.data.fasta import ReadStatistics, Record, read_fasta
+from protembed.data.fasta import ReadStatistics, Record
+from protembed.data.sequence_tables import ProteinFiles, TableRecord
 from protembed.data.windows import cut_records
 from protembed.device import choose_device
-from protembed.errors import NotFinetunedError
+from protembed.errors import ConfigError, NotFinetunedError
 from protembed.finetuning.labels import LabelledProtein
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine, inference_engine
+from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.catalog import ResolvedModel
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
@@ -106,20 +109,46 @@ def predict_proteins(
         yield protein, prediction
 
 
-def _table_lines(
-    predictions: Iterable[tuple[Record, NDArray[np.float32]]],
-    head: TaskHead,
-    region: Region | None,
-    callbacks: Callbacks,
-) -> Iterator[bytes]:
-    """Format the table line by line; if only a region was used, with the residues that were used."""
-    # Two numbers, because spreadsheets read 1-12 as a date.
-    columns = [] if region is None else ["first_residue", "last_residue"]
-    yield format_row(["id", *columns, *prediction_header(head.classes)])
-    for record, prediction in predictions:
-        residues = [] if region is None else [region.first, region.first + len(record.sequence) - 1]
-        yield format_row([record.id, *residues, *prediction_cells(prediction, head)])
-        callbacks.on_progress(len(record.sequence))
+@dataclass(kw_only=True)
+class _PredictionTable:
+    """The table of predictions.
+
+    Attributes:
+        warnings: Sentences about the names of its columns; complete once `lines` has begun.
+    """
+
+    proteins: ProteinFiles
+    head: TaskHead
+    region: Region | None
+    has_descriptions: bool
+    separator: str
+    warnings: list[str] = field(default_factory=list)
+
+    def lines(self, predictions: Iterable[tuple[Record, NDArray[np.float32]]], callbacks: Callbacks) -> Iterator[bytes]:
+        """Format the table line by line."""
+        for number, (record, prediction) in enumerate(predictions):
+            if number == 0:  # only now, because the columns of a table in a pipe are known once it is read
+                yield format_row(self._header(), self.separator)
+            residues = [] if self.region is None else [self.region.first, self.region.first + len(record.sequence) - 1]
+            cells = [*self._cells(record), *residues, *prediction_cells(prediction, self.head)]
+            yield format_row(cells, self.separator)
+            callbacks.on_progress(len(record.sequence))
+
+    def _header(self) -> list[str]:
+        # Two numbers, because spreadsheets read 1-12 as a date.
+        residues = [] if self.region is None else ["first_residue", "last_residue"]
+        new, table = [*residues, *prediction_header(self.head.classes)], self.proteins.columns
+        if table is None:
+            return ["id", *(["description"] if self.has_descriptions else []), *new]
+        if self.has_descriptions:
+            raise ConfigError("descriptions", True, "only FASTA has them; a table keeps all its columns")
+        names, self.warnings = name_new_columns(table.header, new, self.proteins.name)
+        return [*table.header, *names]
+
+    def _cells(self, record: Record) -> Sequence[str]:
+        if isinstance(record, TableRecord):
+            return record.cells
+        return [record.id, record.description[len(record.id) :].strip()] if self.has_descriptions else [record.id]
 
 
 def require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
@@ -136,7 +165,7 @@ def require_head(checkpoint: Checkpoint, name: str) -> TaskHead:
 def write_predictions(
     table: Path,
     model: ResolvedModel,
-    fasta: Sequence[Path],
+    proteins: ProteinFiles,
     region: Region | None,
     options: PredictOptions,
     callbacks: Callbacks,
@@ -150,16 +179,23 @@ def write_predictions(
     checkpoint = load_checkpoint(model).to(device)
     head, embedder = require_head(checkpoint, model.name), Embedder.from_checkpoint(checkpoint)
     comparison = InputComparison.from_checkpoint(checkpoint, region)
-    records = cut_records(
-        read_fasta(fasta, on_illegal=on_illegal, statistics=statistics), region, on_illegal, statistics
+    records = cut_records(proteins.read(statistics), region, on_illegal, statistics)
+    predicted = _PredictionTable(
+        proteins=proteins,
+        head=head,
+        region=region,
+        has_descriptions=options.prediction.descriptions,
+        separator=separator_of(table),
     )
     with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
         predictions = predict_proteins(engine, embedder, head, comparison.observe(records))
         with atomic_file(table) as stream:
-            stream.writelines(_table_lines(predictions, head, region, callbacks))
+            stream.writelines(predicted.lines(predictions, callbacks))
+    columns = proteins.columns
     return {
         "num_proteins": statistics.num_records,
         "num_refused": len(statistics.skipped),
         "target": checkpoint.metadata.target or "",
-        "warnings": [*statistics.warnings(), *comparison.warnings()],
+        **({"sequence_column": columns.sequence_name, "id_column": columns.id_name} if columns else {}),
+        "warnings": [*statistics.warnings(), *predicted.warnings, *comparison.warnings()],
     }

@@ -35,6 +35,7 @@ FORMER_NAMES: Mapping[str, str] = {
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
     "on_missing": "error",
+    "descriptions": False,
 }
 # Settings that follow from others, and the options as they were given.
 _DERIVED = ("slices", "dim", "command", "options")

@@ -158,19 +158,24 @@ def name_new_columns(header: Sequence[str], names: Sequence[str], path: str) -> 
     """Name the columns that are added to a table, with a prefix if the table already has one of that name.
 
     Returns:
-        The names, and a sentence about each that got the prefix.
+        The names, and a sentence about those that got the prefix, if there are any.
 
     Raises:
         TableError: The table has a column of the name with the prefix, too.
 
     >>> name_new_columns(["id", "score"], ["score"], "variants.csv")
     (['protembed_score'], ["the table already has a column 'score': the new one is 'protembed_score'"])
+    >>> name_new_columns(["prediction", "p_a"], ["prediction", "p_a", "p_b"], "proteins.csv")[1]
+    ["the table already has columns 'prediction', 'p_a': the new ones begin with 'protembed_'"]
     """
     columns = [f"protembed_{name}" if name in header else name for name in names]
     for name in columns:
         if name in header:
             raise TableError(path, f"the table already has a column {name!r}", "rename or remove it", line=1)
     renamed = [(name, column) for name, column in zip(names, columns, strict=True) if name != column]
+    if len(renamed) > 1:
+        taken = column_names([name for name, _ in renamed])
+        return columns, [f"the table already has columns {taken}: the new ones begin with 'protembed_'"]
     return columns, [f"the table already has a column {name!r}: the new one is {column!r}" for name, column in renamed]
 
 

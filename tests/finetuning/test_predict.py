@@ -5,7 +5,7 @@ import pytest
 
 from protembed.config.common import TASKS
 from protembed.config.finetune import PredictOptions
-from protembed.errors import InputNotFoundError, OutputExistsError
+from protembed.errors import ConfigError, InputNotFoundError, OutputExistsError, TableError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.finetuning.prediction import prediction_cells, prediction_header
@@ -186,3 +186,103 @@ def test_inputs_and_the_model_are_not_overwritten_with_force(classifier, protein
 
     assert fasta.read_bytes() == proteins_fasta.read_bytes()
     assert (classifier / "model.safetensors").read_bytes() == weights
+
+
+# Tables
+
+
+@pytest.fixture
+def predict_from(classifier, tmp_path, read_rows):
+    """Write an input of a name, predict with the classifier, and return the summary and the rows of the result."""
+
+    def run(content, name="proteins.csv", output="p.tsv", **settings):
+        (tmp_path / name).write_text(content)
+        options = PredictOptions.from_values(model=classifier, output=tmp_path / output, threads=1, **settings)
+        summary = predict_fasta(tmp_path / name, options)
+        return summary, read_rows(tmp_path / output, "," if output.endswith(".csv") else "\t")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def table(proteins):
+    rows = [
+        f'{name},"of mouse, {number}",{sequence},{number / 2}'
+        for number, (name, sequence) in enumerate(zip("abc", proteins[:3], strict=True))
+    ]
+    return "\n".join(["Entry,Protein names,Sequence,Tm", *rows]) + "\n"
+
+
+def test_a_table_keeps_its_rows_and_columns_and_gets_predictions(predict_from, table, proteins):
+    fasta = "".join(f">{name} of mouse\n{protein}\n" for name, protein in zip("abc", proteins[:3], strict=True))
+
+    summary, rows = predict_from(table)
+    _, of_fasta = predict_from(fasta, "proteins.fasta", "f.tsv")
+
+    assert list(rows[0]) == ["Entry", "Protein names", "Sequence", "Tm", "prediction", "p_poor", "p_rich"]
+    assert [row["Protein names"] for row in rows] == ["of mouse, 0", "of mouse, 1", "of mouse, 2"]
+    assert [{"id": row["Entry"], **dict(list(row.items())[4:])} for row in rows] == of_fasta
+    assert (summary.num_proteins, summary.sequence_column, summary.id_column) == (3, "Sequence", "Entry")
+    assert predict_from(table)[0] == replace(summary, was_done=True)
+
+
+def test_the_columns_of_a_table_can_be_named_and_are_recorded(predict_from, table, proteins):
+    content = "\n".join(
+        f"{row},{'other' if number == 0 else protein}"
+        for number, (row, protein) in enumerate(zip(table.splitlines(), proteins, strict=False))
+    )
+
+    summary, _ = predict_from(content, sequence="other", id="Protein names")
+
+    assert (summary.sequence_column, summary.id_column) == ("other", "Protein names")
+    with pytest.raises(OutputExistsError, match=r"was made with other settings \(`sequence` was other, not none"):
+        predict_from(content)
+
+
+def test_a_column_of_an_earlier_prediction_is_kept_and_the_new_one_gets_a_prefix(predict_from, table):
+    content = table.replace("Tm", "prediction")
+
+    summary, rows = predict_from(content)
+
+    assert [row["prediction"] for row in rows] == ["0.0", "0.5", "1.0"]
+    assert rows[0]["protembed_prediction"] in ("poor", "rich")
+    expected = "the table already has a column 'prediction': the new one is 'protembed_prediction'"
+    assert expected in summary.warnings
+
+
+def test_predictions_are_a_csv_if_the_name_of_the_output_says_so(predict_from, table):
+    _, as_tsv = predict_from(table)
+    _, as_csv = predict_from(table, output="p.csv")
+
+    assert as_csv == as_tsv
+
+
+def test_a_region_of_a_table_has_its_residues_in_two_columns(predict_from, table):
+    _, rows = predict_from(table, region="2-20")
+
+    assert list(rows[0])[3:7] == ["Tm", "first_residue", "last_residue", "prediction"]
+    assert {(row["first_residue"], row["last_residue"]) for row in rows} == {("2", "20")}
+
+
+def test_descriptions_of_fasta_are_added_on_request(predict_from, table):
+    _, rows = predict_from(">a  of mouse, 1 \nMKTAYIAKQR\n>b\nMKTAYIAKQR\n", "s.fasta", descriptions=True)
+
+    assert [(row["id"], row["description"]) for row in rows] == [("a", "of mouse, 1"), ("b", "")]
+    with pytest.raises(ConfigError, match="only FASTA has them; a table keeps all its columns"):
+        predict_from(table, output="t.tsv", descriptions=True)
+
+
+def test_a_table_without_sequences_is_an_error_that_leaves_nothing(predict_from, tmp_path):
+    with pytest.raises(TableError, match=r"proteins.csv, line 1: no sequence column among 'id', 'protein'"):
+        predict_from("id,protein\na,MKT\n")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["proteins.csv"]
+
+
+def test_a_table_from_a_pipe_is_predicted_to_stdout(classifier, table, give_stdin, capfdbinary, predict_from, tmp_path):
+    predict_from(table)
+    give_stdin(table.encode())
+
+    predict_fasta("-", PredictOptions.from_values(model=classifier, output="-", threads=1))
+
+    assert capfdbinary.readouterr().out == (tmp_path / "p.tsv").read_bytes()
