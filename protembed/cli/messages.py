@@ -97,6 +97,7 @@ def check_summary_line(summary: "CheckSummary") -> str:
 def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iterator[str]:
     """Report what was predicted by this command."""
     if not summary.was_done:
+        yield from summary.notes
         proteins = pluralize(summary.num_proteins, "protein") + describe_region(summary.region, region_option)
         columns = ""
         if summary.sequence_column is not None:

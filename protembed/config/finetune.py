@@ -37,7 +37,7 @@ class LabelTableConfig(Config):
 
     task: TaskChoice = option("auto", "Kind of task; auto infers it from the labels.")
     target: str | None = option(None, "Column with the labels. Default: target or label.")
-    sequence: str | None = option(None, "Column with the sequences. Default: sequence.")
+    sequence: str | None = option(None, "Column with the sequences. Default: sequence, seq or similar.")
     id: str | None = option(
         None, "Column with the identifiers. Default: id, accession, protein_id, entry, name or similar."
     )
@@ -166,6 +166,10 @@ class PredictConfig(Config):
     sequence: str | None = option(None, "Column of an input table with the sequences. Default: sequence or similar.")
     id: str | None = option(
         None, "Column of an input table with the identifiers. Default: id, accession, protein_id, entry or similar."
+    )
+    on_missing: Literal["error", "skip"] = option(
+        "error",
+        "What to do about rows of a table without a sequence: stop with an error that lists them, or leave them out.",
     )
     descriptions: bool = option(
         False, "Add a column with the description of each FASTA record, which follows its identifier.", advanced=True

@@ -1,11 +1,12 @@
 """Proteins from FASTA, or from tables with a column of sequences, whose other columns are kept."""
 
 import codecs
+import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from protembed.data.fasta import (
     OnIllegal,
@@ -17,29 +18,30 @@ from protembed.data.fasta import (
     read_fasta_stream,
     read_records,
 )
-from protembed.errors import ConfigError, IllegalResidueError, TableError
+from protembed.errors import ConfigError, DataError, IllegalResidueError, MissingCellError, TableError
+from protembed.io.faults import Faults, RaisedFaults
 from protembed.io.reading import display_name, is_stream
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation, detect_text_format
 from protembed.io.tables import (
+    IDENTIFIER_COLUMNS,
+    SEQUENCE_COLUMNS,
     Row,
+    Table,
     check_unique_columns,
     column_names,
+    describe_traits,
     find_columns,
     is_stand_in,
     normalize_name,
     reading_table,
 )
+from protembed.io.workbooks import is_workbook
 
-_USUAL_NAMES = {
-    "sequence": ("sequence", "protein_sequence", "aa_sequence", "amino_acid_sequence", "seq", "aa_seq", "sequences"),
-    "id": (
-        *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
-        *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
-    ),
-}
+_USUAL_NAMES = {"sequence": SEQUENCE_COLUMNS, "id": IDENTIFIER_COLUMNS}
 _PEEK = 4096
-_SEPARATORS = frozenset(",\t;")
-_COMMENTS = ("# ", "sep=", '"sep=')
+# Of columns, though a vertical bar may also be in an identifier.
+_SEPARATORS, _ALL_SEPARATORS = frozenset(",\t;"), re.compile("[,\t;|]")
+_NOT_IN_FASTA = ("# ", "sep=", '"sep=')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,13 @@ class ProteinColumns:
 
     Attributes:
         header: Names of all columns.
+        line: Line of the header in the first table.
         sequence: Index of the column of sequences.
         id: Index of the column of identifiers; None if there is none.
     """
 
     header: Sequence[str]
+    line: int = field(compare=False)
     sequence: int
     id: int | None
 
@@ -78,73 +82,131 @@ class ProteinColumns:
         return None if self.id is None else self.header[self.id]
 
 
-def _is_table(stream: BinaryIO) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class TableReading:
+    """How tables of proteins are read.
+
+    Attributes:
+        sequence: Name of the column of sequences; None for a usual one.
+        id: Name of the column of identifiers; None for a usual one.
+        on_illegal: Policy for a character that is not a residue.
+        on_missing: Policy for a row without a sequence.
+    """
+
+    sequence: str | None = None
+    id: str | None = None
+    on_illegal: OnIllegal = "error"
+    on_missing: Literal["error", "skip"] = "error"
+
+    @property
+    def named(self) -> dict[str, str | None]:
+        """Names of columns that the user gave, by their meanings."""
+        return {"sequence": self.sequence, "id": self.id}
+
+
+def _is_table(stream: BinaryIO, named: str | None) -> bool:
     """Return whether a stream is a table, rather than FASTA or something that the reader of FASTA names."""
     head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-    text = head.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
-    first = next((line for line in lines if not line.lower().startswith(_COMMENTS)), "")
+    first = next((line for line in lines if not line.lower().startswith(_NOT_IN_FASTA)), "")
     if first.startswith(">") or "\0" in first or any(map(detect_text_format, lines[:1])):
-        return False
-    return not _SEPARATORS.isdisjoint(first) or normalize_name(first) in map(normalize_name, _USUAL_NAMES["sequence"])
+        return is_workbook(stream)
+    names = {normalize_name(name) for name in (*SEQUENCE_COLUMNS, *filter(None, [named]))}
+    has_name = any(normalize_name(cell.strip(' "')) in names for line in lines for cell in _ALL_SEPARATORS.split(line))
+    return has_name or not _SEPARATORS.isdisjoint(first) or is_workbook(stream)
 
 
 class ProteinFiles:
     """Proteins of FASTA files, or of tables that have the same columns.
 
+    All rows of tables are checked at once, except for those of pipes. Proteins in FASTA are checked as they are read.
+
     Args:
         paths: FASTA files or tables; `-` is stdin.
-        sequence: Name of the column of sequences; None for a usual one.
-        id: Name of the column of identifiers; None for a usual one.
-        on_illegal: Policy for a character that is not a residue.
+        reading: How tables are read.
 
     Attributes:
         columns: Columns of the tables; None for FASTA, and for a pipe until `read` has begun.
         name: Name of the first file, for messages.
+        notes: Sentences about what is unusual in the tables.
 
     Raises:
-        TableError: A table has no column of sequences, or other columns than the first one.
+        TableError: A table has no column of sequences, or other columns than the first one, or a row has no sequence.
+        IllegalResidueError: A character in a table is not an amino acid.
         InputNotFoundError: A file cannot be opened.
     """
 
-    def __init__(self, paths: Sequence[Path], *, sequence: str | None, id: str | None, on_illegal: OnIllegal) -> None:
+    def __init__(self, paths: Sequence[Path], reading: TableReading) -> None:
         self.columns: ProteinColumns | None = None
-        self._paths, self._named, self._on_illegal = paths, {"sequence": sequence, "id": id}, on_illegal
-        self.name, self._num_checked = display_name(paths[0]), 0
+        self.name, self.notes = display_name(paths[0]), list[str]()
+        self._paths, self._reading, self._num_checked = paths, reading, 0
         for path in paths:
             if not is_stream(path):
                 with open_records(path, ReadStatistics()) as stream:
-                    self._read_header(stream, display_name(path))
+                    self._check(stream, display_name(path))
 
     def read(self, statistics: ReadStatistics) -> Iterator[Record]:
         """Read proteins one by one, in order; those of tables are `TableRecord`.
 
         Raises:
             ProtembedError: A file is neither FASTA nor a table, or a record is invalid; see `read_fasta`.
-            TableError: A row has no sequence, or a table has no rows.
         """
         return read_records(self._paths, statistics, partial(self._read_stream, statistics=statistics))
 
-    def _read_header(self, stream: BinaryIO, name: str) -> None:
-        if _is_table(stream):
-            with reading_table(stream, name) as table:
-                self._check_columns(self._find_columns(table.header, name), name)
-        else:
-            self._check_columns(None, name)
+    def _check(self, stream: BinaryIO, name: str) -> None:
+        if not self._is_table(stream, name):
+            return
+        with Faults() as faults:
+            for _ in self._read_table(stream, name, ReadStatistics(), faults):
+                pass
 
-    def _find_columns(self, header: Sequence[str], name: str) -> ProteinColumns:
-        check_unique_columns(header, name)
-        indices = find_columns(header, name, _USUAL_NAMES, self._named)
+    def _read_stream(self, stream: BinaryIO, name: str, statistics: ReadStatistics) -> Generator[Record]:
+        if self._is_table(stream, name):
+            yield from self._read_table(stream, name, statistics, RaisedFaults())
+        else:
+            yield from read_fasta_stream(stream, name, self._reading.on_illegal, statistics)
+
+    def _is_table(self, stream: BinaryIO, name: str) -> bool:
+        if _is_table(stream, self._reading.sequence):
+            return True
+        for option, column in self._reading.named.items():
+            if column is not None:
+                raise ConfigError(option, column, f"{name} is not a table and has no columns")
+        self._check_columns(None, name)
+        return False
+
+    def _read_table(
+        self, stream: BinaryIO, name: str, statistics: ReadStatistics, faults: Faults
+    ) -> Generator[TableRecord]:
+        num_before = statistics.num_read
+        known = (self._reading.sequence, *SEQUENCE_COLUMNS)
+        with reading_table(stream, name, known=known, faults=faults) as table:
+            columns = self._find_columns(table, name)
+            self._check_columns(columns, name)
+            self.notes = describe_traits(table.traits)
+            for row in table.rows:
+                try:
+                    record = self._record(row, name, columns, statistics)
+                except DataError as error:
+                    faults.add(error)
+                    continue
+                if record is not None:
+                    yield record
+        if statistics.num_read == num_before and not faults.num_errors:
+            raise TableError(name, "the table has no rows", "give at least one protein")
+
+    def _find_columns(self, table: Table, name: str) -> ProteinColumns:
+        check_unique_columns(table.header, name, table.line)
+        indices = find_columns(table.header, name, _USUAL_NAMES, self._reading.named, table.line)
         if "sequence" not in indices:
-            found = f"no sequence column among {column_names(header)}"
-            raise TableError(name, found, "name the column sequence, or pass `sequence`", line=1)
-        return ProteinColumns(header=header, sequence=indices["sequence"], id=indices.get("id"))
+            found = f"no sequence column among {column_names(table.header)}"
+            raise TableError(name, found, "name the column sequence, or pass `sequence`", line=table.line)
+        return ProteinColumns(header=table.header, line=table.line, sequence=indices["sequence"], id=indices.get("id"))
 
     def _check_columns(self, columns: ProteinColumns | None, name: str) -> None:
         """Check that a file has the columns of the first one."""
-        for option, column in self._named.items():
-            if columns is None and column is not None:
-                raise ConfigError(option, column, f"{name} is not a table and has no columns")
         self._num_checked += 1
         if self._num_checked == 1:
             self.columns = columns
@@ -155,34 +217,20 @@ class ProteinFiles:
                 found = f"its columns are not those of {self.name}"
             raise TableError(name, found, "give FASTA files, or tables with the same columns")
 
-    def _read_stream(self, stream: BinaryIO, name: str, statistics: ReadStatistics) -> Generator[Record]:
-        if not _is_table(stream):
-            self._check_columns(None, name)
-            yield from read_fasta_stream(stream, name, self._on_illegal, statistics)
-            return
-        num_before = statistics.num_read
-        with reading_table(stream, name) as table:
-            columns = self._find_columns(table.header, name)
-            self._check_columns(columns, name)
-            for row in table.rows:
-                record = self._record(row, name, columns, statistics)
-                if record is not None:
-                    yield record
-        if statistics.num_read == num_before:
-            raise TableError(name, "the table has no rows", "give at least one protein")
-
     def _record(self, row: Row, name: str, columns: ProteinColumns, statistics: ReadStatistics) -> TableRecord | None:
         """Read the protein of a row; None if it is skipped."""
-        cell = row.cells[columns.sequence]
+        cell, reading = row.cells[columns.sequence], self._reading
         row_id = (None if columns.id is None else row.cells[columns.id]) or str(row.number)
         raw = clean_sequence(cell)
         if not raw or is_stand_in(raw):
-            raise TableError(name, f"row {row_id!r} has no sequence", "complete or remove it", line=row.line)
+            error = MissingCellError(name, row.line, row_id, "sequence", cell)
+            statistics.skip_or_raise(row_id, error, reading.on_missing)
+            return None
         if notation := detect_notation(cell):
             raise TableError(name, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=row.line)
         sequence = accept_sequence(
             raw,
-            self._on_illegal,
+            reading.on_illegal,
             statistics,
             lambda index: IllegalResidueError(name, row.line, row_id, index + 1, raw[index]),
         )

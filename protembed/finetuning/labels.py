@@ -28,6 +28,8 @@ from protembed.io.faults import Faults
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import (
+    IDENTIFIER_COLUMNS,
+    SEQUENCE_COLUMNS,
     Table,
     check_unique_columns,
     column_names,
@@ -39,11 +41,8 @@ from protembed.io.tables import (
 from protembed.text import pluralize
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "id": (
-        *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
-        *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
-    ),
-    "sequence": ("sequence",),
+    "id": IDENTIFIER_COLUMNS,
+    "sequence": SEQUENCE_COLUMNS,
     "target": ("target", "label"),
     "split": ("split", "set"),
     "validation": ("validation",),  # FLIP's

@@ -1,14 +1,14 @@
 """Predict with a fine-tuned model: from FASTA or a table to a table. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from protembed.callbacks import Callbacks
 from protembed.config.common import DEFAULT_MODEL, choose_region
 from protembed.config.finetune import PredictOptions
-from protembed.data.sequence_tables import ProteinFiles
+from protembed.data.sequence_tables import ProteinFiles, TableReading
 from protembed.errors import NotFinetunedError
 from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, unchanged_inputs
@@ -27,6 +27,7 @@ class PredictSummary:
         region: The residues of each protein that were used, as in `1-70`; None is the whole protein.
         sequence_column: The column that the sequences of a table were read from; None for FASTA.
         id_column: The column of identifiers; None for FASTA, and if there is none.
+        notes: Sentences about how a table was read.
         warnings: Sentences about doubtful properties of the input.
         was_done: Whether the same command had finished before.
     """
@@ -38,6 +39,7 @@ class PredictSummary:
     region: str | None
     sequence_column: str | None = None
     id_column: str | None = None
+    notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
 
@@ -70,21 +72,23 @@ def predict_fasta(
     if model.metadata.target is None:
         raise NotFinetunedError(str(options.model.model or f"{DEFAULT_MODEL} (the default)"))
     region = choose_region(prediction.region, model.metadata.region)
+    reading = TableReading(
+        sequence=prediction.sequence,
+        id=prediction.id,
+        on_illegal=options.reader.on_illegal,
+        on_missing=prediction.on_missing,
+    )
     settings = {
         "region": None if region is None else str(region),
-        "sequence": prediction.sequence,
-        "id": prediction.id,
         "descriptions": prediction.descriptions,
-        "on_illegal": options.reader.on_illegal,
+        **asdict(reading),
     }
     with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
-            proteins = ProteinFiles(
-                paths, sequence=prediction.sequence, id=prediction.id, on_illegal=options.reader.on_illegal
-            )
+            proteins = ProteinFiles(paths, reading)
             from protembed.finetuning.prediction import write_predictions  # which imports torch
 
             facts = write_predictions(claim.path, model, proteins, region, options, callbacks)

@@ -196,6 +196,10 @@ def write_predictions(
         "num_proteins": statistics.num_records,
         "num_refused": len(statistics.skipped),
         "target": checkpoint.metadata.target or "",
-        **({"sequence_column": columns.sequence_name, "id_column": columns.id_name} if columns else {}),
+        **(
+            {"sequence_column": columns.sequence_name, "id_column": columns.id_name, "notes": proteins.notes}
+            if columns
+            else {}
+        ),
         "warnings": [*statistics.warnings(), *predicted.warnings, *comparison.warnings()],
     }

@@ -13,6 +13,15 @@ from protembed.io.delimited import RawTable, reading_text, visible
 from protembed.io.faults import Faults, RaisedFaults
 from protembed.io.workbooks import is_workbook, read_workbook
 
+# Usual names of columns, the likeliest first; case, spaces, dots, dashes and underscores do not matter.
+SEQUENCE_COLUMNS = (
+    *("sequence", "protein_sequence", "protein_seq", "aa_sequence", "amino_acid_sequence", "seq", "aa_seq"),
+    "sequences",
+)
+IDENTIFIER_COLUMNS = (
+    *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
+    *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
+)
 # In lower case: what spreadsheets, pandas, R and people write for a missing value.
 _STAND_INS = frozenset(
     "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "

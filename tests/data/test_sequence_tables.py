@@ -3,8 +3,8 @@ import gzip
 import pytest
 
 from protembed.data.fasta import ReadStatistics
-from protembed.data.sequence_tables import ProteinFiles
-from protembed.errors import ConfigError, FormatError, IllegalResidueError, TableError
+from protembed.data.sequence_tables import ProteinFiles, TableReading
+from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, TableError
 
 TABLE = "id,name,sequence,Tm\nP1,first,MKT,50\nP2,second,mkv*,60\n"
 
@@ -13,10 +13,11 @@ TABLE = "id,name,sequence,Tm\nP1,first,MKT,50\nP2,second,mkv*,60\n"
 def open_files(tmp_path):
     """Write files, by their names, and open them."""
 
-    def write_and_open(sequence=None, id=None, on_illegal="error", **contents):
+    def write_and_open(sequence=None, id=None, on_illegal="error", on_missing="error", **contents):
         for name, content in contents.items():
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return ProteinFiles([tmp_path / name for name in contents], sequence=sequence, id=id, on_illegal=on_illegal)
+        reading = TableReading(sequence=sequence, id=id, on_illegal=on_illegal, on_missing=on_missing)
+        return ProteinFiles([tmp_path / name for name in contents], reading)
 
     return write_and_open
 
@@ -32,6 +33,10 @@ FORMS = {
     "a declared separator": "sep=,\n" + TABLE,
     "a byte-order mark": "\ufeff" + TABLE,
     "compressed": gzip.compress(TABLE.encode()),
+    "semicolons": TABLE.replace(",", ";"),
+    "UTF-16": TABLE.encode("utf-16"),
+    "a title": "Table S1: proteins\n\n" + TABLE,
+    "vertical bars": TABLE.replace(",", "|"),
     "other names": TABLE.replace("id,name,sequence", "Entry,Entry Name,Protein sequence"),
 }
 
@@ -96,14 +101,14 @@ def test_repeated_identifiers_of_a_table_are_counted(open_files):
     [
         ("id,protein\nP1,MKT\n", "line 1: no sequence column among 'id', 'protein'; name the column sequence, or pass"),
         ("id,sequence\nP1,\n", "line 2: row 'P1' has no sequence"),
-        ("id,sequence\nP1,NA\n", "line 2: row 'P1' has no sequence"),
+        ("id,sequence\nP1,NA\n", "line 2: row 'P1' has the sequence 'NA', which seems to stand for a missing one"),
         ("id,sequence\nP1,MetLysThr\n", "line 2: the sequence of row 'P1' is in three-letter code"),
         ("id,sequence\n", "the table has no rows"),
         ("id,sequence,sequence\nP1,MKT,MKT\n", "2 columns named 'sequence'"),
     ],
 )
 def test_a_table_without_proteins_is_rejected_with_the_line(open_files, content, message):
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(DataError, match=message):
         pairs(open_files(table=content))
 
 
@@ -113,6 +118,38 @@ def test_a_table_without_proteins_is_rejected_with_the_line(open_files, content,
 def test_what_is_neither_fasta_nor_a_table_is_named(open_files, content):
     with pytest.raises(FormatError, match="this is (FASTQ|GenBank|JSON)|the first line is 'MKT', not a '>' header"):
         pairs(open_files(file=content))
+
+
+def test_all_faults_of_a_table_are_reported_at_once_before_any_protein_is_read(open_files):
+    content = "id,sequence\na,MKT\nb,\nc,MK?\nd\ne,MKT\n"
+
+    with pytest.raises(TableError, match="3 faults: line 3: row 'b' has no sequence; line 4: .*; line 5: this row has"):
+        open_files(table=content)
+
+
+def test_rows_without_a_sequence_are_skipped_on_request(open_files):
+    statistics, content = ReadStatistics(), "id,sequence\na,MKT\nb,\nc,nan\n"
+
+    assert pairs(open_files(table=content, on_missing="skip"), statistics) == [("a", "MKT")]
+    assert [(record.id, record.line) for record in statistics.skipped] == [("b", 3), ("c", 4)]
+
+
+def test_a_workbook_is_read_as_a_table(open_files, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    for row in TABLE.splitlines():
+        workbook.active.append(row.split(","))
+    workbook.save(tmp_path / "made.xlsx")
+
+    files = open_files(table=(tmp_path / "made.xlsx").read_bytes())
+
+    assert pairs(files) == [("P1", "MKT"), ("P2", "MKV")]
+    assert files.columns.header == ["id", "name", "sequence", "Tm"]
+
+
+def test_what_is_unusual_in_a_table_is_noted(open_files):
+    assert open_files(table=TABLE.replace(",", ";")).notes == ["read the table with semicolons"]
+    assert open_files(table=TABLE).notes == []
 
 
 def test_an_illegal_residue_of_a_table_is_an_error_or_skipped(open_files):

@@ -479,7 +479,7 @@ BAD = {
     "an empty file": ("", 1, "the first line is empty"),
     "a header alone": ("sequence,target\n", None, "the table has no rows"),
     "blank rows alone": ("sequence,target\n\n,\n", None, "the table has no rows"),
-    "no sequence column": ("seq,target\nMKT,1\n", 1, "no sequence column among 'seq', 'target'"),
+    "no sequence column": ("residues,target\nMKT,1\n", 1, "no sequence column among 'residues', 'target'"),
     "no target column": ("sequence,y\nMKT,1\n", 1, "no target column among 'sequence', 'y'"),
     "another delimiter": (SMALL.replace(",", "!"), 1, "no sequence column among 'id!sequence!target!split'"),
     "a column twice": ("sequence,target,target\nMKT,1,1\n", 1, "the header has 2 columns named 'target'"),
