@@ -1,4 +1,4 @@
-"""What a file system cannot do: a task tells the user once, and does without.
+"""What a file system cannot do: a task warns the user once, and does without.
 
 Network, virtual and user-space file systems (CIFS, NFS, VirtualBox, WSL, FUSE) lack what local ones have. A result that
 is written without it is better than none.

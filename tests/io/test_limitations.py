@@ -183,7 +183,7 @@ def test_without_locks_a_process_of_this_machine_that_still_runs_is_noticed(tmp_
     with pytest.raises(KeyError, match=f"process {os.getppid()} on"), exclusive_lock(lock, KeyError):
         pass
 
-    for holder in (f"process {ended_process} on {host}", f"process {os.getppid()} on another-{host}", "torn", ""):
+    for holder in (f"process {ended_process} on {host}", f"process {os.getppid()} on another-{host}", "damaged", ""):
         lock.write_text(holder)
         with exclusive_lock(lock, KeyError):
             assert lock.read_text() == f"process {os.getpid()} on {host}\n"
@@ -197,7 +197,7 @@ def test_a_lock_is_held_where_each_look_at_a_file_shows_another_inode(tmp_path, 
             pass
 
 
-def test_a_lock_that_another_process_has_made_anew_is_not_held_and_stays(tmp_path, monkeypatch):
+def test_a_lock_that_another_process_has_replaced_is_not_held_and_stays(tmp_path, monkeypatch):
     lock = tmp_path / ".lock"
 
     def be_late(*_):
