@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from protembed.callbacks import Callbacks
 from protembed.cli.messages import up_to_date
 from protembed.cli.process import is_first_process
 from protembed.cli.progress import Progress
@@ -50,6 +51,10 @@ class Display:
     def unprinted(self, sentences: Iterable[str]) -> list[str]:
         """List the sentences that were not printed before."""
         return [sentence for sentence in sentences if sentence not in self._printed]
+
+    def callbacks(self, **functions: Callable[..., Any]) -> Callbacks:
+        """Make the callbacks of a task that print its warnings and notes, and call the functions given."""
+        return Callbacks(on_warning=self.warn, on_note=self.say, **functions)
 
     def announce_model(self, config: ModelConfig) -> None:
         """Print which model is used if none was named, and where larger ones are listed."""

@@ -1,6 +1,5 @@
 """`protembed embed`."""
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import embed_plan_lines, embed_summary_lines
 from protembed.cli.options import FastaPaths, configured
@@ -32,7 +31,7 @@ def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None
         display.summary(plan, embed_plan_lines(plan))
         return
     with display.progress("embedded") as progress, display.resume_hint(progress):
-        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance, on_warning=display.warn)
+        callbacks = display.callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = embed_fasta(fasta, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, embed_summary_lines(summary, options.embedding.region))

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import finetune_plan_lines, finetune_summary_lines, stage_line
 from protembed.cli.options import LabelsPath, configured
@@ -40,13 +39,8 @@ def finetune(labels: LabelsPath, options: FinetuneOptions, show: ConsoleConfig) 
             if num_steps is not None:
                 progress.begin_training(first_step, shows_perplexity=False)
 
-        callbacks = Callbacks(
-            on_plan=begin,
-            on_stage=enter,
-            on_step=progress.step,
-            on_progress=progress.advance,
-            on_warning=display.warn,
-            stop=stop,
+        callbacks = display.callbacks(
+            on_plan=begin, on_stage=enter, on_step=progress.step, on_progress=progress.advance, stop=stop
         )
         summary = finetune_model(labels, options, callbacks)
     display.summary(summary, finetune_summary_lines(summary, display.unprinted(summary.notes)))

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import attention_plan_line, attention_summary_lines
 from protembed.cli.options import FastaPaths, configured
@@ -31,7 +30,7 @@ def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: Consol
             display.plan(plan, [*plan.notes, attention_plan_line(plan)])
             progress.expect(plan.num_residues)
 
-        callbacks = Callbacks(on_plan=begin, on_progress=progress.advance, on_warning=display.warn)
+        callbacks = display.callbacks(on_plan=begin, on_progress=progress.advance)
         summary = inspect(fasta, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, attention_summary_lines(summary))

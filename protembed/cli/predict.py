@@ -1,6 +1,5 @@
 """`protembed predict`."""
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import predict_summary_lines
 from protembed.cli.options import ProteinPaths, configured
@@ -23,6 +22,6 @@ def predict(fasta: ProteinPaths, options: PredictOptions, show: ConsoleConfig) -
     display = Display(show, data_on_stdout=options.prediction.output == STANDARD_STREAM)
     display.announce_download(options.model)
     with display.progress("predicted") as progress:
-        callbacks = Callbacks(on_progress=progress.advance, on_warning=display.warn)
+        callbacks = display.callbacks(on_progress=progress.advance)
         summary = predict_fasta(fasta, options, callbacks)
     display.summary(summary, predict_summary_lines(summary, options.prediction.region))

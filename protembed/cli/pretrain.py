@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
 from protembed.cli.options import FastaPaths, configured
@@ -37,7 +36,7 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -
             progress.begin_training(plan.first_step)
             stop.is_awaited = True
 
-        callbacks = Callbacks(on_plan=begin, on_step=progress.step, on_warning=display.warn, stop=stop)
+        callbacks = display.callbacks(on_plan=begin, on_step=progress.step, stop=stop)
         summary = pretrain_model(fasta, options, callbacks)
     display.summary(summary, pretrain_summary_lines(summary))
     stop.exit_unless(summary.is_finished)

@@ -1,6 +1,5 @@
 """`protembed score`."""
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import score_summary_lines
 from protembed.cli.options import VariantsPath, configured
@@ -22,7 +21,7 @@ def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) ->
     display = Display(show, data_on_stdout=options.scoring.output == STANDARD_STREAM)
     display.announce_download(options.model)
     with display.progress("computed", "crop", "token") as progress:
-        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance, on_warning=display.warn)
+        callbacks = display.callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = score_variants(variants, options, callbacks)
     display.announce_model(options.model)
     display.summary(summary, score_summary_lines(summary))

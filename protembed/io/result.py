@@ -52,6 +52,7 @@ from protembed.io.writing import (
     create_directory,
     discard,
     exclusive_lock,
+    existing_directory,
     flush_directory,
     is_unfinished,
     move_into_place,
@@ -109,6 +110,24 @@ def _check_directory(path: Path, *markers: str) -> None:
         raise OutputExistsError(path, found, is_replaceable=False)
 
 
+def _check_parent(output: Path) -> None:
+    """Check that at most one directory has to be created for a result: more are missing after a typing error."""
+    missing = [directory for directory in output.absolute().parents if _is_missing(directory)]
+    if len(missing) > 1:
+        expected = f"the directory {missing[-1]} does not exist: correct the path, or create {missing[0]} first"
+        raise ConfigError("output", str(output), expected)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # a path that may not be looked at; writing to it reports the error
+        return False
+    return False
+
+
 def check_utf8_path(output: Path) -> None:
     """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
 
@@ -158,7 +177,7 @@ class Result:
     Raises:
         OutputExistsError: Something is there that even `force` does not replace: an input, a device, or something that
             protembed did not write.
-        ConfigError: The path of a directory is `-`.
+        ConfigError: The path of a directory is `-`, or more than one directory above the result does not exist.
     """
 
     def __init__(
@@ -185,6 +204,7 @@ class Result:
         if self.path == STANDARD_STREAM and self.is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
         if self.path != STANDARD_STREAM:
+            _check_parent(self.path)
             self._check_replaceable(inputs)
 
     @classmethod
@@ -253,7 +273,8 @@ class Result:
 
         Args:
             fingerprint: What makes two results the same.
-            callbacks: Functions that receive a warning about what the file system cannot do.
+            callbacks: Functions that receive a warning about what the file system cannot do, and a note about a
+                directory that was created for the result.
 
         Raises:
             RunInUseError: Another process is writing the result.
@@ -267,9 +288,10 @@ class Result:
                 yield Claim(self, directory)
             return
         target = self.path.resolve()  # the same lock through every link
-        lock = target.with_name(f".{target.name}.lock")
+        lock, callbacks = target.with_name(f".{target.name}.lock"), callbacks or Callbacks()
         with (
-            report_limitations((callbacks or Callbacks()).on_warning),
+            report_limitations(callbacks.on_warning),
+            existing_directory(target.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
             exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)),
         ):
             remove_unfinished_beside(self.path)

@@ -176,7 +176,6 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
         make_error: Function from the holder's name to the exception that is raised if another process holds the lock.
     """
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         holder = os.pread(descriptor, _MAX_HOLDER, 0).decode(errors="replace").strip()
@@ -341,6 +340,27 @@ def create_directory(path: Path) -> None:
     with output_errors(path):
         remove(path)
         path.mkdir(parents=True)
+
+
+@contextmanager
+def existing_directory(path: Path, on_created: Callable[[Path], None]) -> Iterator[None]:
+    """Create a directory for the block if it does not exist; if it is empty at the end, remove it again.
+
+    Args:
+        path: Path of the directory, whose parent exists.
+        on_created: Function that is called with `path` if it was created.
+    """
+    is_new = not os.path.exists(path)
+    if is_new:
+        with output_errors(path):
+            path.mkdir(exist_ok=True)
+        on_created(path)
+    try:
+        yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
 
 
 def move_into_place(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import protembed
+from protembed.callbacks import Callbacks
 from protembed.config.embed import EmbedOptions
 from protembed.errors import (
     ConfigError,
@@ -261,6 +262,37 @@ def test_a_table_cannot_have_the_name_of_a_directory_even_with_force(tmp_path):
 @pytest.mark.promise(14)
 def test_an_input_that_cannot_be_examined_passes_the_check(tmp_path):
     Result.table(tmp_path / "x.tsv", [tmp_path / ("x" * 300)])
+
+
+def test_a_directory_above_the_result_is_created_with_a_note(tmp_path):
+    notes = []
+    result = Result.table(tmp_path / "new" / "x.tsv", [])
+
+    with result.claim(FINGERPRINT, Callbacks(on_note=notes.append)) as claim, atomic_file(claim.path) as stream:
+        stream.write(b"id")
+
+    assert notes == [f"created the directory {tmp_path / 'new'}"]
+
+
+@every_kind
+@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, TooFewProteinsError(1)])
+def test_a_directory_that_was_created_for_a_result_that_failed_is_removed(tmp_path, name, make, error):
+    with pytest.raises((FailedError, KeyboardInterrupt, TooFewProteinsError)):
+        make(tmp_path / "new" / name, error=error)
+    assert names(tmp_path) == []
+
+    (tmp_path / "old").mkdir()
+    with pytest.raises((FailedError, KeyboardInterrupt, TooFewProteinsError)):
+        make(tmp_path / "old" / name, error=error)
+    assert names(tmp_path) == ["old"]
+
+
+@every_kind
+def test_two_missing_directories_above_a_result_are_a_usage_error(tmp_path, name, make):
+    with pytest.raises(ConfigError, match=r"the directory .*/typo does not exist: .* create .*/typo/new first"):
+        make(tmp_path / "typo" / "new" / name)
+
+    assert names(tmp_path) == []
 
 
 # Publishing
