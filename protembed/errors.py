@@ -27,6 +27,7 @@
     │       └── NoStructureMatchError               structures that match none of the proteins
     ├── OutputExistsError                   1   a finished result that would be overwritten
     ├── OutputError                         1   a result that cannot be written
+    │   └── NoTemporaryDirectoryError               a machine on which temporary files cannot be written
     ├── RunError                            1   a run that cannot be started, resumed or finished
     │   ├── RunMismatchError                        a run directory that belongs to a different command
     │   ├── RunInUseError                           a run or result that another process is writing
@@ -332,6 +333,18 @@ class OutputError(ProtembedError):
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"cannot write {path} ({reason}); no partial file was left under that name")
+
+
+class NoTemporaryDirectoryError(OutputError):
+    """A machine without any directory for temporary files that can be written."""
+
+    def __init__(self) -> None:
+        ProtembedError.__init__(
+            self,
+            "temporary files cannot be written, because TMPDIR, /tmp, /var/tmp and the current directory are missing, "
+            "read-only or full; set TMPDIR to a directory that can be written",
+        )
+        self.path, self.reason = "temporary files", "no directory can be written"
 
 
 class RunError(ProtembedError):

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from protembed.config.base import with_flags
 from protembed.errors import OutputError, PeerProcessError, ProtembedError
+from protembed.io.writing import check_temporary_directory
 from protembed.text import printable
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -150,14 +151,26 @@ def is_first_process() -> bool:
 
 
 @contextmanager
+def _temporary_file_errors() -> Iterator[None]:
+    """Explain the errors of torch and matplotlib on a machine on which no temporary file can be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (None, errno.ENOENT):
+            check_temporary_directory()
+        raise
+
+
+@contextmanager
 def exit_on_errors() -> Iterator[None]:
     """End the process with one sentence and the documented status on an error that protembed raises.
 
     Unknown exceptions pass with their traceback, because they are bugs.
     """
     try:
-        yield
-        sys.stdout.flush()
+        with _temporary_file_errors():
+            yield
+            sys.stdout.flush()
     except ProtembedError as error:
         # What stopped one process stops the others too: those print nothing more.
         if is_first_process() or not isinstance(error, PeerProcessError):
@@ -171,6 +184,8 @@ def exit_on_errors() -> Iterator[None]:
         redirect_stdout_to_null()
         raise SystemExit(_BROKEN_PIPE) from None
     except OSError as error:
+        if error.errno is None:
+            raise
         if error.filename is None:
             redirect_stdout_to_null()
             print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)

@@ -48,6 +48,7 @@ from protembed.io.fingerprint import RECORDED_IF_SET, Fingerprint, differences
 from protembed.io.limitations import report_limitations
 from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file
 from protembed.io.writing import (
+    check_temporary_directory,
     copy_to_stdout,
     create_directory,
     discard,
@@ -281,7 +282,7 @@ class Result:
             OutputExistsError: Without `force`, there is the finished result of another command, or a damaged one.
             RunMismatchError: Without `force`, there is the unfinished result of another command.
             DamagedRunError: Without `force`, there is a training whose fingerprint cannot be read.
-            OutputError: The directory cannot be written.
+            OutputError: The directory, or temporary files that are needed, cannot be written.
         """
         if self.path == STANDARD_STREAM:
             with scratch_directory() as directory:
@@ -303,6 +304,8 @@ class Result:
                 return
             if begun is not None and not is_same and not self._force and self._is_worth_keeping():
                 raise RunMismatchError(self._directory, differences(begun, fingerprint))
+            if self.is_directory:  # with figures, and from a training
+                check_temporary_directory()
             is_resumed = is_same and self._is_worth_keeping() and not (self._in_place and self._force)
             with self._unfinished(fingerprint, is_resumed=is_resumed):
                 yield Claim(self, self._directory, is_resumed=is_resumed)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import OutputError, reason_of
+from protembed.errors import NoTemporaryDirectoryError, OutputError, reason_of
 from protembed.io.limitations import NOT_SUPPORTED, Limitation, note_limitation
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes
 from protembed.text import format_row
@@ -225,9 +225,22 @@ def _is_running(holder: str) -> bool:
     return True
 
 
+def check_temporary_directory() -> None:
+    """Check that there is a directory for temporary files, which torch's optimisers and matplotlib need too.
+
+    Raises:
+        NoTemporaryDirectoryError: There is none that can be written.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise NoTemporaryDirectoryError from None
+
+
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
     """Create a directory in TMPDIR, and remove it with its contents at the end of the block."""
+    check_temporary_directory()
     with tempfile.TemporaryDirectory(prefix="protembed-") as name:
         yield Path(name)
 
