@@ -78,10 +78,12 @@ def _cell(value: object) -> str:
 def unescape(cell: str) -> str:
     """Read a cell of a TSV without the apostrophe that `format_row` writes before what a spreadsheet would interpret.
 
-    >>> unescape("'=cmd()"), unescape("'quoted'"), unescape("P1")
-    ('=cmd()', "'quoted'", 'P1')
+    `format_row` makes the same cell of the text again.
+
+    >>> unescape("'=cmd()"), unescape("'quoted'"), unescape("'-1"), unescape("P1")
+    ('=cmd()', "'quoted'", "'-1", 'P1')
     """
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_DANGEROUS_STARTS) else cell
+    return cell[1:] if cell.startswith("'") and _cell(cell[1:]) == cell else cell
 
 
 def format_row(cells: Sequence[object], separator: str = "\t") -> bytes:

@@ -14,6 +14,7 @@ from protembed.config.common import (
     window_option,
 )
 
+FormatName = Literal["npy", "npz", "tsv", "h5"]
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
 LongPolicy = Literal["window", "error", "truncate", "skip"]
@@ -48,7 +49,7 @@ class EmbedConfig(Config):
     window_residues: int | None = window_option()
     precision: EmbedPrecisionName = precision_option()
     store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored numbers.")
-    format: Literal["npy", "npz", "tsv", "h5"] | None = option(None, "Format of stdout and of the default output file.")
+    format: FormatName | None = option(None, "Format of stdout and of the default output file.")
     h5_names: H5Names = option(
         "id",
         "Names of the datasets in .h5: identifiers (a hash of the sequence where an identifier is not unique or has a "

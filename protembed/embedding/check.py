@@ -16,7 +16,7 @@ from protembed.config.common import choose_region
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
-from protembed.embedding.metadata import COUNTS, ids_line, read_ids_lines, read_meta
+from protembed.embedding.metadata import COUNTS, ids_line, read_ids_lines
 from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.stored_result import StoredResult
 from protembed.errors import ConfigError, VerificationError
@@ -135,7 +135,9 @@ def check_embeddings(
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
         raise ConfigError("files", " ".join(map(str, paths)), expected)
-    shards = [StoredResult(path=path, meta=read_meta(path)) for path in map(follow_link, results)]
+    shards = [StoredResult.read(path) for path in results]
+    for shard in shards:
+        shard.verify()
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(options.check.seed)

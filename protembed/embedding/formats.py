@@ -1,20 +1,16 @@
-"""How vectors are stored: the formats of a result, made from rows that grow on disk, and reading them back."""
+"""The formats in which vectors are stored, and how a result is made from rows that grow on disk."""
 
 import json
-import struct
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.config.embed import H5Names
+from protembed.config.embed import FormatName, H5Names
 from protembed.data.hashing import hash_texts, sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import hdf5_file, read_header, write_header
@@ -22,13 +18,15 @@ from protembed.io.reading import STANDARD_STREAM
 from protembed.io.writing import atomic_file
 from protembed.text import format_row
 
-FormatName = Literal["npy", "npz", "tsv", "h5"]
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")
 _PER_RESIDUE: tuple[FormatName, ...] = ("npz", "h5")
 _COPY_BLOCK = 1 << 20
 # An array of strings of equal width takes four bytes per letter of the longest one. It is used up to this ratio of the
 # longest to the mean length, or up to this total number of letters.
 _MAX_WIDTH_TO_MEAN, _SMALL_ARRAY = 4, 1 << 20
+# Attribute of a dataset in a shard: its name from `dataset_name`. In the whole result another protein may have the same
+# identifier, and then the datasets of both are named by this hash.
+SEQUENCE_HASH = "sequence_hash"
 # Maximum length of a dataset's name in HDF5; a longer identifier is likely a mistake, and unwieldy.
 _MAX_DATASET_NAME = 1000
 
@@ -80,7 +78,12 @@ def dataset_name(sequence: str) -> str:
     return sequence_sha256(f"{sequence}_{len(sequence)}").hex()
 
 
-def _is_legal_name(text: str) -> bool:
+def is_legal_dataset_name(text: str) -> bool:
+    """Return whether a dataset may have a name.
+
+    >>> is_legal_dataset_name("sp|P1|X_HUMAN"), is_legal_dataset_name("a/b")
+    (True, False)
+    """
     # HDF5 reads slashes as groups, and `.` as the group itself. Control codes could act on a terminal that lists names.
     return text not in (".", "..") and len(text) <= _MAX_DATASET_NAME and text.isprintable() and "/" not in text
 
@@ -131,7 +134,7 @@ class ProteinRows(NamedTuple):
 
 
 def convert(rows: ProteinRows, target: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Convert rows to the format of a result, of which `format`, `slices`, `model_name` and `h5_names` are used.
+    """Convert rows to the format of a result, with its `slices`, `model_name`, `h5_names` and `shard`.
 
     If the format is `.npy`, the rows are the result.
     """
@@ -141,7 +144,8 @@ def convert(rows: ProteinRows, target: Path, fingerprint: Mapping[str, Any]) -> 
         case "npz":
             make_npz(target, rows)
         case "h5":
-            make_h5(target, rows, fingerprint["model_name"], fingerprint["h5_names"])
+            is_shard = fingerprint["shard"] is not None
+            make_h5(target, rows, fingerprint["model_name"], fingerprint["h5_names"], is_shard=is_shard)
 
 
 def table_lines(record_id: str, vectors: NDArray[Any]) -> Iterator[bytes]:
@@ -217,131 +221,28 @@ def _nameable(rows: ProteinRows) -> NDArray[np.bool_]:
     """Find the proteins whose identifier is unique and a legal name in HDF5, (proteins,)."""
     hashes = hash_texts(group.record_id for group in rows.groups())
     _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    is_legal = np.fromiter((_is_legal_name(group.record_id) for group in rows.groups()), dtype=np.bool_)
+    is_legal = np.fromiter((is_legal_dataset_name(group.record_id) for group in rows.groups()), dtype=np.bool_)
     return np.asarray(is_legal & (counts[inverse] == 1))
 
 
-def make_h5(target: Path, rows: ProteinRows, model_name: str, names: H5Names = "id") -> None:
+def make_h5(target: Path, rows: ProteinRows, model_name: str, names: H5Names = "id", *, is_shard: bool = False) -> None:
     """Make an HDF5 file: a dataset per protein, in their order, with the attributes `original_id` and `row`, from 1.
 
     HDF5 cannot open a file whose writer was killed, so it is made at the end. The name of the model is an attribute of
     the root. `id` names a dataset by the protein's identifier, or by `dataset_name` if the identifier is not unique or
     not a legal name; `hash` names all by `dataset_name`. A name that is already taken is followed by `.` and the row,
-    from 1.
+    from 1. In a shard, a dataset that is named by the identifier has the attribute `sequence_hash` too.
     """
     is_named_by_id = _nameable(rows) if names == "id" else None
     with hdf5_file(target) as file:
         file.attrs["model_name"] = model_name
         for row, (group, vectors) in enumerate(rows.vectors(), start=1):
-            name = group.record_id if is_named_by_id is not None and is_named_by_id[row - 1] else group.name
+            by_id = is_named_by_id is not None and bool(is_named_by_id[row - 1])
+            name = group.record_id if by_id else group.name
             name = name if name not in file else f"{name}.{row}"
             dataset = file.create_dataset(name, data=vectors if rows.per_residue else vectors[0])
             # HDF5's strings end at a NUL, and h5py does not write one.
             dataset.attrs["original_id"] = group.record_id.replace("\x00", "\\x00")
             dataset.attrs["row"] = row
-
-
-# Reading back
-
-
-@contextmanager
-def _normalize_read_errors() -> Iterator[None]:
-    """Turn the errors of numpy and zipfile about a damaged file into a ValueError, as for other formats."""
-    try:
-        yield
-    except (EOFError, StopIteration, struct.error, zipfile.BadZipFile) as error:
-        raise ValueError(str(error)) from error
-
-
-def _existing_name(file: h5py.File, names: Sequence[str]) -> str:
-    """Choose the name that a dataset has; HDF5 finds `a` as `a/.` and the root as `.`, which are not legal names."""
-    return next(name for name in names if _is_legal_name(name) and name in file)
-
-
-def _npz_array(path: Path, name: str) -> NDArray[Any]:
-    """Map an uncompressed array of a `.npz` into memory, read-only."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as stream:
-        start = archive.getinfo(f"{name}.npy").header_offset
-        # The header before the member is 30 bytes long, and ends with the lengths of its name and its extra field.
-        stream.seek(start + 26)
-        stream.seek(start + 30 + sum(struct.unpack("<HH", stream.read(4))))
-        shape, dtype = read_header(stream)
-        if not np.prod(shape):
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", stream.tell(), shape)
-
-
-def _read_lines(path: Path, rows: Collection[int] | None = None) -> dict[int, NDArray[Any]]:
-    requested, vectors = None if rows is None else set(rows), {}
-    with path.open(encoding="utf-8") as stream:
-        next(stream, None)
-        for row, line in enumerate(stream):
-            if requested is None or row in requested:
-                vectors[row] = np.array(line.rstrip("\n").split("\t")[1:], dtype=np.float32)
-    return vectors
-
-
-@dataclass(frozen=True)
-class StoredVectors:
-    """The vectors in the file of a result; if it is damaged, the methods raise OSError, ValueError or KeyError."""
-
-    path: Path
-    format_name: FormatName
-    per_residue: bool
-
-    @_normalize_read_errors()
-    def count(self) -> int:
-        """Count the proteins."""
-        match self.format_name:
-            case "tsv":
-                with self.path.open("rb") as stream:
-                    return sum(1 for _ in stream) - 1
-            case "h5":
-                with h5py.File(self.path, "r") as file:
-                    return len(file)
-            case _:
-                return len(self.open())
-
-    @_normalize_read_errors()
-    def read(self, rows: Mapping[int, Sequence[str]]) -> dict[int, NDArray[Any]]:
-        """Read the vectors of some proteins, (dim,) or (residues, dim), without reading the whole of a large file.
-
-        Args:
-            rows: Rows of the proteins, from 0, each with the names that its dataset in HDF5 may have, the likeliest
-                first.
-        """
-        match self.format_name:
-            case "tsv":
-                return _read_lines(self.path, rows)
-            case "h5":
-                with h5py.File(self.path, "r") as file:
-                    return {row: file[_existing_name(file, names)][:] for row, names in rows.items()}
-            case _:
-                vectors = self.open()
-                return {row: np.array(vectors[row]) for row in rows}
-
-    @_normalize_read_errors()
-    def open(self) -> NDArray[Any] | list[NDArray[Any]]:
-        """Open all vectors, (proteins, dim); per residue, an array for each protein, (residues, dim).
-
-        Those of `.npy` and `.npz` stay on disk until they are used.
-        """
-        vectors: NDArray[Any]
-        match self.format_name:
-            case "npy":
-                vectors = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            case "tsv":
-                vectors = np.stack([*_read_lines(self.path).values()])
-            case "npz":
-                vectors = _npz_array(self.path, "embeddings")
-                if self.per_residue:
-                    return [vectors[start:stop] for start, stop in pairwise(_npz_array(self.path, "offsets"))]
-            case "h5":
-                with h5py.File(self.path, "r") as file:
-                    # Files of earlier versions list the datasets by name.
-                    datasets = sorted(file.values(), key=lambda dataset: int(dataset.attrs["row"]))
-                    of_proteins = [dataset[:] for dataset in datasets]
-                if self.per_residue:
-                    return of_proteins
-                vectors = np.stack(of_proteins)
-        return vectors
+            if is_shard and by_id:
+                dataset.attrs[SEQUENCE_HASH] = group.name

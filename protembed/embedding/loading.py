@@ -1,24 +1,21 @@
 """Loading a finished result of `embed` in Python: its vectors, their identifiers, and how they were computed."""
 
-import os
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from glob import glob, has_magic
-from itertools import chain
-from pathlib import Path
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.embedding.formats import StoredVectors
-from protembed.embedding.metadata import COUNTS, read_ids_lines, read_meta
-from protembed.embedding.selection import Shard
-from protembed.errors import InputNotFoundError, VerificationError, reason_of
-from protembed.io.fingerprint import differences
-from protembed.io.reading import Paths, as_paths, follow_link
+from protembed.embedding.metadata import COUNTS, read_ids_lines
+from protembed.embedding.parts import check_same_settings, find_parts, in_order
+from protembed.embedding.stored_result import StoredResult
+from protembed.errors import VerificationError, reason_of
+from protembed.io.reading import Paths
 from protembed.text import pluralize, unescape
 
 # Settings that the vectors of joined files must share.
@@ -31,13 +28,13 @@ class Embeddings(Mapping[str, NDArray[Any]]):
 
     Attributes:
         vectors: Vectors, (proteins, dim), in the order of the input, float32 or float16 as they are stored; for a
-            result per residue, a list of arrays, (residues, dim). Those of one `.npy` or `.npz` file stay on disk until
-            they are used.
+            result per residue, a sequence of arrays, (residues, dim). Those of residues, and those of one `.npy` or
+            `.npz` file, stay on disk until they are used.
         ids: Identifiers, in the same order.
         meta: Content of the meta file: the model, the settings and the counts; of several shards, their sums.
     """
 
-    vectors: NDArray[Any] | list[NDArray[Any]]
+    vectors: NDArray[Any] | Sequence[NDArray[Any]]
     ids: Sequence[str]
     meta: Mapping[str, Any]
 
@@ -88,58 +85,60 @@ def load_embeddings(files: Paths) -> Embeddings:
         VerificationError: A result is unfinished or damaged, a shard is missing, or the results have other settings
             than the first.
     """
-    parts = [(path, _open(follow_link(path))) for given in as_paths("files", files) for path in _matching(given)]
+    parts = find_parts(files)
     if len(parts) == 1:
-        return parts[0][1]
-    if any(part.meta["shard"] is not None for _, part in parts):
-        parts = _in_order(parts)
-    first_path, first = parts[0]
-    for path, part in parts[1:]:
-        before, now = ({name: meta.get(name) for name in _SETTINGS} for meta in (first.meta, part.meta))
-        if different := differences(before, now):
-            raise VerificationError(path, f"it cannot follow {first_path}, because {'; '.join(different)}")
-    counts = {name: sum(part.meta[name] for _, part in parts) for name in COUNTS}
-    vectors = [part.vectors for _, part in parts]
+        return _open(parts[0])
+    parts = in_order(parts)
+    check_same_settings(parts, _SETTINGS)
+    opened, first = [_open(part) for part in parts], parts[0].meta
+    counts = {name: sum(part.meta[name] for part in parts) for name in COUNTS}
+    vectors = [of_part.vectors for of_part in opened]
     return Embeddings(
-        vectors=[*chain(*vectors)] if first.meta["per_residue"] else np.concatenate(vectors),
-        ids=[record_id for _, part in parts for record_id in part.ids],
-        meta={**first.meta, **counts, "shard": None},
+        vectors=_Chain(vectors) if first["per_residue"] else np.concatenate(vectors),
+        ids=[record_id for of_part in opened for record_id in of_part.ids],
+        meta={**first, **counts, "shard": None},
     )
 
 
-def _matching(path: Path) -> list[Path]:
-    """List the files that a pattern matches; a path that exists matches itself alone."""
-    if os.path.exists(path) or not has_magic(str(path)):
-        return [path]
-    paths = sorted(map(Path, glob(str(path))))
-    if not paths:
-        raise InputNotFoundError(str(path), "no file matches this pattern", "check it")
-    return paths
-
-
-def _open(path: Path) -> Embeddings:
+def _open(part: StoredResult) -> Embeddings:
     """Open the file of a result, or of one shard."""
-    meta = read_meta(path)
+    meta = part.meta
+    vectors: NDArray[Any] | Sequence[NDArray[Any]] = np.empty((0, meta["dim"]), meta["dtype"])
     try:
-        ids = [unescape(line.split("\t", 2)[1]) for line in read_ids_lines(path)]
-        vectors = StoredVectors(path, meta["format"], meta["per_residue"]).open()
+        ids = [unescape(line.split("\t", 2)[1]) for line in read_ids_lines(part.path)]
+        if part.vectors.count() > 0:
+            vectors = part.vectors.open()
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise VerificationError(path, f"it cannot be read ({reason_of(error)})") from error
-    if not len(vectors) == len(ids) == meta["num_proteins"]:
+        raise VerificationError(part.path, f"it cannot be read ({reason_of(error)})") from error
+    if not len(vectors) == len(ids) == part.num_proteins:
         found = f"it has {len(vectors):,} proteins and {len(ids):,} identifiers, but its meta file records"
-        raise VerificationError(path, f"{found} {meta['num_proteins']:,} proteins")
+        raise VerificationError(part.path, f"{found} {part.num_proteins:,} proteins")
     return Embeddings(vectors=vectors, ids=ids, meta=meta)
 
 
-def _in_order(parts: Sequence[tuple[Path, Embeddings]]) -> list[tuple[Path, Embeddings]]:
-    """Order the shards of a result by their numbers, and check that each is there once."""
-    ordered = sorted(parts, key=lambda part: _shard(part[1]).number)
-    shards = [_shard(part) for _, part in ordered]
-    if shards != [Shard(number, shards[0].total) for number in range(1, shards[0].total + 1)]:
-        found = f"it is one of {shards[0].total} shards, each of which is needed once, but the shards given are"
-        raise VerificationError(ordered[0][0], f"{found} {', '.join(map(str, shards))}")
-    return ordered
+class _Chain(Sequence[NDArray[Any]]):
+    """The arrays of several sequences, one after the other."""
 
+    def __init__(self, sequences: Sequence[NDArray[Any] | Sequence[NDArray[Any]]]) -> None:
+        self._sequences = sequences
+        self._ends = list(accumulate(map(len, sequences)))
 
-def _shard(part: Embeddings) -> Shard:
-    return Shard.parse(part.meta["shard"] or "1/1")
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @overload
+    def __getitem__(self, row: int) -> NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[NDArray[Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> NDArray[Any] | list[NDArray[Any]]:
+        if isinstance(row, slice):
+            return [self[index] for index in range(len(self))[row]]
+        index = range(len(self))[row]  # counts a negative row from the end, and raises an IndexError
+        number = bisect_right(self._ends, index)
+        array: NDArray[Any] = self._sequences[number][index - self._ends[number]]
+        return array
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return chain.from_iterable(self._sequences)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from protembed.config.common import Region
-from protembed.config.embed import LongPolicy
+from protembed.config.embed import FormatName, LongPolicy
 from protembed.data.fasta import OnIllegal, Record
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding.formats import FormatName
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError
 from protembed.io.reading import read_json

@@ -12,6 +12,7 @@ from protembed.callbacks import Callbacks
 from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import Record
+from protembed.data.hashing import sequence_sha256
 from protembed.device import choose_device
 from protembed.embedding.formats import dataset_name
 from protembed.embedding.stored_result import StoredResult
@@ -45,8 +46,12 @@ def _embedder(checkpoint: Checkpoint, result: StoredResult) -> Embedder:
 
 
 def _dataset_names(shard: StoredResult, row: int, record: Record) -> list[str]:
-    """List the names that a protein's dataset may have; earlier versions used only the hash of the sequence."""
-    hashes = dict.fromkeys(dataset_name(letters) for letters in (record.written or record.sequence, record.sequence))
+    """List the names that a protein's dataset may have; earlier versions used only the hash of the sequence.
+
+    `join` uses the hash in the table of identifiers where it does not know the other one.
+    """
+    of_letters = [dataset_name(letters) for letters in (record.written or record.sequence, record.sequence)]
+    hashes = dict.fromkeys([*of_letters, sequence_sha256(record.sequence).hex()])
     names = [name for sha256 in hashes for name in (f"{sha256}.{row + shard.first_row}", sha256)]
     return [record.id, *names] if shard.meta.get("h5_names") == "id" else names
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from protembed.config.common import choose_region
-from protembed.config.embed import EmbedConfig, EmbedOptions
-from protembed.embedding.formats import FormatName, choose_format
+from protembed.config.embed import EmbedConfig, EmbedOptions, FormatName
+from protembed.embedding.formats import choose_format
 from protembed.embedding.metadata import COMPANIONS, is_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError

@@ -1,47 +1,49 @@
-"""A finished result of `embed` on disk, whose files match its meta file."""
+"""A finished result of `embed` on disk, or one of its shards."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protembed.embedding.formats import StoredVectors
-from protembed.embedding.metadata import IDS, read_ids_lines
+from protembed.embedding.metadata import IDS, read_ids_lines, read_meta
+from protembed.embedding.selection import Shard
+from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError, reason_of
-from protembed.io.reading import sha256_of_file
+from protembed.io.reading import follow_link, sha256_of_file
 from protembed.io.result import sidecar
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredResult:
-    """A result on disk and its meta file, which are compared when it is created.
+    """A result on disk.
 
-    Raises:
-        VerificationError: The files do not match the hashes and counts in the meta file, or cannot be read.
+    Attributes:
+        path: Path of the file with the vectors, with links followed.
+        meta: Content of its meta file.
     """
 
     path: Path
     meta: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        if sha256_of_file(self.path) != self.meta["sha256"]:
-            raise VerificationError(self.path, "its hash differs from the one in its meta file")
-        ids = sidecar(self.path, IDS)
-        if not ids.exists() or sha256_of_file(ids) != self.meta["ids_sha256"]:
-            found = f"{ids.name} is missing, or its hash differs from the one in the meta file"
-            raise VerificationError(self.path, found)
-        try:
-            num_stored = self.vectors.count()
-        except (OSError, ValueError, KeyError) as error:
-            raise VerificationError(self.path, f"it cannot be read ({reason_of(error)})") from error
-        if num_stored != self.num_proteins:
-            raise VerificationError(
-                self.path, f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"
-            )
+    @classmethod
+    def read(cls, path: Path) -> "StoredResult":
+        """Read the meta file of a result.
+
+        Raises:
+            InputNotFoundError: The result does not exist.
+            VerificationError: Its meta file is missing or invalid.
+        """
+        target = follow_link(path)
+        return cls(path=target, meta=read_meta(target))
 
     @property
     def num_proteins(self) -> int:
-        """Number of its proteins."""
+        """Number of its proteins, according to its meta file."""
         return int(self.meta["num_proteins"])
+
+    @property
+    def shard(self) -> Shard | None:
+        """The shard that it is; None for a whole result."""
+        return None if self.meta["shard"] is None else Shard.parse(self.meta["shard"])
 
     @property
     def first_row(self) -> int:
@@ -52,3 +54,27 @@ class StoredResult:
     def vectors(self) -> StoredVectors:
         """Its vectors, which stay on disk."""
         return StoredVectors(self.path, self.meta["format"], self.meta["per_residue"])
+
+    def companion(self, end: str) -> Path:
+        """Return the path of a file beside the result."""
+        return sidecar(self.path, end)
+
+    def verify(self) -> None:
+        """Compare the files with their hashes, and the number of proteins with the recorded one.
+
+        Raises:
+            VerificationError: A file is missing, cannot be read, or has changed since it was written.
+        """
+        if sha256_of_file(self.path) != self.meta["sha256"]:
+            raise VerificationError(self.path, "its hash differs from the one in its meta file")
+        ids = self.companion(IDS)
+        if not ids.exists() or sha256_of_file(ids) != self.meta["ids_sha256"]:
+            found = f"{ids.name} is missing, or its hash differs from the one in the meta file"
+            raise VerificationError(self.path, found)
+        try:
+            num_stored = self.vectors.count()
+        except (OSError, ValueError, KeyError) as error:
+            raise VerificationError(self.path, f"it cannot be read ({reason_of(error)})") from error
+        if num_stored != self.num_proteins:
+            found = f"it contains {num_stored:,} proteins, but its meta file records {self.num_proteins:,}"
+            raise VerificationError(self.path, found)

@@ -5,14 +5,16 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from protembed.errors import OutputError
 from protembed.io.writing import atomic_file
+
+if TYPE_CHECKING:
+    import h5py
 
 # Rows of a map that are converted and written at once.
 _ROWS_PER_BLOCK = 128
@@ -95,7 +97,7 @@ class _ErrorHoldingStream:
 
 
 @contextmanager
-def hdf5_file(path: Path) -> Iterator[h5py.File]:
+def hdf5_file(path: Path) -> Iterator["h5py.File"]:
     """Open an HDF5 file for writing; it appears under its name, complete, at the end.
 
     Its datasets are listed in the order in which they are written. If HDF5 cannot close a file, it later ends the
@@ -105,6 +107,8 @@ def hdf5_file(path: Path) -> Iterator[h5py.File]:
     Raises:
         OutputError: The file cannot be written.
     """
+    import h5py
+
     with atomic_file(path) as stream:
         holder = _ErrorHoldingStream(stream)
         try:

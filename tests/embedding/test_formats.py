@@ -5,7 +5,6 @@ import pytest
 from protembed.embedding.formats import (
     ProteinRows,
     RowGroup,
-    StoredVectors,
     choose_format,
     column_names,
     dataset_name,
@@ -14,6 +13,7 @@ from protembed.embedding.formats import (
     make_tsv,
     table_lines,
 )
+from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import ConfigError, OutputError
 from protembed.io.arrays import array_file
 from protembed.io.reading import STANDARD_STREAM

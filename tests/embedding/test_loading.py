@@ -158,10 +158,59 @@ def test_results_of_several_inputs_are_joined_in_the_order_given(embed, tmp_path
 
 
 def test_a_missing_or_repeated_shard_is_an_error(shards):
-    with pytest.raises(VerificationError, match="one of 3 shards.* the shards given are 1/3, 3/3"):
+    with pytest.raises(VerificationError, match="it is shard 1/3, and of the other shards these are missing: 2/3"):
         load_embeddings(shards[::2])
-    with pytest.raises(VerificationError, match="the shards given are 1/3, 1/3, 2/3, 3/3"):
+    with pytest.raises(VerificationError, match="it is shard 1/3, and so is .*emb.1-of-3.npy"):
         load_embeddings([*shards, shards[0]])
+
+
+def test_shards_of_different_inputs_are_not_loaded_as_one(shards, embed, proteins_fasta, tmp_path):
+    fasta = tmp_path / "other.fasta"
+    fasta.write_text(proteins_fasta.read_text() + ">one\nMKTAYIAKQR\n")
+
+    with pytest.raises(VerificationError, match="it is shard 3/3 of another run than .*, which has another input"):
+        load_embeddings([*shards[:2], embed("other.3-of-3.npy", fasta, shard="3/3")])
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_vectors_of_residues_stay_on_disk_until_they_are_used(embed, ids, suffix, monkeypatch):
+    shards = [embed(f"lazy.{number}-of-2.{suffix}", shard=f"{number}/2", per_residue=True) for number in (1, 2)]
+    whole = load_embeddings(embed(f"lazy.{suffix}", per_residue=True)).vectors
+    joined = load_embeddings(shards).vectors
+
+    assert not isinstance(joined, np.ndarray | list)
+    assert len(joined) == 40
+    for rows in (slice(None), slice(3, -2, 5), slice(50, 60)):
+        pairs = zip(joined[rows], whole[rows], strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs)
+    assert all(np.array_equal(joined[row], whole[row]) for row in (0, 20, 39, -1, -40))
+    with pytest.raises(IndexError):
+        joined[40]
+
+
+def test_an_h5_file_of_residue_vectors_is_loaded_without_reading_them(embed, ids, monkeypatch):
+    path = embed("unread.h5", per_residue=True)
+    read = []
+    get = h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda self, key: read.append(self.name) or get(self, key))
+
+    loaded = load_embeddings(path)
+    assert read == []
+    loaded[ids[7]]
+    assert read == [f"/{ids[7]}"]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "tsv", "h5"])
+def test_an_empty_shard_is_loaded_with_the_others(embed, tmp_path, suffix):
+    fasta = tmp_path / "two.fasta"
+    fasta.write_text(">a\nMKTAYIAKQR\n>b\nMKV\n")
+    shards = [embed(f"two.{number}-of-4.{suffix}", fasta, shard=f"{number}/4") for number in (1, 2, 3, 4)]
+
+    loaded = load_embeddings(shards)
+
+    assert min(len(load_embeddings(shard)) for shard in shards) == 0
+    assert loaded.ids == ["a", "b"]
+    assert loaded.vectors.shape == (2, 32)
 
 
 def test_results_with_other_settings_are_not_joined(embed):
