@@ -18,9 +18,9 @@ The commands, each as one function from files to files:
 
     embed_fasta         protembed embed                 finetune_model      protembed finetune
     check_embeddings    protembed check                 predict_fasta       protembed predict
-    pretrain_model      protembed pretrain              score_variants      protembed score
-    plan_embedding      embed --dry-run                 inspect_attention   protembed inspect-attention
-    plan_pretraining    pretrain --dry-run
+    join_embeddings     protembed join                  score_variants      protembed score
+    pretrain_model      protembed pretrain              inspect_attention   protembed inspect-attention
+    plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
 
 Their options are dataclasses, as in `EmbedOptions.from_values(output="emb.npy", layer=3)`. Errors are subclasses of
 `ProtembedError`.

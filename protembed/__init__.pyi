@@ -15,6 +15,8 @@ from protembed.config.embed import (
     CheckOptions as CheckOptions,
     EmbedConfig as EmbedConfig,
     EmbedOptions as EmbedOptions,
+    JoinConfig as JoinConfig,
+    JoinOptions as JoinOptions,
 )
 from protembed.config.finetune import (
     FinetuneConfig as FinetuneConfig,
@@ -41,6 +43,7 @@ from protembed.data.fasta import Record as Record, read_fasta as read_fasta
 from protembed.embedding.check import check_embeddings as check_embeddings
 from protembed.embedding.embed import embed_fasta as embed_fasta
 from protembed.embedding.estimate import plan_embedding as plan_embedding
+from protembed.embedding.join import join_embeddings as join_embeddings
 from protembed.embedding.loading import Embeddings as Embeddings, load_embeddings as load_embeddings
 from protembed.errors import ProtembedError as ProtembedError
 from protembed.finetuning.finetune import finetune_model as finetune_model

@@ -14,6 +14,7 @@ from protembed.cli.embed import embed
 from protembed.cli.finetune import finetune
 from protembed.cli.help import Command, CommandGroup, split_examples
 from protembed.cli.inspect_attention import inspect_attention
+from protembed.cli.join import join
 from protembed.cli.models import models
 from protembed.cli.options import current_flag
 from protembed.cli.predict import predict
@@ -32,7 +33,7 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, check, finetune, predict, score, inspect_attention, models):
+for command in (pretrain, embed, check, join, finetune, predict, score, inspect_attention, models):
     text, examples = split_examples(command.__doc__ or "")
     app.command(
         cls=Command,

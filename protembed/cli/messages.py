@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from protembed.embedding.check import CheckSummary
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan
+    from protembed.embedding.join import JoinSummary
     from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassMetrics
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
@@ -92,6 +93,16 @@ def check_summary_line(summary: "CheckSummary") -> str:
     if summary.worst_difference is None:
         return line
     return f"{line}; {summary.num_recomputed} computed again, largest difference {summary.worst_difference:.1g}"
+
+
+def join_summary_lines(summary: "JoinSummary") -> Iterator[str]:
+    """Report what was joined by this command."""
+    if summary.was_done:
+        return
+    parts = pluralize(len(summary.parts), "shard" if summary.is_sharded else "result")
+    counts = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
+    refused = f", {pluralize(summary.num_refused, 'record')} left out" if summary.num_refused else ""
+    yield f"{summary.output or 'stdout'}: {counts} of {parts}, {summary.dim:,} dimensions{refused}"
 
 
 def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iterator[str]:

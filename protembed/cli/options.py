@@ -57,6 +57,13 @@ ResultAndFasta = Annotated[
         "A result of `embed`, or all shards of one in their order, and the FASTA file that it was made from.",
     ),
 ]
+Results = Annotated[
+    list[Path],
+    argument(
+        "EMBEDDINGS...",
+        "Results of `embed`: all shards of one in any order, or those of several inputs in the order of their rows.",
+    ),
+]
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:

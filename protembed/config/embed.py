@@ -1,4 +1,4 @@
-"""Options of `protembed embed` and `protembed check`. No torch."""
+"""Options of `protembed embed`, `protembed check` and `protembed join`. No torch."""
 
 from dataclasses import field
 from pathlib import Path
@@ -70,6 +70,19 @@ class CheckConfig(Config):
     seed: int = option(0, "Seed of the sample.", min=0)
 
 
+class JoinConfig(Config):
+    """Join: where the one result is written."""
+
+    output: Path | None = option(
+        None,
+        "Output file: .npy, .npz, .tsv or .h5, whatever the formats of the results; - is stdout. Default: the name of "
+        "the first shard without its number, or joined.npy.",
+        short="-o",
+    )
+    format: FormatName | None = option(None, "Format of stdout and of the default output file.")
+    force: bool = option(False, "Replace an existing result of a different command.")
+
+
 class EmbedOptions(Options):
     """All options of `protembed embed`."""
 
@@ -87,3 +100,10 @@ class CheckOptions(Options):
     model: ModelConfig = field(default_factory=ModelConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     compute: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+class JoinOptions(Options):
+    """All options of `protembed join`."""
+
+    command = "join"
+    join: JoinConfig = field(default_factory=JoinConfig)
