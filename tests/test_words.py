@@ -8,7 +8,7 @@ import pytest
 
 TOP = Path(__file__).parents[1]
 PLACES = ("protembed", "tests", "docs", "examples", "benchmarks", "README.md", "CHANGELOG.md")
-SUFFIXES = (".py", ".md", ".html", ".js", ".css", ".slurm", ".yml", "")
+SUFFIXES = (".py", ".md", ".html", ".js", ".css", ".slurm", ".nf", ".yml", "")
 
 # What is struck, and the word for it.
 STRUCK = {
