@@ -45,5 +45,7 @@ class HoldOut:
             return _HELD_OUT_FRACTION
         number = math.ceil(_HELD_OUT_FRACTION * len(values))
         held_out = f"only {number} of {len(values):,} different proteins can be held out"
-        self.warnings.append(f"{held_out}; such a validation says little: give more proteins, or others to validate on")
+        self.warnings.append(
+            f"{held_out}; such a validation says little: give more proteins, or validate on others (--valid)"
+        )
         return values[number]

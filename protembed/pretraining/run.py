@@ -223,7 +223,7 @@ class _Job:
         """Draw the course of the training, and the gains of a finished run."""
         if self._is_first:
             title = (
-                f"{self.model.encoder.shape.name} ({self.model.num_parameters / 1e6:.1f} M parameters), trained on "
+                f"{self.model.encoder.shape.name} ({self.model.num_parameters:,} parameters), trained on "
                 f"{pluralize(len(self.corpora.train), 'protein')} with {self.schedule.optimizer}"
             )
             log, gains = self.run.read_log(), self.run.facts.get("gains")
