@@ -138,7 +138,7 @@ class FinetuneReport:
         """Draw the figures of the page: title, picture and caption of each."""
         task, classes = self._table.task, self._table.classes
         if self._model.log:
-            caption = "Training loss of each step (thin), and validation loss after each epoch."
+            caption = "Training loss of each step (thin) and its running mean; validation loss after each epoch."
             yield "Training", inline_png(draw_learning(self._model.log)), caption
         truth, predictions = self._tested.flatten()
         if classes and task.label_kind == "class":

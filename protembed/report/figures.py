@@ -50,7 +50,8 @@ def draw_training(
     """
     with figure_file(path, width=7, height=5, dots_per_inch=_SHARP_DOTS_PER_INCH) as figure:
         losses, rates = figure.subplots(2, sharex=True, height_ratios=(4, 1))
-        _draw_training_loss(losses, reports)
+        residues, of_steps = _curve(reports, "residues", _training_key(reports))
+        _draw_training_loss(losses, residues, np.minimum(of_steps, _MAX_LOSS))
         validated = [report for report in reports if "valid_loss" in report]
         if validated:
             _draw_validations(losses, validated, gains or {})
@@ -66,13 +67,11 @@ def draw_training(
         figure.supxlabel(_caption(reports), fontsize="x-small", color=_DARK_GREY, wrap=True)
 
 
-def _draw_training_loss(axes: Axes, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the loss of each step (thin), and its running mean."""
-    residues, losses = _curve(reports, "residues", _training_key(reports))
-    losses = np.minimum(losses, _MAX_LOSS)
-    axes.plot(residues, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
+def _draw_training_loss(axes: Axes, x: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
+    """Draw the loss of each step (thin), and its running mean, both (steps,)."""
+    axes.plot(x, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
     if len(losses):
-        axes.plot(residues, _smooth(losses), color=_BLUE, label="training (running mean)")
+        axes.plot(x, _smooth(losses), color=_BLUE, label="training (running mean)")
 
 
 def _training_key(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -116,11 +115,18 @@ def _format_gain(gain: Mapping[str, float | None]) -> str:
 
 
 def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draw the loss of fine-tuning against its steps, from the lines of `metrics.jsonl`, as PNG."""
+    """Draw the loss of fine-tuning against its steps, from the lines of `metrics.jsonl`, as PNG.
+
+    A ring marks the lowest validation loss.
+    """
     figure = _new_figure(width=6, height=3.2)
     axes = figure.subplots()
-    axes.plot(*_curve(reports, "step", "train_loss"), color=_BLUE, alpha=0.4, linewidth=0.8, label="training")
-    axes.plot(*_curve(reports, "step", "valid_loss"), "o-", color=_ORANGE, label="validation")
+    _draw_training_loss(axes, *_curve(reports, "step", "train_loss"))
+    steps, losses = _curve(reports, "step", "valid_loss")
+    axes.plot(steps, losses, "o-", color=_ORANGE, label="validation")
+    if len(losses):
+        best = losses.argmin()
+        axes.plot(steps[best], losses[best], "o", color=_ORANGE, fillstyle="none", markersize=13, label="lowest")
     axes.set(xlabel="step", ylabel="loss")
     axes.legend(edgecolor="none", framealpha=0.9)
     return _as_png(figure)

@@ -200,6 +200,18 @@ def test_learning_curve_shows_the_validation():
     assert draw_learning(LEARNED) != draw_learning(without)
 
 
+def test_learning_curve_marks_the_lowest_validation_loss(monkeypatch):
+    figures = []
+    monkeypatch.setattr("protembed.report.figures._as_png", figures.append)
+    reports = [report(step, loss=1 / step, valid_loss=loss) for step, loss in ((10, 0.5), (20, 0.3), (30, 0.4))]
+
+    draw_learning(reports)
+
+    lines = {line.get_label(): line for line in figures[0].axes[0].get_lines()}
+    assert lines["lowest"].get_xydata().tolist() == [[20, 0.3]]
+    assert lines["training (running mean)"].get_xdata().tolist() == [10, 20, 30]
+
+
 def test_class_that_is_always_right_is_darker_than_one_that_is_always_wrong():
     truth = np.array([0, 0, 1, 1])
     right, wrong = (draw_confusion(truth, np.eye(2)[predicted], ["a", "b"]) for predicted in (truth, 1 - truth))
