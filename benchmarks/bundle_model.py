@@ -109,7 +109,7 @@ def main() -> None:
     )
     with atomic_directory(options.output) as directory:
         write_checkpoint_files(checkpoint, directory, card, dtype=torch.float16)
-        draw_training(directory / CURVE, read_log(options.run))
+        draw_training(directory / CURVE, read_log(options.run), title=options.output.name)
 
 
 def facts(checkpoint: Checkpoint, run: Path, hardware: str) -> dict[str, str]:
