@@ -27,6 +27,7 @@ from protembed.errors import (
     DamagedRunError,
     IllegalResidueError,
     InputNotFoundError,
+    ModelFormatError,
     NotEnoughMemoryError,
     OutputExistsError,
     RunInUseError,
@@ -171,10 +172,18 @@ def wait_for_step(run, step, process):
         time.sleep(0.01)
 
 
+def forget_the_end(run):
+    """Remove what `run.json` says about a finished run, as in a run of an earlier version."""
+    facts = json.loads((run / "run.json").read_text())
+    del facts["finished"]
+    (run / "run.json").write_text(json.dumps(facts))
+
+
 @pytest.mark.promise(4)
 def test_resuming_after_a_damaged_checkpoint_gives_a_warning(undisturbed, tmp_path, proteins_fasta):
     run, plans = Path(shutil.copytree(undisturbed[0], tmp_path / "a.run")), []
     (run / "checkpoints/step-000006/progress.json").write_text("{}")
+    forget_the_end(run)
 
     pretrain_model([proteins_fasta], options(run), Callbacks(on_plan=plans.append))
 
@@ -190,13 +199,29 @@ def test_a_finished_run_is_not_trained_again(undisturbed, proteins_fasta):
 
     again = pretrain_model([proteins_fasta], options(run), Callbacks(on_step=steps.append))
 
-    assert (steps, again) == ([], summary)
+    assert (steps, again) == ([], replace(summary, was_done=True))
+
+
+def test_a_finished_run_of_an_earlier_version_or_without_its_model_is_evaluated_again(
+    undisturbed, tmp_path, proteins_fasta
+):
+    run = Path(shutil.copytree(undisturbed[0], tmp_path / "a.run"))
+    again = replace(undisturbed[1], output=run, model=run / "model")
+
+    forget_the_end(run)
+    assert pretrain_model([proteins_fasta], options(run)) == again
+
+    (run / "model/model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ModelFormatError):
+        pretrain_model([proteins_fasta], options(run))
 
 
 def test_a_run_is_resumed_with_other_intervals_between_checkpoints(undisturbed, proteins_fasta):
     run, summary = undisturbed
 
-    assert pretrain_model([proteins_fasta], options(run, save_every_minutes=3.0, keep_checkpoints=5)) == summary
+    assert pretrain_model([proteins_fasta], options(run, save_every_minutes=3.0, keep_checkpoints=5)) == replace(
+        summary, was_done=True
+    )
 
 
 @pytest.mark.promise(8)
@@ -225,6 +250,7 @@ def test_leftovers_of_a_killed_start_are_removed(tmp_path, proteins_fasta):
 def test_a_run_directory_has_the_same_lock_through_a_link(tmp_path, proteins_fasta):
     run = tmp_path / "a.run"
     pretrain_model([proteins_fasta], options(run, steps=1))
+    forget_the_end(run)
     (tmp_path / "link.run").symlink_to(run)
 
     with Result(run, [], force=True, run=RUN).claim({}), pytest.raises(RunInUseError, match="in use by process"):
@@ -322,7 +348,9 @@ def test_a_run_that_starts_from_a_model_is_resumed_under_both_names_of_the_optio
         facts["identity"][name] = facts["identity"].pop(current)
     (run / "run.json").write_text(json.dumps(facts))
 
-    assert pretrain_model([proteins_fasta], adapting, Callbacks(on_step=steps.append)) == summary
+    again = pretrain_model([proteins_fasta], adapting, Callbacks(on_step=steps.append))
+
+    assert again == replace(summary, was_done=True)
     assert steps == []
 
 
@@ -364,6 +392,7 @@ def test_resuming_with_damaged_stored_proteins_fails_with_the_reason(tmp_path, p
     run = tmp_path / "damaged.run"
     pretrain_model([proteins_fasta], options(run, steps=1))
     (run / "corpus" / "train" / "offsets.npy").write_bytes(b"")
+    forget_the_end(run)
 
     with pytest.raises(DamagedRunError, match="the stored proteins cannot be read"):
         pretrain_model([proteins_fasta], options(run, steps=1))
@@ -428,7 +457,7 @@ def test_patience_ends_a_run_as_finished(tmp_path, proteins_fasta):
 
     assert (len(steps), summary.best_step, summary.is_finished) == (3, 1, True)
     assert summary.amino_acids
-    assert pretrain_model([proteins_fasta], unchanging) == summary
+    assert pretrain_model([proteins_fasta], unchanging) == replace(summary, was_done=True)
 
 
 @pytest.mark.parametrize(("num_checkpoints", "names"), [(1, ["06"]), (3, ["02", "04", "06"])])
@@ -440,14 +469,16 @@ def test_keep_checkpoints_limits_the_number_of_checkpoints(tmp_path, proteins_fa
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-0000{name}" for name in names]
 
 
-def test_a_model_too_large_for_the_memory_is_refused_before_the_input_is_read(tmp_path):
+def test_a_model_too_large_for_the_memory_is_refused_before_the_run_begins(tmp_path, proteins_fasta):
     with pytest.raises(NotEnoughMemoryError, match="choose a smaller `size`"):
-        pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", size="t48_15B"))
+        pretrain_model([proteins_fasta], options(tmp_path / "a.run", size="t48_15B"))
     with pytest.raises(
         NotEnoughMemoryError, match="400 layers of width 12800 .* choose fewer `layers` or a smaller `dim`"
     ):
         own_shape = {"size": None, "layers": 400, "dim": 12800, "heads": 40}
-        pretrain_model([Path("missing.fasta")], options(tmp_path / "a.run", **own_shape))
+        pretrain_model([proteins_fasta], options(tmp_path / "a.run", **own_shape))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, proteins_fasta):
