@@ -191,14 +191,18 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
         try:
             with output_errors(path):
                 os.ftruncate(descriptor, 0)
-                os.write(descriptor, own)
+                with open(
+                    descriptor, "wb", closefd=False
+                ) as stream:  # on a disk that is nearly full, writes all or fails
+                    stream.write(own)
             # The former holder may have removed the file that was just locked, and another process may have created a
             # new one under its name. Its content decides, because some network file systems invent inode numbers.
             if _read_bytes(path) != own:
                 raise make_error("another process")
             yield
         finally:
-            if _read_bytes(path) in (own, b""):  # empty if the disk is full
+            content = _read_bytes(path)
+            if content is not None and own.startswith(content):  # shorter if the disk is full
                 path.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
