@@ -105,7 +105,7 @@ def _check_format(stream: BinaryIO, path: str) -> None:
         raise TableError(path, "this is an OpenDocument spreadsheet", f"{_SAVE_AS_CSV} or as .xlsx")
     if importlib.util.find_spec("openpyxl") is None:
         found = "this is an Excel workbook, and openpyxl, which reads it, is not installed"
-        raise TableError(path, found, f"{_SAVE_AS_CSV}, or install protembed[excel]")
+        raise TableError(path, found, f"{_SAVE_AS_CSV}, or run `pip install openpyxl`")
 
 
 def _choose_sheet(workbook: _Workbook, is_known: Callable[[str], bool]) -> tuple[str, _Rows]:

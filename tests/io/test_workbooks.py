@@ -135,5 +135,5 @@ def test_other_formats_of_spreadsheets_are_rejected_by_name():
 def test_without_openpyxl_a_workbook_is_rejected_with_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(TableError, match=r"openpyxl, .* is not installed; .*CSV UTF-8, or install protembed\[excel\]"):
+    with pytest.raises(TableError, match="openpyxl, .* is not installed; .*CSV UTF-8, or run `pip install openpyxl`"):
         read(workbook(("Sheet1", SMALL)))
