@@ -536,14 +536,20 @@ ROWS = st.lists(
 
 @pytest.mark.promise(24)
 @settings(deadline=None, max_examples=80)
-@given(table=ROWS, delimiter=st.sampled_from([",", "\t"]), compress=st.sampled_from([bytes, gzip.compress]))
-def test_any_table_that_was_written_is_read_back(tmp_path_factory, table, delimiter, compress):
+@given(
+    table=ROWS,
+    delimiter=st.sampled_from([",", "\t", ";", "|"]),
+    encoding=st.sampled_from(["utf-8", "utf-16"]),
+    title=st.sampled_from(["", "A title\n\n", "# a comment\n"]),
+    compress=st.sampled_from([bytes, gzip.compress]),
+)
+def test_any_table_that_was_written_is_read_back(tmp_path_factory, table, delimiter, encoding, title, compress):
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows(
         [("id", "sequence", "target", "split"), *table]
     )
     path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_bytes(compress(text.getvalue().encode()))
+    path.write_bytes(compress((title + text.getvalue()).encode(encoding)))
 
     if delimiter == "\t" and any(letter in cell for cells in table for cell in cells for letter in "\r\n"):
         with pytest.raises(TableError, match="a quotation mark that opens in line"):
