@@ -23,7 +23,7 @@ def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) 
     """
     widths = [sum(map(bool, row)) for row in rows]
     filled = [index for index, width in enumerate(widths) if width]
-    num_known = [sum(map(is_known, row)) for row in rows]
+    num_known = [len({cell for cell in row if is_known(cell)}) for row in rows]
     best = max(filled, key=num_known.__getitem__, default=0)
     if filled and num_known[best] and all(width < widths[best] for width in widths[:best]):
         return best
@@ -36,6 +36,9 @@ def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) 
 
 
 def _is_title(row: Sequence[str], next_width: int) -> bool:
-    """Return whether a row is a title: one cell, of several words or beside empty ones and above a wider row."""
-    cells = [cell for cell in row if cell]
-    return len(cells) == 1 and (len(cells[0].split()) > 1 or len(row) > 1 and next_width > 1)
+    """Return whether a row is a title: its first cell alone, of several words, or beside empty ones above a wider row.
+
+    A name beside an empty first cell is that of a column beside the index of pandas.
+    """
+    first, *others = row
+    return first != "" and not any(others) and (len(first.split()) > 1 or bool(others) and next_width > 1)

@@ -277,6 +277,15 @@ def test_lines_of_errors_count_the_titles():
         find_column(["a"], "t.csv", "id", ["id"], "x", line=3)
 
 
+@pytest.mark.parametrize("known", [(), ("sequence", "label")])
+def test_the_header_of_an_index_and_one_column_is_not_a_title(known):
+    assert read_cells(",sequence\n0,MKT\n1,label\n", known=known) == (
+        ["", "sequence"],
+        [["0", "MKT"], ["1", "label"]],
+        [],
+    )
+
+
 @pytest.mark.parametrize("content", ["a\nfirst row\nx y\n", "two words\nx\ny\n", "a,,\nb,,\nc,,\n"])
 def test_a_table_with_one_column_has_no_title(content):
     assert len(read_cells(content)[1]) == 2
