@@ -19,6 +19,15 @@ from protembed.io.reading import Paths, as_paths, default_path, sha256_of_inputs
 from protembed.io.result import Result
 from protembed.io.writing import output_errors, seekable_inputs
 from protembed.model.catalog import locate_model
+from protembed.model.metadata import MODEL_FILES
+
+_RECORD = "meta.json"
+_CONTENTS = (
+    *(_RECORD, "report.html", "heads.tsv", "proteins.tsv", "sites.tsv", "structures.tsv", "contacts.tsv"),
+    *("maps/protein-*.npz", "maps/protein-*.h5", "contacts/protein-*.tsv", "contacts/protein-*.rr"),
+    *("figures/protein-*.png", "figures/protein-*.svg", "figures/heads.png", "figures/heads.svg"),
+    *(f"model/{name}" for name in MODEL_FILES),
+)
 
 
 def inspect_attention(
@@ -52,7 +61,12 @@ def inspect_attention(
     inputs, output = [*files, *config.structures, *sites], config.output or default_path(files[0], ".attention")
     read = [*inputs, model.directory]
     result = Result(
-        output, read, force=config.force, record="meta.json", is_record=lambda content: "summary" in content
+        output,
+        read,
+        force=config.force,
+        record=_RECORD,
+        contents=_CONTENTS,
+        is_record=lambda content: "summary" in content,
     )
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
         fasta, structures = paths[: len(files)], paths[len(files) : len(files) + len(config.structures)]

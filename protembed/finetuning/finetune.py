@@ -26,6 +26,12 @@ from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.io.tables import describe_traits
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
+from protembed.model.metadata import MODEL_FILES
+
+_CONTENTS = (
+    *(METRICS_FILE, "metrics.jsonl", "test_predictions.tsv", "test_similarity.tsv", "failed.tsv", "report.html"),
+    *MODEL_FILES,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +203,15 @@ def finetune_model(
     output = options.finetune.output or default_path(path, ".model")
     tables = [path, *filter(None, [options.labels.clusters])]
     inputs = [*tables, locate_model(options.model.model).directory]
-    result = Result(output, inputs, force=options.finetune.force, record=METRICS_FILE, run=RUN, is_record=is_report)
+    result = Result(
+        output,
+        inputs,
+        force=options.finetune.force,
+        record=METRICS_FILE,
+        run=RUN,
+        contents=_CONTENTS,
+        is_record=is_report,
+    )
     check_utf8_path(result.path)
     with unchanged_inputs(), seekable_inputs(tables) as (table, *clusters):
         options = replace(options, labels=replace(options.labels, clusters=clusters[0] if clusters else None))

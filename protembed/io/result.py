@@ -31,6 +31,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ from protembed.io.writing import (
     scratch_directory,
     write_json,
 )
-from protembed.text import format_row
+from protembed.text import format_row, pluralize
 
 # The file with the fingerprint of a training, and the key under which it and the records of trainings hold it.
 RUN, IDENTITY = "run.json", "identity"
@@ -71,6 +72,8 @@ RUN, IDENTITY = "run.json", "identity"
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
 _MAX_HEADER = 1000
+# Files that file managers and NFS leave in any directory.
+_LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 _OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
 
@@ -129,6 +132,27 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
+def _check_contents(directory: Path, contents: Sequence[str]) -> None:
+    """Check that a directory that is going to be replaced holds no files of the user.
+
+    Args:
+        directory: Path of the directory, which need not exist.
+        contents: Patterns of the files that protembed writes there, relative to the directory.
+    """
+    files = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+    foreign = sorted(
+        str(path.relative_to(directory))
+        for path in files
+        if not any(fnmatchcase(path.relative_to(directory).as_posix(), pattern) for pattern in contents)
+        and not any(fnmatchcase(path.name, pattern) for pattern in _LITTER)
+        and not any(map(is_unfinished, (path, *path.parents)))
+    )
+    if foreign:
+        others = "" if len(foreign) == 1 else f" and {pluralize(len(foreign) - 1, 'other file')}"
+        found = f"contains {foreign[0]}{others}, which protembed did not write"
+        raise OutputExistsError(directory, found, is_replaceable=False)
+
+
 def check_utf8_path(output: Path) -> None:
     """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
 
@@ -168,6 +192,7 @@ class Result:
         record: Name of the record in a directory; None for a file, whose record is beside it.
         run: Name of the file that holds the fingerprint of a training; None if there is no training.
         companions: Header of each table beside a file, by the end of its name, in the order of publication.
+        contents: Patterns of all files that protembed writes into a directory; others prevent its replacement.
         is_record: Function that checks the content of a record.
 
     Attributes:
@@ -190,6 +215,7 @@ class Result:
         record: str | None = None,
         run: str | None = None,
         companions: Mapping[str, Sequence[str]] | None = None,
+        contents: Sequence[str] = ("*",),
         is_record: Callable[[Mapping[str, Any]], bool] = lambda content: True,
     ) -> None:
         self.path, self._force, self._is_record = follow_link(output), force, is_record
@@ -207,6 +233,8 @@ class Result:
         if self.path != STANDARD_STREAM:
             _check_parent(self.path)
             self._check_replaceable(inputs)
+            if self.is_directory and force:
+                _check_contents(self.path, contents)
 
     @classmethod
     def table(cls, output: Path, inputs: Iterable[Path], *, force: bool = False) -> "Result":

@@ -10,10 +10,22 @@ from protembed._version import __version__
 from protembed.config.common import PoolingName, Region, TaskName
 from protembed.errors import ModelFormatError
 from protembed.io.writing import write_json
-from protembed.model.esm_config import ESM2_WINDOW_RESIDUES
+from protembed.model.esm_config import CONFIG_FILE, ESM2_WINDOW_RESIDUES, VOCABULARY_FILE
 from protembed.model.untrusted import read_model_json
 
 METADATA_FILE = "protembed.json"
+# All that protembed writes into the directory of a model.
+MODEL_FILES = (
+    METADATA_FILE,
+    CONFIG_FILE,
+    "model.safetensors",
+    "head.safetensors",
+    "training_kmers.safetensors",
+    VOCABULARY_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "README.md",
+)
 # Version 2 added the region: a reader of version 1 would predict from whole proteins, and be wrong. Version 3 renamed
 # keys of the training data. A model has the lowest version that describes it.
 FORMAT_VERSION, _WITH_REGION, _WITHOUT_REGION = 3, 2, 1

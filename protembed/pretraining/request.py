@@ -9,7 +9,12 @@ from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.io.reading import default_path, sha256_of_inputs
 from protembed.io.result import RUN, Result, check_utf8_path
 from protembed.model.catalog import locate_model
+from protembed.model.metadata import MODEL_FILES
 
+_CONTENTS = (
+    *(RUN, "metrics.jsonl", "amino_acids.tsv", "training.png", "checkpoints/*", "corpus/*", "tensorboard/*"),
+    *(f"model/{name}" for name in MODEL_FILES),
+)
 # Options that change neither the weights nor any metric, and those of a shape, which are recorded as one, if at all.
 _NOT_IN_FINGERPRINT = ("save_every_minutes", "keep_checkpoints", "tensorboard", "dry_run", "layers", "dim", "heads")
 
@@ -44,6 +49,7 @@ def run_result(fasta: Sequence[Path], config: PretrainConfig) -> Result:
         ConfigError: The path is not valid UTF-8.
     """
     inputs = [*fasta, *config.valid, *(model for model in (config.init_from, config.compare_model) if model)]
-    result = Result(config.output or default_path(fasta[0], ".run"), inputs, force=config.force, run=RUN)
+    output = config.output or default_path(fasta[0], ".run")
+    result = Result(output, inputs, force=config.force, run=RUN, contents=_CONTENTS)
     check_utf8_path(result.path)
     return result

@@ -224,6 +224,33 @@ def test_a_path_that_protembed_did_not_write_is_never_replaced(tmp_path):
             make_table(path, force=True)
 
 
+def test_a_directory_with_a_file_of_the_user_is_never_replaced(tmp_path):
+    def make(**options):
+        with Result(
+            tmp_path / "x", [], record="meta.json", contents=("meta.json", "maps/protein-*.npz"), **options
+        ).claim(FINGERPRINT) as claim:
+            directory = claim.create_directory()
+            write_text(directory / "maps" / "protein-1.npz", "map")
+            claim.publish(FINGERPRINT)
+
+    make()
+    for litter in (".DS_Store", "maps/._protein-1.npz", ".meta.json.7.tmp"):
+        (tmp_path / "x" / litter).touch()
+    make(force=True)
+    assert sorted(contents(tmp_path)) == ["x/maps/protein-1.npz", "x/meta.json"]
+
+    (tmp_path / "x" / "maps" / "mine.png").touch()
+    with pytest.raises(
+        OutputExistsError, match=r"x exists and contains maps/mine\.png, which protembed did not write; .*does not"
+    ):
+        make(force=True)
+    (tmp_path / "x" / "notes").symlink_to(tmp_path)
+    with pytest.raises(OutputExistsError, match=r"contains maps/mine\.png and 1 other file, which"):
+        make(force=True)
+
+    assert sorted(contents(tmp_path)) == ["x/maps/mine.png", "x/maps/protein-1.npz", "x/meta.json"]
+
+
 def test_an_empty_file_and_an_empty_directory_are_replaced(tmp_path):
     (tmp_path / "dataset_1.dat").touch()
     (tmp_path / "dataset_2").mkdir()
