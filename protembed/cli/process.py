@@ -36,6 +36,9 @@ _ENVIRONMENT_ERRNOS = (
     errno.EIO,
     errno.ESTALE,
     errno.EMFILE,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
 )
 
 

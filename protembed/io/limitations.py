@@ -14,7 +14,7 @@ from pathlib import Path
 # Errors that mean: not on this file system.
 NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
-_REPORT: ContextVar[Callable[["Limitation", Path], None] | None] = ContextVar("_REPORT", default=None)
+_REPORT: ContextVar[Callable[["Limitation"], None] | None] = ContextVar("_REPORT", default=None)
 
 
 class Limitation(StrEnum):
@@ -27,14 +27,14 @@ class Limitation(StrEnum):
 
 
 @contextmanager
-def report_limitations(report: Callable[[str], None]) -> Iterator[None]:
-    """Report each limitation that is met within the block once, as a sentence with the directory."""
+def report_limitations(path: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Report each limitation that is met within the block once, as a sentence with the path of the result."""
     met = set[Limitation]()
 
-    def report_first(limitation: Limitation, directory: Path) -> None:
+    def report_first(limitation: Limitation) -> None:
         if limitation not in met:
             met.add(limitation)
-            report(f"{directory}: {limitation}")
+            report(f"{path}: {limitation}")
 
     token = _REPORT.set(report_first)
     try:
@@ -43,8 +43,8 @@ def report_limitations(report: Callable[[str], None]) -> Iterator[None]:
         _REPORT.reset(token)
 
 
-def note_limitation(limitation: Limitation, directory: Path) -> None:
-    """Note that a file system has a limitation; it is not reported outside `report_limitations`."""
+def note_limitation(limitation: Limitation) -> None:
+    """Note that the file system has a limitation; it is not reported outside `report_limitations`."""
     report = _REPORT.get()
     if report is not None:
-        report(limitation, directory)
+        report(limitation)

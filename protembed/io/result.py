@@ -319,7 +319,7 @@ class Result:
         target = self.path.resolve()  # the same lock through every link
         lock, callbacks = target.with_name(f".{target.name}.lock"), callbacks or Callbacks()
         with (
-            report_limitations(callbacks.on_warning),
+            report_limitations(self.path, callbacks.on_warning),
             existing_directory(target.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
             exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)),
         ):

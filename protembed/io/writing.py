@@ -71,7 +71,7 @@ def _fsync_open(descriptor: int, path: Path) -> None:
         if error.errno not in (_NO_DIRECTORY_FSYNC if is_directory else NOT_SUPPORTED):
             raise
         if not is_directory:
-            note_limitation(Limitation.FLUSHING, path.parent)
+            note_limitation(Limitation.FLUSHING)
 
 
 def _fsync_directory(path: Path) -> None:
@@ -134,7 +134,7 @@ def _rename(source: Path, target: Path) -> None:
         is_directory = source.is_dir()
         if error.errno not in _NO_RENAMING or (is_directory and os.path.lexists(target)):
             raise
-        note_limitation(Limitation.RENAMING, target.parent)
+        note_limitation(Limitation.RENAMING)
         _copy_directory(source, target) if is_directory else _copy_file(source, target)
         with suppress(OSError):  # a file that is mounted by itself stays
             remove(source)
@@ -186,7 +186,7 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
         except OSError:
             if _is_running(holder):
                 raise make_error(holder) from None
-            note_limitation(Limitation.LOCKS, path.parent)
+            note_limitation(Limitation.LOCKS)
         own = f"process {os.getpid()} on {platform.node()}\n".encode()
         try:
             with output_errors(path):
@@ -315,7 +315,7 @@ def _copy_permissions(directory: Path, path: Path) -> None:
         try:
             path.chmod(stat.S_IMODE(mode) | required)
         except OSError:  # access control lists (NFSv4, ZFS) do not allow it
-            note_limitation(Limitation.PERMISSIONS, directory)
+            note_limitation(Limitation.PERMISSIONS)
 
 
 def flush_directory(directory: Path) -> None:

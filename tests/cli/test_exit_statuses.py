@@ -246,3 +246,15 @@ def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, e
 
     assert ended.status == status
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_an_error_of_the_machine_exits_1_with_its_path(run, monkeypatch, number):
+    def fail(*unused):
+        raise OSError(number, os.strerror(number), "there")
+
+    monkeypatch.setattr("protembed.model.catalog.list_models", fail)
+
+    ended = run("models")
+
+    assert (ended.status, ended.stderr) == (1, f"protembed: there: {os.strerror(number)}\n")

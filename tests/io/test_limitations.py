@@ -33,7 +33,7 @@ def refuse(number):
 def reported():
     """Collect what is reported during the test."""
     sentences = []
-    with report_limitations(sentences.append):
+    with report_limitations(Path("emb.npy"), sentences.append):
         yield sentences
 
 
@@ -61,7 +61,7 @@ def test_a_file_is_written_and_reported_once_where_files_cannot_be_flushed(tmp_p
         assert flush_to_disk(stream) == 4
 
     assert names(tmp_path) == ["model", "rows", "x.tsv"]
-    assert reported == [f"{tmp_path}: {Limitation.FLUSHING}"]
+    assert reported == [f"emb.npy: {Limitation.FLUSHING}"]
 
 
 def test_a_directory_that_cannot_be_flushed_is_not_worth_a_word(tmp_path, monkeypatch, reported):
@@ -113,7 +113,7 @@ def test_a_file_replaces_another_by_copying_where_files_cannot_be_renamed(tmp_pa
 
     assert (tmp_path / "x.tsv").read_bytes() == (tmp_path / "y.tsv").read_bytes() == b"second"
     assert names(tmp_path) == ["x.tsv", "y.tsv"]
-    assert reported == [f"{tmp_path}: {Limitation.RENAMING}"]
+    assert reported == [f"emb.npy: {Limitation.RENAMING}"]
 
 
 @pytest.mark.usefixtures("without_renaming")
@@ -126,7 +126,7 @@ def test_a_directory_replaces_another_by_copying_where_directories_cannot_be_ren
     assert names(tmp_path) == ["model"]
     assert names(tmp_path / "model") == ["second"]
     assert (tmp_path / "model" / "second" / "weights").read_text() == "second"
-    assert reported == [f"{tmp_path}: {Limitation.RENAMING}"]
+    assert reported == [f"emb.npy: {Limitation.RENAMING}"]
 
 
 @pytest.mark.usefixtures("without_renaming")
@@ -165,7 +165,7 @@ def test_a_lock_is_reported_where_there_are_none(tmp_path, monkeypatch, reported
         pass
 
     assert names(tmp_path) == []
-    assert reported == [f"{tmp_path}: {Limitation.LOCKS}"]
+    assert reported == [f"emb.npy: {Limitation.LOCKS}"]
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def test_limitations_are_reported_once_for_each_block(tmp_path, monkeypatch):
     sentences = []
 
     for _ in range(2):
-        with report_limitations(sentences.append):
+        with report_limitations(Path("emb.npy"), sentences.append):
             for name in ("a", "b"):
                 with exclusive_lock(Path(tmp_path, name), KeyError):
                     pass

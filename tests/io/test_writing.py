@@ -54,7 +54,10 @@ def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path):
 
 
 @pytest.mark.promise(5)
-@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
+@pytest.mark.parametrize(
+    "error",
+    [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full"), OSError(errno.EDQUOT, "quota exceeded")],
+)
 def test_a_failed_atomic_file_leaves_nothing_and_keeps_the_old_content(tmp_path, error):
     path = tmp_path / "result.tsv"
     path.write_bytes(b"old")
@@ -111,7 +114,10 @@ def test_a_directory_appears_under_its_name_only_when_it_is_complete(tmp_path):
 
 
 @pytest.mark.promise(5)
-@pytest.mark.parametrize("error", [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full")])
+@pytest.mark.parametrize(
+    "error",
+    [FailedError, KeyboardInterrupt, OSError(errno.ENOSPC, "disk full"), OSError(errno.EDQUOT, "quota exceeded")],
+)
 def test_a_failed_atomic_directory_leaves_nothing_and_keeps_the_old_one(tmp_path, error):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_bytes(b"old")
