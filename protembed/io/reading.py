@@ -72,7 +72,9 @@ def as_path(name: str, given: PathLike) -> Path:
         # opening the path reports that error.
         if os.path.exists(path):
             return path
-        expected = f"no user is named {path.parts[0][1:]!r}: write the full path of the directory"
+        user = path.parts[0][1:]
+        reason = f"no user is named {user!r}" if user else "HOME is not set, and you have no home directory"
+        expected = f"{reason}: write the full path of the directory"
         raise ConfigError(name, str(path), expected) from None
 
 

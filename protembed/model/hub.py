@@ -110,6 +110,8 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
             return HubError(name, "the hub received too many requests (429)", "wait some minutes, and try again")
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | errors.HfHubHTTPError():
             return HubError(name, f"the hub could not be reached ({_reason(error)})", _WITHOUT_THE_HUB)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return HubError(name, "its files have no place, because HOME is not set", "set HF_HOME to a directory for them")
     # huggingface_hub uses another HTTP library from version to version.
     if isinstance(error, OSError) or type(error).__module__.startswith(("http", "requests")):
         return HubError(name, f"fetching it failed ({_reason(error)})", _WITHOUT_THE_HUB)

@@ -76,6 +76,15 @@ def test_a_tilde_with_an_unknown_user_is_a_usage_error_unless_a_file_has_that_na
     assert caught.value.exit_status == 2
 
 
+def test_a_tilde_of_a_user_without_a_home_is_a_usage_error(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user of a container that has no name
+
+    with pytest.raises(
+        ConfigError, match=r"output is '~/e\.npy', but HOME is not set, and you have no home directory: "
+    ):
+        as_path("output", "~/e.npy")
+
+
 @pytest.mark.parametrize("given", [3, None, b"a.fasta", ["a.fasta"]])
 def test_an_argument_that_is_not_a_path_is_a_usage_error(given):
     with pytest.raises(ConfigError, match="a path is expected"):

@@ -309,6 +309,16 @@ def test_a_rejected_token_is_an_error_with_advice(hub, tiny_model, monkeypatch):
         fetch_model("lab/tiny")
 
 
+def test_a_cache_without_a_place_is_an_error_with_advice(hub, tiny_model, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("Could not determine home directory.")  # as for a user of a container that has no name
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+
+    with pytest.raises(HubError, match="because HOME is not set; set HF_HOME to a directory for them"):
+        fetch_model("owner/model")
+
+
 def test_a_gated_model_is_an_error_with_advice_to_request_access(hub, tiny_model, monkeypatch):
     hub.publish("lab/tiny", tiny_model)
     hub.failures[""] = (403, {"X-Error-Code": "GatedRepo"})
