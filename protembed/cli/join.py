@@ -16,7 +16,7 @@ def join(results: Results, options: JoinOptions, show: ConsoleConfig) -> None:
     Examples:
         protembed join proteins.*-of-8.npy
         protembed join human.h5 mouse.h5 -o both.h5
-        protembed join proteins.*-of-8.npz -o - --format tsv | gzip > proteins.tsv.gz
+        protembed join proteins.*-of-8.npz -o - --format tsv | gzip > all.tsv.gz
     """
     from protembed.embedding.join import join_embeddings
 

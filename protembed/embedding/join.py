@@ -129,7 +129,7 @@ def _plan_result(parts: Sequence[StoredResult], config: JoinConfig) -> tuple[For
 
 
 def _fingerprint(parts: Sequence[StoredResult], format_name: FormatName) -> dict[str, Any]:
-    """Collect the settings of the result, in the order of those of the parts: all the same but the shard and the format.
+    """Collect the settings of the result: those of the first part, in their order, with another shard and format.
 
     They are the settings of the command that would make the result without shards.
     """

@@ -16,15 +16,16 @@ COMMANDS = {
     "pretrain --init-from": f"pretrain {{input}} -o {{out}} --init-from {{model}} {SHORT}",
     "embed": "embed {input} -m {model} -o {out}",
     "check": "check {result} {input} -m {model}",
+    "join": "join {result} -o {out}",
     "finetune": "finetune {input} -m {model} -o {out} --method frozen --skip-random-baseline --threads 1",
     "predict": "predict {input} -m {model} -o {out}",
     "score": "score {input} -m {model} -o {out}",
     "inspect-attention": "inspect-attention {input} -m {model} -o {out} --save-maps 0",
     "models": "models",
 }
-WITH_INPUT = [name for name in COMMANDS if name != "models"]
+WITH_INPUT = [name for name in COMMANDS if name not in ("models", "join")]
 WITH_MODEL = [name for name in WITH_INPUT if name != "pretrain"]
-WITH_OUTPUT = [name for name in WITH_INPUT if name != "check"]
+WITH_OUTPUT = [name for name in COMMANDS if name not in ("models", "check")]
 NAMES = {"finetune": "small.csv", "score": "variants.csv"}
 CREATED = "created the directory "
 FASTQ = "@r1\nMKTAYIAKQR\n+\nIIIIIIIIII\n"
@@ -56,7 +57,7 @@ def run(place, invoke):
 
     def run_one(name, *more, out="made", **changes):
         places = {"input": place / NAMES.get(name, "small.fasta"), "model": place / "model", "result": "true.npy"}
-        suffix = {"embed": ".npy", "predict": ".tsv", "score": ".tsv"}.get(name, "")
+        suffix = {"embed": ".npy", "join": ".npy", "predict": ".tsv", "score": ".tsv"}.get(name, "")
         words = COMMANDS[name].format(**places | {"out": f"{out}{suffix}"} | changes).split()
         result = invoke(*words, *more)
         assert result.exit_code in DOCUMENTED, result.output
@@ -189,13 +190,15 @@ def test_existing_or_unwritable_output_exits_1(run, name, place):
 
 
 @pytest.mark.promise(23)
-def test_check_of_a_wrong_result_exits_1_and_of_a_missing_one_66(run, place):
+@pytest.mark.parametrize("name", ["check", "join"])
+def test_a_wrong_result_exits_1_and_a_missing_one_66(run, place, name):
     content = (place / "true.npy").read_bytes()
     (place / "true.npy").write_bytes(content[:-1] + b"\x01")
-    assert run("check").status == 1
+    assert run(name).status == 1
 
     (place / "true.npy").unlink()
-    assert run("check").status == 66
+    assert run(name).status == 66
+    assert not (place / "made.npy").exists()
 
 
 # Ends from outside
@@ -240,6 +243,7 @@ def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, e
     happen, status = ENDS[end]
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
+    monkeypatch.setattr("protembed.embedding.join.convert", happen)
     monkeypatch.setattr("protembed.cli.process.redirect_stdout_to_null", lambda: None)  # the stdout of the tests
 
     ended = run(name)
