@@ -54,7 +54,7 @@ ResultAndFasta = Annotated[
     list[Path],
     argument(
         "EMBEDDINGS... FASTA...",
-        "A result of `embed`, or all shards of one in their order, and the FASTA file that it was made from.",
+        "A result of `embed`, or all shards of one, and the FASTA file that it was made from.",
     ),
 ]
 Results = Annotated[

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,11 @@ from protembed.config.common import choose_region
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
-from protembed.embedding.metadata import COUNTS, ids_line, read_ids_lines
-from protembed.embedding.selection import Selection, Shard
+from protembed.embedding.metadata import ids_line, read_ids_lines
+from protembed.embedding.parts import check_same_settings, in_order
+from protembed.embedding.selection import Selection
 from protembed.embedding.stored_result import StoredResult
 from protembed.errors import ConfigError, VerificationError
-from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, unchanged_inputs
 from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
@@ -53,28 +52,25 @@ def _is_result(path: Path) -> bool:
     )
 
 
-def _shared_settings(meta: dict[str, Any]) -> dict[str, Any]:
-    """Return what all shards of a result have in common."""
-    differing = (*COUNTS, "shard", "input_sha256", "sha256", "ids_sha256")
-    return {name: value for name, value in meta.items() if name not in differing}
+def _results_in_order(paths: Sequence[Path]) -> list[StoredResult]:
+    """Read and verify one result or shard, all shards of a run, or results of several inputs."""
+    results = [StoredResult.read(path) for path in paths]
+    if len(results) > 1:
+        results = in_order(results)
+        check_same_settings(results)
+    for result in results:
+        result.verify()
+    return results
 
 
 def _selection(shards: Sequence[StoredResult]) -> Selection:
-    """Restore how the input was read; several results must be all shards of one, in their order."""
-    first, total = shards[0].meta, len(shards)
-    for number, shard in enumerate(shards, start=1):
-        if total > 1 and shard.meta["shard"] != f"{number}/{total}":
-            found = f"it is shard {shard.meta['shard']}, but {number}/{total} is expected here"
-            raise VerificationError(shard.path, f"{found}: name all shards, in their order")
-        if different := differences(_shared_settings(first), _shared_settings(shard.meta)):
-            found = f"it is not a shard of the same result as {shards[0].path}: their settings differ"
-            raise VerificationError(shard.path, f"{found} ({'; '.join(different)})")
-    is_one_shard = total == 1 and first["shard"] is not None
+    """Restore how the input was read."""
+    first = shards[0].meta
     return Selection(
         on_illegal=first["on_illegal"],
         long_proteins=first["long"],
         window_residues=first["window_residues"],
-        shard=Shard.parse(first["shard"]) if is_one_shard else None,
+        shard=shards[0].shard if len(shards) == 1 else None,
         region=choose_region(first.get("region") or "all"),
     )
 
@@ -119,8 +115,8 @@ def check_embeddings(
     """Verify a result of `embed`, or all its shards: rows, identifiers, hashes, and a sample computed again.
 
     Args:
-        files: Paths of the result, or of its shards in their order, followed by the FASTA files in their order; `-` is
-            stdin.
+        files: Paths of the result, of all its shards, or of results of several inputs in the order of their inputs,
+            followed by the FASTA files in their order; `-` is stdin.
         options: All options of the command; the defaults if None. The default model is the one that the result names,
             if it is available.
         callbacks: Functions that receive the residues of each recomputed protein.
@@ -135,9 +131,7 @@ def check_embeddings(
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
         raise ConfigError("files", " ".join(map(str, paths)), expected)
-    shards = [StoredResult.read(path) for path in results]
-    for shard in shards:
-        shard.verify()
+    shards = _results_in_order(results)
     selection = _selection(shards)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(options.check.seed)

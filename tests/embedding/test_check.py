@@ -533,22 +533,30 @@ def test_the_refused_records_of_all_shards_are_counted(shards, check, proteins):
 def test_a_missing_shard_fails_verification(shards, failure):
     first, second, third = shards()
 
-    assert "it is shard 1/3, but 1/2 is expected here" in failure(first, second)
-    assert "it is shard 1/3, but 1/2 is expected here" in failure(first, third)
+    assert "it is shard 1/3, and of the other shards these are missing: 3/3" in failure(first, second)
+    assert "it is shard 1/3, and of the other shards these are missing: 2/3" in failure(first, third)
 
 
-def test_swapped_shards_fail_verification(shards, failure):
+def test_shards_are_verified_in_their_order_however_they_are_given(shards, check):
     first, second, third = shards()
 
-    message = failure(first, third, second)
-
-    assert f"{third} is not verified: it is shard 3/3, but 2/3 is expected here: name all shards" in message
+    assert check(third, first, second, sample_size=40).num_recomputed == 40
 
 
 def test_a_shard_given_twice_fails_verification(shards, failure):
-    first, second, _ = shards()
+    first, second, third = shards()
 
-    assert "it is shard 1/3, but 2/3 is expected here" in failure(first, first, second)
+    assert f"it is shard 1/3, and so is {first}" in failure(first, second, first, third)
+
+
+def test_results_of_several_inputs_are_verified_together(embed, check, changed_fasta, proteins_fasta, windowed_model):
+    fasta = changed_fasta(lambda records: records[3:9])
+    options = CheckOptions.from_values(model=windowed_model, sample_size=46)
+
+    summary = check_embeddings([embed(), embed("other.h5", fasta), proteins_fasta, fasta], options)
+    assert (summary.num_proteins, summary.num_recomputed) == (46, 46)
+    with pytest.raises(VerificationError, match="has a different sequence or description"):
+        check_embeddings([embed(), embed("other.h5", fasta), fasta, proteins_fasta], options)
 
 
 @pytest.mark.parametrize(
@@ -558,7 +566,7 @@ def test_a_shard_with_other_settings_fails_verification(shards, embed, failure, 
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", **options)
 
-    assert f"{other} is not verified: it is not a shard of the same result as {first}" in failure(first, other, third)
+    assert f"{other} is not verified: it cannot follow {first}, because " in failure(first, other, third)
 
 
 def test_a_shard_of_another_model_fails_verification(shards, embed, failure, tmp_path, tiny_checkpoint):
@@ -568,11 +576,13 @@ def test_a_shard_of_another_model_fails_verification(shards, embed, failure, tmp
     save_checkpoint(checkpoint, tmp_path / "windowed", "# other\n")
     other = embed("other.npy", shard="2/3", model=tmp_path / "windowed")
 
-    assert f"{other} is not verified: it is not a shard of the same result as {first}" in failure(first, other, third)
+    assert f"{other} is not verified: it cannot follow {first}, because " in failure(first, other, third)
 
 
 def test_a_shard_of_another_input_fails_verification(shards, embed, failure, changed_fasta):
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", fasta=changed_fasta(lambda records: records[::-1]))
 
-    assert f"{other} is not verified: row " in failure(first, other, third)
+    assert f"{other} is not verified: it is shard 2/3 of another run than {first}, which has another input" in failure(
+        first, other, third
+    )
