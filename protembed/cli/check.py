@@ -3,13 +3,13 @@
 from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import check_summary_line
+from protembed.cli.next_steps import after_check
 from protembed.cli.options import ResultAndFasta, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.embed import CheckOptions
 
 
 @configured
-def check(files: ResultAndFasta, options: CheckOptions, show: ConsoleConfig) -> None:
+def check(files: ResultAndFasta, options: CheckOptions, display: Display) -> None:
     """Verify a result of `embed`: its rows, identifiers and hashes, and a sample of vectors that is computed again.
 
     Examples:
@@ -18,8 +18,7 @@ def check(files: ResultAndFasta, options: CheckOptions, show: ConsoleConfig) -> 
     """
     from protembed.embedding.check import check_embeddings
 
-    display = Display(show)
-    display.announce_download(options.model)
+    display.announce_download()
     with display.progress("computed again") as progress:
         summary = check_embeddings(files, options, Callbacks(on_progress=progress.advance))
-    display.summary(summary, [check_summary_line(summary)])
+    display.summary(summary, [check_summary_line(summary)], next_step=after_check(summary))

@@ -1,21 +1,37 @@
-"""What users see: progress and messages on stderr, a machine-readable summary on stdout."""
+"""What users see: progress and messages on stderr and in the log file, a machine-readable summary on stdout."""
 
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 
+from protembed._version import __version__
 from protembed.callbacks import Callbacks
 from protembed.cli.messages import up_to_date
 from protembed.cli.process import is_first_process
 from protembed.cli.progress import Progress
-from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, ModelConfig
+from protembed.config.base import Options
+from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.text import pluralize, printable
+
+
+def wrapped(sentence: str, width: int) -> str:
+    r"""Break a sentence between words; a path that is longer than a line stays whole, so that it can be copied.
+
+    >>> wrapped("cannot write a/long/path/emb.npy (no space)", 20)
+    'cannot write\na/long/path/emb.npy\n(no space)'
+    """
+    if len(sentence) <= width:
+        return sentence  # the columns of a table keep their spaces
+    return textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
 
 
 class Display:
@@ -23,49 +39,116 @@ class Display:
 
     Args:
         show: Options of the console.
-        data_on_stdout: Whether stdout carries data; the machine-readable summary goes to stderr then.
+        command: Name of the command, for the machine-readable summary.
+        data_on_stdout: Whether stdout carries data; the machine-readable summary then goes to stderr, alone.
         console: Console of messages and progress; stderr if None.
+
+    Attributes:
+        options: All other options of the command; None as long as they are not known.
     """
 
-    def __init__(self, show: ConsoleConfig, *, data_on_stdout: bool = False, console: Console | None = None) -> None:
-        # Of the processes that torchrun starts, only the first prints.
-        self._show = show if is_first_process() else ConsoleConfig(quiet=True)
+    def __init__(
+        self,
+        show: ConsoleConfig,
+        *,
+        command: str = "",
+        data_on_stdout: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self._show, self._command = show, command
+        self.options: Options | None = None
         self._data_on_stdout = data_on_stdout
-        self._console = console or Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._console = console or Console(stderr=True, highlight=False, markup=False)
+        # Of the processes that torchrun starts, only the first prints.
+        self._is_silent = not is_first_process() or (show.json and data_on_stdout)
         self._printed: set[str] = set()
+        self._warnings: list[str] = []
+        self._log: BinaryIO | None = None
+        self._began = time.monotonic()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the user asked for a machine-readable summary."""
+        return self._show.json
+
+    # Lines
+
+    def open_log(self, files: ExitStack, first_line: str) -> None:
+        """Append this and all following lines to the log file, if the user named one, until `files` is closed.
+
+        Raises:
+            OutputError: The log file cannot be written.
+        """
+        from protembed.io.writing import open_log
+
+        if self._show.log_file is not None and is_first_process():
+            self._log = files.enter_context(open_log(self._show.log_file))
+            self._write_log(first_line)
+
+    def _write_log(self, line: str) -> None:
+        if self._log is not None:
+            with suppress(OSError):  # a full disk must not end a run
+                self._log.write(f"{_now()} {printable(line)}\n".encode())
+
+    def _print(self, line: str) -> None:
+        is_terminal = self._console.is_terminal
+        text = wrapped(printable(line), self._console.width) if is_terminal else printable(line)
+        self._console.print(text, soft_wrap=True)
 
     def say(self, *sentences: str) -> None:
-        """Print lines, unless the user asked for quiet."""
+        """Print lines, unless the user asked for quiet: with the time, unless stderr is a terminal."""
         self._printed.update(sentences)
-        if not self._show.quiet:
-            for sentence in sentences:
-                self._console.print(printable(sentence))
+        for sentence in sentences:
+            self._write_log(sentence)
+            if not self._show.quiet and not self._is_silent:
+                self._print(sentence if self._console.is_terminal else f"{_now()} {sentence}")
 
     def warn(self, *sentences: str) -> None:
         """Print warnings that were not printed before, even with --quiet."""
         for sentence in self.unprinted(sentences):
             self._printed.add(sentence)
-            if is_first_process():
-                self._console.print(f"warning: {printable(sentence)}")
+            self._warnings.append(sentence)
+            self._write_log(f"warning: {sentence}")
+            if not self._is_silent:
+                self._print(f"warning: {sentence}")
 
     def unprinted(self, sentences: Iterable[str]) -> list[str]:
         """List the sentences that were not printed before."""
         return [sentence for sentence in sentences if sentence not in self._printed]
 
+    def error(self, sentence: str, error: Exception, status: int) -> None:
+        """Print an error, and with --json as JSON too."""
+        self._write_log(f"protembed: {sentence}")
+        if is_first_process():
+            self._print(f"protembed: {sentence}")
+        self.print_error_json(sentence, error, status)
+
+    def print_error_json(self, sentence: str, error: Exception, status: int) -> None:
+        """Print an error with --json: its exit status, its class, its sentence, its file and line if it has them."""
+        if self._show.json:
+            place = {name: getattr(error, name) for name in ("path", "line") if getattr(error, name, None) is not None}
+            content = {"status": status, "type": type(error).__name__, "message": sentence, **place}
+            self._print_json({"error": content})
+
+    # What a command is about to do
+
     def callbacks(self, **functions: Callable[..., Any]) -> Callbacks:
         """Make the callbacks of a task that print its warnings and notes, and call the functions given."""
         return Callbacks(on_warning=self.warn, on_note=self.say, **functions)
 
-    def announce_model(self, config: ModelConfig) -> None:
-        """Print which model is used if none was named, and where larger ones are listed."""
-        if config.model is None:
-            self.say(f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones")
+    def announce_model(self) -> None:
+        """Print once which model is used if none was named, and where larger ones are listed."""
+        model = self._config(ModelConfig)
+        sentence = f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones"
+        if model is not None and model.model is None:
+            self.say(*self.unprinted([sentence]))
 
-    def announce_download(self, config: ModelConfig) -> None:
+    def announce_download(self) -> None:
         """Print that a model on the hub may have to be downloaded."""
         from protembed.model.catalog import hub_name
 
-        name = hub_name(config.model)
+        model = self._config(ModelConfig)
+        name = None if model is None else hub_name(model.model)
         if name is not None:
             self.say(f"downloading {name} from the Hugging Face hub, unless it is in the cache")
 
@@ -74,23 +157,64 @@ class Display:
         self.say(*lines)
         self.warn(*plan.warnings)
 
-    def summary(self, summary: Any, lines: Iterable[str]) -> None:
+    # What a command has done
+
+    def summary(
+        self, summary: Any, lines: Iterable[str], *, next_step: str | None = None, result: Path | None = None
+    ) -> None:
         """Print the result of a command in a few lines and its warnings, and with --json all of it as JSON.
 
         Args:
             summary: Dataclass or mapping; a field `was_done` means that the result was complete before.
             lines: What the command has done or found.
+            next_step: What the user may do next.
+            result: Path of the result, if it is not the field `output` of the summary.
         """
         self.warn(*getattr(summary, "warnings", ()))
         if getattr(summary, "was_done", False):
             self.say(up_to_date(summary.output))
         self.say(*lines)
+        if next_step is not None:
+            self.say(f"next: {next_step}")
         if self._show.json:
-            print(json.dumps(summary, default=_plain), file=sys.stderr if self._data_on_stdout else sys.stdout)
+            content = dict(summary) if isinstance(summary, Mapping) else _plain(summary)
+            model = self._config(ModelConfig)
+            files = _files_of(result or content.get("output"))
+            self._print_json(
+                {
+                    "model": None if model is None else _model_name(model),
+                    "device": None if content.get("was_done") else self._device(),
+                    "files": files,
+                    **content,
+                    "warnings": [*dict.fromkeys([*content.get("warnings", ()), *self._warnings])],
+                }
+            )
+
+    def _print_json(self, content: Mapping[str, Any]) -> None:
+        if not is_first_process():
+            return
+        seconds = round(time.monotonic() - self._began, 3)
+        content = {"command": self._command, "version": __version__, "seconds": seconds, **content}
+        print(json.dumps(content, default=_plain), file=sys.stderr if self._data_on_stdout else sys.stdout)
+
+    def _config(self, kind: type[Any]) -> Any:
+        """Return the config of a kind among the options; None if there is none."""
+        configs = () if self.options is None else vars(self.options).values()
+        return next((config for config in configs if isinstance(config, kind)), None)
+
+    def _device(self) -> str | None:
+        device = self._config(DeviceConfig)
+        if device is None:
+            return None
+        from protembed.device import choose_device
+
+        return str(choose_device(device))
+
+    # While a command works
 
     def progress(self, what: str = "", noun: str = "protein", part: str = "residue") -> Progress:
         """Make the display of a task's progress, a context manager; the arguments are those of `Progress`."""
-        is_live = self._console.is_terminal and not self._show.quiet
+        is_live = self._console.is_terminal and not self._show.quiet and not self._is_silent
         return Progress(self._console, self.say, is_live=is_live, what=what, noun=noun, part=part)
 
     @contextmanager
@@ -106,6 +230,22 @@ class Display:
             elif not self._data_on_stdout:
                 self.say("interrupted before another protein was saved; run the same command to resume")
             raise
+
+
+def _now() -> str:
+    return datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _model_name(config: ModelConfig) -> str:
+    from protembed.model.catalog import model_name
+
+    return model_name(config.model)
+
+
+def _files_of(output: Path | None) -> list[Path]:
+    from protembed.io.result import files_of
+
+    return [] if output is None else files_of(output)
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,13 @@
 
 from protembed.cli.display import Display
 from protembed.cli.messages import embed_plan_lines, embed_summary_lines
+from protembed.cli.next_steps import after_embed
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.embed import EmbedOptions
-from protembed.io.reading import STANDARD_STREAM
 
 
 @configured
-def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None:
+def embed(fasta: FastaPaths, options: EmbedOptions, display: Display) -> None:
     """Turn proteins into vectors, one per protein or one per residue. The same command resumes an interrupted run.
 
     Examples:
@@ -20,18 +19,23 @@ def embed(fasta: FastaPaths, options: EmbedOptions, show: ConsoleConfig) -> None
     """
     from protembed.embedding.embed import embed_fasta
 
-    display = Display(show, data_on_stdout=options.embedding.output == STANDARD_STREAM)
-    display.announce_download(options.model)
+    display.announce_download()
     if options.embedding.dry_run:
         from protembed.embedding.estimate import plan_embedding
 
         with display.progress("embedded"):
             plan = plan_embedding(fasta, options)
-        display.announce_model(options.model)
+        display.announce_model()
         display.summary(plan, embed_plan_lines(plan))
         return
     with display.progress("embedded") as progress, display.resume_hint(progress):
-        callbacks = display.callbacks(on_start=progress.expect, on_progress=progress.advance)
+
+        def begin(num_residues: int) -> None:
+            display.announce_model()
+            progress.expect(num_residues)
+
+        callbacks = display.callbacks(on_start=begin, on_computed=progress.compute, on_progress=progress.advance)
         summary = embed_fasta(fasta, options, callbacks)
-    display.announce_model(options.model)
-    display.summary(summary, embed_summary_lines(summary, options.embedding.region))
+    display.announce_model()
+    lines = embed_summary_lines(summary, options.embedding.region)
+    display.summary(summary, lines, next_step=after_embed(summary, fasta, options))

@@ -6,6 +6,9 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from protembed.cli.display import Display
+from protembed.config.common import ConsoleConfig
+
 _HEADING = "\nExamples:\n"
 
 
@@ -29,6 +32,18 @@ def _without_types(parameters: list[Any]) -> list[Any]:
 
 class Command(TyperCommand):
     """A command of protembed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line; report wrong usage as JSON too if --json is given."""
+        is_json = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Typer brings its own copy of click's exceptions, or imports click's, depending on its version.
+            if is_json and hasattr(error, "format_message") and hasattr(error, "exit_code"):
+                display = Display(ConsoleConfig(json=True), command=ctx.info_name)
+                display.print_error_json(error.format_message(), error, error.exit_code)
+            raise
 
     def get_params(self, ctx: Any) -> list[Any]:
         """List the parameters, `--help` included."""

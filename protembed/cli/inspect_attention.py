@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
 from protembed.cli.messages import attention_plan_line, attention_summary_lines
+from protembed.cli.next_steps import after_attention
 from protembed.cli.options import FastaPaths, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.inspect_attention import AttentionOptions
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @configured
-def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: ConsoleConfig) -> None:
+def inspect_attention(fasta: FastaPaths, options: AttentionOptions, display: Display) -> None:
     """Look inside a model: attention maps, statistics of every head, contacts against structures, annotated sites.
 
     Examples:
@@ -22,15 +22,15 @@ def inspect_attention(fasta: FastaPaths, options: AttentionOptions, show: Consol
     """
     from protembed.attention.inspect_attention import inspect_attention as inspect
 
-    display = Display(show)
-    display.announce_download(options.model)
+    display.announce_download()
     with display.progress("inspected") as progress:
 
         def begin(plan: "AttentionPlan") -> None:
+            display.announce_model()
             display.plan(plan, [*plan.notes, attention_plan_line(plan)])
             progress.expect(plan.num_residues)
 
         callbacks = display.callbacks(on_plan=begin, on_progress=progress.advance)
         summary = inspect(fasta, options, callbacks)
-    display.announce_model(options.model)
-    display.summary(summary, attention_summary_lines(summary))
+    display.announce_model()
+    display.summary(summary, attention_summary_lines(summary), next_step=after_attention(summary))

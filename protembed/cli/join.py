@@ -1,16 +1,14 @@
 """`protembed join`."""
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import join_summary_lines
+from protembed.cli.next_steps import after_join
 from protembed.cli.options import Results, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.embed import JoinOptions
-from protembed.io.reading import STANDARD_STREAM
 
 
 @configured
-def join(results: Results, options: JoinOptions, show: ConsoleConfig) -> None:
+def join(results: Results, options: JoinOptions, display: Display) -> None:
     """Join the shards of a result of `embed`, or results of several inputs that were made in the same way, into one.
 
     Examples:
@@ -20,8 +18,7 @@ def join(results: Results, options: JoinOptions, show: ConsoleConfig) -> None:
     """
     from protembed.embedding.join import join_embeddings
 
-    display = Display(show, data_on_stdout=options.join.output == STANDARD_STREAM)
     with display.progress("joined") as progress:
-        callbacks = Callbacks(on_start=progress.expect, on_progress=progress.advance, on_warning=display.warn)
+        callbacks = display.callbacks(on_start=progress.expect, on_progress=progress.advance)
         summary = join_embeddings(results, options, callbacks)
-    display.summary(summary, join_summary_lines(summary))
+    display.summary(summary, join_summary_lines(summary), next_step=after_join(summary))

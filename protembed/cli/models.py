@@ -3,11 +3,10 @@
 from protembed.cli.display import Display
 from protembed.cli.messages import MODELS_ADVICE, model_lines
 from protembed.cli.options import configured
-from protembed.config.common import ConsoleConfig
 
 
 @configured
-def models(show: ConsoleConfig) -> None:
+def models(display: Display) -> None:
     """List the models that --model takes by name: bundled ones, and ESM-2 models that can be downloaded.
 
     Examples:
@@ -17,7 +16,7 @@ def models(show: ConsoleConfig) -> None:
     from protembed.model.catalog import list_models
 
     listing = list_models()
-    if not show.json:
+    if not display.is_json:
         for model in listing:
             print(model_lines(model))
-    Display(show).summary({"models": listing}, MODELS_ADVICE)
+    display.summary({"models": listing}, MODELS_ADVICE)

@@ -3,16 +3,23 @@
 import functools
 import inspect
 import re
+import shlex
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
 from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
+from protembed.config.common import ConsoleConfig
+from protembed.errors import ConfigError
+from protembed.io.reading import STANDARD_STREAM
 
 # Typer would check whether a file can be read, and report one that cannot as wrong usage.
 _SKIP_TYPER_PATH_CHECK = False
@@ -73,17 +80,17 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     error of protembed's own ends the process with its message and exit status.
 
     Args:
-        command: Function whose parameters `options` and `show` are an `Options` and a `ConsoleConfig`; its others are
+        command: Function whose parameters `options` and `display` are an `Options` and a `Display`; its others are
             arguments of the command line.
     """
     hints = get_type_hints(command, include_extras=True)
-    options, console = hints.get("options", Options), hints["show"]
+    kind = hints.get("options", Options)
     arguments = [
         parameter.replace(annotation=hints[name])
         for name, parameter in inspect.signature(command).parameters.items()
-        if name not in ("options", "show")
+        if name not in ("options", "display")
     ]
-    specs = [(config, spec) for config in (*configs_of(options).values(), console) for spec in fields(config)]
+    specs = [(config, spec) for config in (*configs_of(kind).values(), ConsoleConfig) for spec in fields(config)]
     specs.sort(key=lambda pair: pair[1].metadata["advanced"])  # stable: the last panel is "Advanced"
     parameters = [*arguments, *(_parameter(config, spec) for config, spec in specs)]
 
@@ -92,15 +99,32 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         # A closed stdout is a write error then, and the command can remove its temporary files.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         with exit_on_errors():
-            show = console(**{spec.name: values.pop(spec.name) for spec in fields(console)})
+            show = ConsoleConfig(**{spec.name: values.pop(spec.name) for spec in fields(ConsoleConfig)})
+        name = command.__name__.replace("_", "-")
+        display = Display(show, command=name, data_on_stdout=values.get("output") == STANDARD_STREAM)
+        with ExitStack() as files, exit_on_errors(display.error):
+            _check_log_file(show.log_file, values.values())
+            display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))
             made = {argument.name: values.pop(argument.name) for argument in arguments}
+            display.options = kind.from_values(**values)
             if "options" in hints:
-                made["options"] = options.from_values(**values)
-            command(**made, show=show)
+                made["options"] = display.options
+            command(**made, display=display)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _check_log_file(log_file: Path | None, values: Iterable[Any]) -> None:
+    """Check that the log file is neither an input nor the output."""
+    paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
+    if log_file is not None and any(isinstance(path, Path) and _is_same(path, log_file) for path in paths):
+        raise ConfigError("log_file", str(log_file), "the command reads or writes this file: name another one")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
 
 
 def current_flag(name: str) -> str:

@@ -2,14 +2,13 @@
 
 from protembed.cli.display import Display
 from protembed.cli.messages import predict_summary_lines
+from protembed.cli.next_steps import after_predict
 from protembed.cli.options import ProteinPaths, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.finetune import PredictOptions
-from protembed.io.reading import STANDARD_STREAM
 
 
 @configured
-def predict(fasta: ProteinPaths, options: PredictOptions, show: ConsoleConfig) -> None:
+def predict(fasta: ProteinPaths, options: PredictOptions, display: Display) -> None:
     """Apply a fine-tuned model: write a table with the prediction, or class probabilities, of each protein.
 
     Examples:
@@ -19,9 +18,9 @@ def predict(fasta: ProteinPaths, options: PredictOptions, show: ConsoleConfig) -
     """
     from protembed.finetuning.predict import predict_fasta
 
-    display = Display(show, data_on_stdout=options.prediction.output == STANDARD_STREAM)
-    display.announce_download(options.model)
+    display.announce_download()
     with display.progress("predicted") as progress:
         callbacks = display.callbacks(on_progress=progress.advance)
         summary = predict_fasta(fasta, options, callbacks)
-    display.summary(summary, predict_summary_lines(summary, options.prediction.region))
+    lines = predict_summary_lines(summary, options.prediction.region)
+    display.summary(summary, lines, next_step=after_predict(summary, options))

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from protembed.cli.display import Display
 from protembed.cli.messages import pretrain_plan_lines, pretrain_summary_lines
+from protembed.cli.next_steps import after_pretrain
 from protembed.cli.options import FastaPaths, configured
 from protembed.cli.process import stop_on_signals
-from protembed.config.common import ConsoleConfig
 from protembed.config.pretrain import PretrainOptions
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @configured
-def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -> None:
+def pretrain(fasta: FastaPaths, options: PretrainOptions, display: Display) -> None:
     """Train an encoder to predict masked amino acids. The same command resumes an interrupted run.
 
     Examples:
@@ -24,7 +24,6 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -
     """
     from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
-    display = Display(show)
     if options.pretrain.dry_run:
         plan = plan_pretraining(fasta, options)
         display.summary(plan, pretrain_plan_lines(plan, is_dry_run=True))
@@ -33,10 +32,11 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, show: ConsoleConfig) -
 
         def begin(plan: "PretrainPlan") -> None:
             display.plan(plan, pretrain_plan_lines(plan))
-            progress.begin_training(plan.first_step)
+            progress.begin_training(plan.first_step, is_adjusted=options.pretrain.max_minutes is not None)
             stop.is_awaited = True
 
         callbacks = display.callbacks(on_plan=begin, on_step=progress.step, stop=stop)
         summary = pretrain_model(fasta, options, callbacks)
-    display.summary(summary, pretrain_summary_lines(summary))
+    run = summary.model and summary.model.parent
+    display.summary(summary, pretrain_summary_lines(summary), next_step=after_pretrain(summary, fasta), result=run)
     stop.exit_unless(summary.is_finished)

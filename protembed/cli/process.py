@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
@@ -153,6 +153,11 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def print_error(sentence: str, error: Exception, status: int) -> None:
+    """Print an error as one sentence on stderr."""
+    print(f"protembed: {sentence}", file=sys.stderr)
+
+
 @contextmanager
 def _temporary_file_errors() -> Iterator[None]:
     """Explain the errors of torch and matplotlib on a machine on which no temporary file can be written."""
@@ -165,10 +170,13 @@ def _temporary_file_errors() -> Iterator[None]:
 
 
 @contextmanager
-def exit_on_errors() -> Iterator[None]:
+def exit_on_errors(report: Callable[[str, Exception, int], None] = print_error) -> Iterator[None]:
     """End the process with one sentence and the documented status on an error that protembed raises.
 
     Unknown exceptions pass with their traceback, because they are bugs.
+
+    Args:
+        report: Function that prints the sentence of an error, given the error and the exit status too.
     """
     try:
         with _temporary_file_errors():
@@ -177,7 +185,7 @@ def exit_on_errors() -> Iterator[None]:
     except ProtembedError as error:
         # What stopped one process stops the others too: those print nothing more.
         if is_first_process() or not isinstance(error, PeerProcessError):
-            print(f"protembed: {printable(with_flags(error))}", file=sys.stderr)
+            report(printable(with_flags(error)), error, error.exit_status)
         if isinstance(error, OutputError) and error.path == "<stdout>":
             redirect_stdout_to_null()
         raise SystemExit(error.exit_status) from None
@@ -191,9 +199,9 @@ def exit_on_errors() -> Iterator[None]:
             raise
         if error.filename is None:
             redirect_stdout_to_null()
-            print(f"protembed: cannot write <stdout> ({error.strerror})", file=sys.stderr)
+            report(f"cannot write <stdout> ({error.strerror})", error, _FAILED)
         elif error.errno in _ENVIRONMENT_ERRNOS:
-            print(f"protembed: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+            report(f"{printable(str(error.filename))}: {error.strerror}", error, _FAILED)
         else:
             raise
         raise SystemExit(_FAILED) from None

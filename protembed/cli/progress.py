@@ -44,8 +44,9 @@ class Progress:
         self._say, self._is_live = say, is_live
         self._what, self._noun, self._part = what, noun, part
         self._spinner = Spinner("dots")
-        self._began = self._last_line = time.monotonic()
-        self.num_finished = self._amount = 0
+        self._began = self._moved = self._last_line = time.monotonic()
+        self.num_finished = self._amount = self._computed = 0
+        self._stage: str | None = None
         self._expected: int | None = None
         self._report: StepReport | None = None
         self._live = Live(
@@ -64,32 +65,59 @@ class Progress:
 
     def expect(self, amount: int) -> None:
         """Set the amount of work to come, in residues or tokens."""
-        self._expected, self._began = amount, time.monotonic()
+        self._expected = amount
+        self._began = self._moved = time.monotonic()
+
+    def begin_stage(self, name: str) -> None:
+        """Begin with a stage that is not a training, and count from 0."""
+        self._stage, self._expected, self._report = name, None, None
+        self.num_finished = self._amount = self._computed = 0
+        self._began = self._moved = time.monotonic()
+
+    def compute(self, amount: int) -> None:
+        """Count residues that are computed, but belong to no finished protein yet."""
+        self._computed += amount
+        self._moved = time.monotonic()
+        self._say_when_due(self._counts)
 
     def advance(self, amount: int) -> None:
         """Count a finished protein or crop."""
+        if self._report is not None:  # what is computed after a training is counted from 0
+            self.begin_stage(self._stage or "")
         self.num_finished += 1
         self._amount += amount
-        self._report = None
+        self._computed = self._amount
+        self._moved = time.monotonic()
         self._say_when_due(self._counts)
 
-    def begin_training(self, first_step: int = 0, *, shows_perplexity: bool = True) -> None:
-        """Begin with a training, of which an interrupted run has taken the first steps."""
-        self._first_step, self._shows_perplexity = first_step, shows_perplexity
+    def begin_training(
+        self, first_step: int = 0, *, name: str = "", shows_perplexity: bool = True, is_adjusted: bool = False
+    ) -> None:
+        """Begin with a training.
+
+        Args:
+            first_step: Number of steps that an interrupted run has taken.
+            name: Name of this stage of a fine-tuning.
+            shows_perplexity: Whether the loss is that of masked residues.
+            is_adjusted: Whether the number of steps is adjusted while the run lasts.
+        """
+        self.begin_stage(name)
+        self._first_step, self._shows_perplexity, self._is_adjusted = first_step, shows_perplexity, is_adjusted
         self._loss: float | None = None
         self._rate: float | None = None
-        self._validation = "not yet validated"
-        self._training_began = time.monotonic()
+        self._validation = "none yet"
 
     def step(self, report: StepReport) -> None:
         """Count a step of the training."""
-        self._report = report
+        self._report, self._moved = report, time.monotonic()
         self._loss = _running_mean(self._loss, report.train_loss)
         self._rate = _running_mean(self._rate, report.residues_per_second)
         if report.validation is not None:
             self._validation = validation_text(report.validation)
-            self._say(f"{_step_text(report)}: {self._validation}")
-        self._say_when_due(lambda: f"{_step_text(report)}: {self._training_text()}{self._step_time_left(report)}")
+            self._say(f"step {self._steps(report)}: {self._validation}")
+        self._say_when_due(
+            lambda: f"step {self._steps(report)}: {self._training_text()}; {self._step_time(report)}",
+        )
 
     def _say_when_due(self, sentence: Callable[[], str]) -> None:
         if not self._is_live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
@@ -105,13 +133,18 @@ class Progress:
         return line
 
     def _counts(self) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        counts = f"{pluralize(self.num_finished, self._noun)}, {pluralize(self._amount, self._part)}"
-        done = f"{self._what}: {counts}, {self._amount / seconds:,.0f} {self._part}s/s; {format_duration(seconds)}"
+        elapsed = format_duration(time.monotonic() - self._began)
+        amount = min(self._computed, self._expected or self._computed)
+        if not amount:
+            return f"{self._stage or 'starting'}: {elapsed}"
+        rate = amount / max(self._moved - self._began, 1e-9)
+        what = f"{self._stage}: {self._what}" if self._stage else self._what
+        finished = f"{pluralize(self.num_finished, self._noun)}, " if self.num_finished else ""
+        counts = f"{finished}{pluralize(amount, self._part)}"
+        done = f"{what}: {counts}, {rate:,.0f} {self._part}s/s; {elapsed}"
         if not self._expected:
             return done
-        percent = format_percent(self._amount / self._expected)
-        return f"{done}, {percent}{_time_left(seconds, self._amount, self._expected)}"
+        return f"{done}, {format_percent(amount / self._expected)}{self._time_left(amount, self._expected)}"
 
     def _training_text(self) -> str:
         if self._loss is None:
@@ -121,29 +154,29 @@ class Progress:
 
     def _panel(self, report: StepReport) -> Panel:
         facts = Table.grid(padding=(0, 2))
-        facts.add_row("step", f"{_step_text(report).removeprefix('step ')}{self._step_time_left(report)}")
+        facts.add_row("step", f"{self._steps(report)}; {self._step_time(report)}")
         facts.add_row("training", self._training_text())
-        facts.add_row("validation", self._validation)
+        facts.add_row("validation", self._validation.removeprefix("validation "))
         facts.add_row("seen", f"{report.num_residues:,} residues; learning rate {report.learning_rate:.2e}")
         rows = Table.grid(expand=True)
         rows.add_row(ProgressBar(report.num_steps, report.step))
         rows.add_row(facts)
-        return Panel(rows, title="training", title_align="left")
+        return Panel(rows, title=self._stage or "training", title_align="left")
 
-    def _step_time_left(self, report: StepReport) -> str:
-        seconds = time.monotonic() - self._training_began
-        return _time_left(seconds, report.step - self._first_step, report.num_steps - self._first_step)
+    def _steps(self, report: StepReport) -> str:
+        return f"{report.step:,} of {'about ' if self._is_adjusted else ''}{report.num_steps:,}"
 
+    def _step_time(self, report: StepReport) -> str:
+        left = self._time_left(report.step - self._first_step, report.num_steps - self._first_step)
+        return f"{format_duration(time.monotonic() - self._began)}{left}"
 
-def _time_left(seconds: float, done: int, total: int) -> str:
-    """Estimate the time left from the pace so far; nothing while too little is done."""
-    if done < max(total * _MIN_FRACTION_FOR_ESTIMATE, 1):
-        return ""
-    return f", about {format_duration(seconds / done * (total - done))} left"
-
-
-def _step_text(report: StepReport) -> str:
-    return f"step {report.step:,} of {report.num_steps:,}"
+    def _time_left(self, done: int, total: int) -> str:
+        """Estimate the time left from the pace of the pieces that are done; nothing while too few are."""
+        if done < max(total * _MIN_FRACTION_FOR_ESTIMATE, 1):
+            return ""
+        waited = time.monotonic() - self._moved  # for the next piece
+        seconds = (self._moved - self._began) / done * (total - done) - waited
+        return f", about {format_duration(max(seconds, 0))} left"
 
 
 def _running_mean(mean: float | None, value: float | None) -> float | None:

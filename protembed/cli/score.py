@@ -2,14 +2,13 @@
 
 from protembed.cli.display import Display
 from protembed.cli.messages import score_summary_lines
+from protembed.cli.next_steps import after_score
 from protembed.cli.options import VariantsPath, configured
-from protembed.config.common import ConsoleConfig
 from protembed.config.score import ScoreOptions
-from protembed.io.reading import STANDARD_STREAM
 
 
 @configured
-def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) -> None:
+def score(variants: VariantsPath, options: ScoreOptions, display: Display) -> None:
     """Score variants zero-shot: how likely the model finds each mutation. Higher is better.
 
     Examples:
@@ -18,10 +17,14 @@ def score(variants: VariantsPath, options: ScoreOptions, show: ConsoleConfig) ->
     """
     from protembed.scoring.score import score_variants
 
-    display = Display(show, data_on_stdout=options.scoring.output == STANDARD_STREAM)
-    display.announce_download(options.model)
+    display.announce_download()
     with display.progress("computed", "crop", "token") as progress:
-        callbacks = display.callbacks(on_start=progress.expect, on_progress=progress.advance)
+
+        def begin(num_tokens: int) -> None:
+            display.announce_model()
+            progress.expect(num_tokens)
+
+        callbacks = display.callbacks(on_start=begin, on_progress=progress.advance)
         summary = score_variants(variants, options, callbacks)
-    display.announce_model(options.model)
-    display.summary(summary, score_summary_lines(summary))
+    display.announce_model()
+    display.summary(summary, score_summary_lines(summary), next_step=after_score(summary))

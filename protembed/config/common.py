@@ -277,7 +277,12 @@ class ConsoleConfig(Config):
     """Console: what is printed."""
 
     quiet: bool = option(False, "Print only data, warnings and errors.", short="-q")
-    json: bool = option(False, "Print a machine-readable summary to stdout (to stderr if stdout carries data).")
+    json: bool = option(
+        False, "Print a machine-readable summary, or error, to stdout (to stderr, alone, if stdout carries data)."
+    )
+    log_file: Path | None = option(
+        None, "Append the lines that are printed, each with the time, to this file.", advanced=True
+    )
 
 
 class ModelConfig(Config, kw_only=False):

@@ -102,7 +102,7 @@ def _compute(
         if lengths is not None:
             callbacks.on_start(sum(lengths[num_resumed:]))
         records = islice(comparison.observe(selection.read(paths, statistics)), num_resumed, None)
-        for chunk in engine.run_committed(job.computation, records):
+        for chunk in engine.run_committed(job.computation, records, lambda tokens: callbacks.on_computed(tokens - 2)):
             for record, embedding in chunk:
                 writer.add(record, embedding)
             check_inputs()  # before rows become safe, because they are stored under the hash of the input

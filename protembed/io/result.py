@@ -77,6 +77,10 @@ _LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 _OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
 
+# Files that may be written beside a file.
+_COMPANIONS = (".ids.tsv", ".failed.tsv", META)
+
+
 # Records and paths
 
 
@@ -96,6 +100,13 @@ def sidecar(output: Path, suffix: str) -> Path:
     """
     stem = output.with_suffix("") if output.suffix == ".npy" else output
     return stem.with_name(stem.name + suffix)
+
+
+def files_of(output: Path) -> list[Path]:
+    """List the files of a finished result: the file and what was written beside it, or all files in the directory."""
+    if output.is_dir():
+        return sorted(path for path in output.rglob("*") if path.is_file())
+    return [path for path in (output, *(sidecar(output, end) for end in _COMPANIONS)) if path.exists()]
 
 
 def is_vacant(path: Path) -> bool:

@@ -406,6 +406,16 @@ def open_append(path: Path, size: int = 0) -> BinaryIO:
     return stream
 
 
+def open_log(path: Path) -> BinaryIO:
+    """Open a log file to append lines, each of which is on disk when it is written.
+
+    Raises:
+        OutputError: It cannot be opened.
+    """
+    with output_errors(path):
+        return path.open("ab", buffering=0)
+
+
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON line, and flush it."""
     with output_errors(path), path.open("a", encoding="utf-8") as stream:

@@ -103,7 +103,7 @@ def test_every_kind_of_task_is_inferred_trained_and_predicted(task, proteins_fas
     predicted = invoke("predict", proteins_fasta, "-m", "labels.model", "-o", "-")
 
     assert (learned.exit_code, predicted.exit_code) == (0, 0), learned.stderr
-    assert f"\n{task} of 'target'" in f"\n{learned.stderr}"
+    assert f" {task} of 'target'" in learned.stderr
     assert "fine-tuned" in json.loads(learned.stdout)["comparison"]["predictors"]
     header, *rows = predicted.stdout.splitlines()
     assert header.split("\t")[:2] == ["id", "prediction"]

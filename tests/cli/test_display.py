@@ -2,15 +2,28 @@ import dataclasses
 import errno
 import io
 import json
+import re
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from protembed._version import __version__
 from protembed.callbacks import StepReport
 from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
 from protembed.config.common import ConsoleConfig
 from protembed.errors import FormatError, PeerProcessError
+
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
+
+
+def without_times(text):
+    """Remove the time from the beginning of each line, where it must be."""
+    lines = text.splitlines(keepends=True)
+    assert all(re.match(TIME, line) for line in lines)
+    return "".join(re.sub(TIME, "", line, count=1) for line in lines)
 
 
 def report(step, **changes):
@@ -33,10 +46,9 @@ def test_progress_lines_are_half_a_minute_apart(capsys, monkeypatch):
             now[0] += 20.0
             progress.step(report(step))
 
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "step 2 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s, about 2 min 40 s left",
-        "step 4 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s, about 2 min 00 s left",
+    assert without_times(capsys.readouterr().err).splitlines() == [
+        "step 2 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s; 0 min 40 s, about 2 min 40 s left",
+        "step 4 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s; 1 min 20 s, about 2 min 00 s left",
     ]
 
 
@@ -53,7 +65,7 @@ def test_validations_are_printed_beside_the_baselines(capsys):
 def test_control_codes_and_markup_are_printed_literally(capsys):
     Display(ConsoleConfig()).say("[red]evil\x1b[2J[/red]")
 
-    assert capsys.readouterr().err == "[red]evil\\x1b[2J[/red]\n"
+    assert without_times(capsys.readouterr().err) == "[red]evil\\x1b[2J[/red]\n"
 
 
 def test_known_errors_are_sentences_and_unknown_ones_tracebacks(capsys):
@@ -157,7 +169,7 @@ def test_interrupting_before_anything_is_saved_says_so_unless_data_goes_to_stdou
     with pytest.raises(KeyboardInterrupt), display.progress("embedded") as progress, display.resume_hint(progress):
         raise KeyboardInterrupt
 
-    assert capsys.readouterr().err.startswith(hint)
+    assert without_times(capsys.readouterr().err).startswith(hint)
 
 
 def test_the_first_of_many_proteins_gives_no_estimate(capsys, monkeypatch):
@@ -168,7 +180,9 @@ def test_the_first_of_many_proteins_gives_no_estimate(capsys, monkeypatch):
         now[0] += 31.0
         progress.advance(100)
 
-    assert capsys.readouterr().err == "embedded: 1 protein, 100 residues, 3 residues/s; 0 min 31 s, 0 %\n"
+    assert (
+        without_times(capsys.readouterr().err) == "embedded: 1 protein, 100 residues, 3 residues/s; 0 min 31 s, 0 %\n"
+    )
 
 
 def test_a_warning_is_printed_once(capsys):
@@ -183,11 +197,137 @@ def test_a_warning_is_printed_once(capsys):
 def test_a_result_that_was_complete_before_is_said_to_be_up_to_date_once(capsys):
     @dataclasses.dataclass
     class Summary:
-        output: str = "emb.npy"
+        output: Path = Path("missing.npy")
         was_done: bool = True
 
-    Display(ConsoleConfig(json=True)).summary(Summary(), ["found"])
+    Display(ConsoleConfig(json=True), command="embed").summary(Summary(), ["found"], next_step="look at it")
 
     printed = capsys.readouterr()
-    assert printed.err == "emb.npy is already up to date (same command, same input)\nfound\n"
-    assert json.loads(printed.out) == {"output": "emb.npy", "was_done": True}
+    lines = ["missing.npy is already up to date (same command, same input)", "found", "next: look at it"]
+    assert without_times(printed.err).splitlines() == lines
+    summary = json.loads(printed.out)
+    assert summary.pop("seconds") >= 0
+    assert summary == {
+        "command": "embed",
+        "version": __version__,
+        "model": None,
+        "device": None,
+        "files": [],
+        "output": "missing.npy",
+        "was_done": True,
+        "warnings": [],
+    }
+
+
+def terminal(screen, width):
+    return Console(file=screen, force_terminal=True, width=width, highlight=False)
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_terminal_breaks_lines_between_words(width):
+    screen = io.StringIO()
+    display = Display(ConsoleConfig(), console=terminal(screen, width))
+
+    display.say("training all parameters of the encoder (full), validated on 12 proteins")
+    display.warn("the file /a/path/that/is/longer/than/a/line/of/the/terminal/proteins.fasta was skipped")
+
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= width or line.startswith("/a/path") for line in lines)
+    assert " ".join(lines) == (
+        "training all parameters of the encoder (full), validated on 12 proteins "
+        "warning: the file /a/path/that/is/longer/than/a/line/of/the/terminal/proteins.fasta was skipped"
+    )
+
+
+def test_lines_of_a_table_keep_their_spaces_on_a_terminal():
+    screen = io.StringIO()
+    Display(ConsoleConfig(), console=terminal(screen, 40)).say("frozen    0.91  0.88")
+
+    assert screen.getvalue() == "frozen    0.91  0.88\n"
+
+
+def drawn(progress):
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(progress._drawn())
+    return screen.file.getvalue()
+
+
+def test_stage_after_a_training_is_counted_from_zero(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
+    progress = Display(ConsoleConfig()).progress("embedded")
+    progress.advance(1000)
+    progress.begin_training(name="fine-tuned, fold 1")
+    now[0] += 100.0
+    progress.step(report(4, validation={"valid_loss": 0.5}))
+    panel = drawn(progress)
+    progress.begin_stage("metrics")
+    now[0] += 3.0
+    waiting = drawn(progress)
+    progress.advance(60)
+
+    assert "fine-tuned, fold 1" in panel and "validation  loss 0.5000" in panel and "embedded" not in panel
+    assert "metrics: 0 min 03 s" in waiting
+    assert "metrics: embedded: 1 protein, 60 residues, 20 residues/s; 0 min 03 s" in drawn(progress)
+
+
+def test_time_left_and_rate_do_not_grow_worse_while_a_piece_is_computed(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
+    progress = Display(ConsoleConfig()).progress("embedded")
+    progress.expect(400)
+    now[0] += 10.0
+    progress.advance(200)
+    now[0] += 4.0
+
+    assert "20 residues/s; 0 min 14 s, 50 %, about 0 min 06 s left" in drawn(progress)
+
+
+def test_residues_are_counted_before_their_proteins_are_saved(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
+    progress = Display(ConsoleConfig()).progress("embedded")
+    progress.expect(400)
+    now[0] += 10.0
+    progress.compute(100)
+
+    assert "embedded: 100 residues, 10 residues/s; 0 min 10 s, 25 %, about 0 min 30 s left" in drawn(progress)
+    assert progress.num_finished == 0
+
+    progress.advance(90)
+    assert "embedded: 1 protein, 90 residues, " in drawn(progress)
+
+
+def test_number_of_steps_that_is_adjusted_is_shown_as_approximate(capsys):
+    with Display(ConsoleConfig()).progress() as progress:
+        progress.begin_training(is_adjusted=True)
+        progress.step(report(4, validation={"valid_loss": 2.5}))
+
+    assert "step 4 of about 10: validation loss 2.5000" in capsys.readouterr().err
+
+
+def test_log_file_is_appended_to_with_times_even_with_quiet(capsys, tmp_path):
+    path = tmp_path / "run.log"
+    for number in (1, 2):
+        with ExitStack() as files:
+            display = Display(ConsoleConfig(quiet=True, log_file=path))
+            display.open_log(files, f"protembed embed {number}")
+            display.say("done")
+            display.warn("beware")
+            display.error("x.fasta: it is empty", FormatError("x.fasta", "it is empty", "look"), 65)
+
+    logged = ["done", "warning: beware", "protembed: x.fasta: it is empty"]
+    assert without_times(path.read_text()).splitlines() == ["protembed embed 1", *logged, "protembed embed 2", *logged]
+    assert capsys.readouterr().err == 2 * "warning: beware\nprotembed: x.fasta: it is empty\n"
+
+
+def test_stderr_holds_the_json_alone_if_stdout_carries_data(capsys):
+    display = Display(ConsoleConfig(json=True), data_on_stdout=True)
+    display.say("working")
+    display.warn("beware")
+    display.summary({"num_proteins": 3}, ["found"])
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert json.loads(printed.err)["num_proteins"] == 3
+    assert json.loads(printed.err)["warnings"] == ["beware"]

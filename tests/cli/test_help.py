@@ -8,12 +8,13 @@ import typer
 
 from protembed.cli.app import app
 from protembed.config.base import FORMER_NAMES, Options, configs_of, flag_name
+from protembed.config.common import ConsoleConfig
 
 
 def specs_of(command):
     """List the fields of the configs of a command."""
     hints = get_type_hints(command.callback.__wrapped__)
-    configs = [*configs_of(hints.get("options", Options)).values(), hints["show"]]
+    configs = [*configs_of(hints.get("options", Options)).values(), ConsoleConfig]
     return [spec for config in configs for spec in dataclasses.fields(config)]
 
 

@@ -1,0 +1,86 @@
+"""What a user may do after each command, in one sentence; None where nothing comes next."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from protembed.config.embed import EmbedOptions
+from protembed.config.finetune import PredictOptions
+from protembed.io.reading import STANDARD_STREAM
+
+if TYPE_CHECKING:
+    from protembed.attention.summary import AttentionSummary
+    from protembed.embedding.check import CheckSummary
+    from protembed.embedding.embed import EmbedSummary
+    from protembed.embedding.join import JoinSummary
+    from protembed.finetuning.finetune import FinetuneSummary
+    from protembed.finetuning.predict import PredictSummary
+    from protembed.pretraining.report import PretrainSummary
+    from protembed.scoring.score import ScoreSummary
+
+
+def _command(*words: object) -> str:
+    """Write a command so that it can be copied into a shell."""
+    return f"`protembed {shlex.join(map(str, words))}`"
+
+
+def _with_model(model: Path | None) -> list[object]:
+    return [] if model is None else ["-m", model]
+
+
+def after_embed(summary: "EmbedSummary", fasta: Sequence[Path], options: EmbedOptions) -> str | None:
+    """Suggest to verify a result that is a file, of input that can be read again, or to join a shard with others."""
+    if summary.output is None or STANDARD_STREAM in fasta:
+        return None
+    if options.embedding.shard is not None:
+        return "when all shards are done, `protembed join` makes one result of them"
+    return f"{_command('check', summary.output, *fasta, *_with_model(options.model.model))} verifies the result"
+
+
+def after_check(summary: "CheckSummary") -> str:
+    """Suggest to load the result in Python."""
+    first, *others = summary.results
+    which = "it" if not others else "the first of them"
+    return f'in Python, protembed.load_embeddings("{first}") loads {which}'
+
+
+def after_join(summary: "JoinSummary") -> str | None:
+    """Suggest to load the result in Python."""
+    return None if summary.output is None else f'in Python, protembed.load_embeddings("{summary.output}") loads it'
+
+
+def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:
+    """Suggest to use the model of a finished run."""
+    if summary.model is None or not summary.is_finished or STANDARD_STREAM in fasta:
+        return None
+    return f"{_command('embed', fasta[0], '-m', summary.model.parent)} uses the model"
+
+
+def after_finetune(summary: "FinetuneSummary") -> str | None:
+    """Suggest to read the report of a finished training, and to predict."""
+    if summary.output is None or summary.comparison is None:
+        return None
+    predict = _command("predict", "proteins.fasta", "-m", summary.output)
+    return f"open {summary.output / 'report.html'} in a browser, or predict with {predict}"
+
+
+def after_predict(summary: "PredictSummary", options: PredictOptions) -> str | None:
+    """Suggest to look at the predictions, and at how reliable they are."""
+    report = (options.model.model or Path()) / "report.html"
+    if summary.output is None:
+        return None
+    reliability = f"; {report} shows how reliable they are" if report.exists() else ""
+    return f"open {summary.output} in a spreadsheet{reliability}"
+
+
+def after_score(summary: "ScoreSummary") -> str | None:
+    """Suggest to look at the scores."""
+    if summary.output is None:
+        return None
+    return f"open {summary.output} in a spreadsheet and sort it by {summary.score_column!r}: higher is better"
+
+
+def after_attention(summary: "AttentionSummary") -> str:
+    """Suggest to look at the page."""
+    return f"open {summary.output / 'report.html'} in a browser"

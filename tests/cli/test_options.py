@@ -1,0 +1,86 @@
+import json
+import shlex
+
+import pytest
+
+
+def error_of(result):
+    return json.loads(result.stdout)["error"]
+
+
+def test_missing_file_is_an_error_as_json_too(invoke):
+    result = invoke("embed", "missing.fasta", "--json")
+
+    assert result.exit_code == 66
+    assert json.loads(result.stdout)["command"] == "embed"
+    error = error_of(result)
+    assert (error["status"], error["type"], error["path"]) == (66, "InputNotFoundError", "missing.fasta")
+    assert result.stderr == f"protembed: {error['message']}\n"
+
+
+def test_line_of_an_invalid_record_is_in_the_json(invoke, tmp_path):
+    path = tmp_path / "a.fasta"
+    path.write_text(">a\nMK1A\n")
+
+    error = error_of(invoke("embed", path, "-o", tmp_path / "a.npy", "--json"))
+
+    assert (error["status"], error["path"], error["line"]) == (65, str(path), 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["a.fasta", "--oops"], "No such option"),
+        (["a.fasta", "--threads", "many"], "--threads"),
+        (["a.fasta", "--threads", "0"], "a value of at least 1 is expected"),
+        ([], "FASTA"),
+    ],
+)
+def test_wrong_usage_is_an_error_as_json_too(invoke, arguments, part):
+    result = invoke("embed", *arguments, "--json")
+
+    assert result.exit_code == 2
+    assert error_of(result)["status"] == 2 and part in error_of(result)["message"]
+    assert part in result.stderr
+
+
+def test_summary_as_json_names_command_model_device_seconds_and_files(invoke, small_fasta, tiny_model, tmp_path):
+    arguments = ["embed", small_fasta, "-m", tiny_model, "-o", tmp_path / "e.npy", "--threads", 1, "--json", "-q"]
+
+    computed, found = (json.loads(invoke(*arguments).stdout) for _ in range(2))
+
+    assert (computed["command"], computed["model"], computed["device"]) == ("embed", "tiny", "cpu")
+    assert computed["seconds"] > 0 and computed["version"]
+    assert computed["files"] == [str(tmp_path / name) for name in ("e.npy", "e.ids.tsv", "e.meta.json")]
+    assert found["device"] is None and found["files"] == computed["files"]
+
+
+def test_next_step_of_embed_is_a_command_that_works(invoke, small_fasta, tiny_model, tmp_path):
+    result = invoke("embed", small_fasta, "-m", tiny_model, "-o", tmp_path / "a b.npy", "--threads", 1)
+
+    command = result.stderr.rpartition("next: `protembed ")[2].partition("`")[0]
+    assert invoke(*shlex.split(command)).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["p.fasta", "e.npy"])
+def test_log_file_must_be_neither_an_input_nor_the_output(invoke, small_fasta, tmp_path, name):
+    fasta = tmp_path / "p.fasta"
+    fasta.write_bytes(small_fasta.read_bytes())
+
+    result = invoke("embed", fasta, "-o", tmp_path / "e.npy", "--log-file", tmp_path / name)
+
+    assert result.exit_code == 2 and "--log-file is" in result.stderr
+    assert fasta.read_bytes() == small_fasta.read_bytes()
+
+
+def test_log_file_that_cannot_be_written_is_an_error_before_the_work(invoke, small_fasta, tmp_path):
+    result = invoke("embed", small_fasta, "-o", tmp_path / "e.npy", "--log-file", tmp_path / "missing" / "run.log")
+
+    assert result.exit_code == 1 and "run.log" in result.stderr
+    assert not (tmp_path / "e.npy").exists()
+
+
+def test_log_file_ends_with_the_error(invoke, tmp_path):
+    invoke("embed", tmp_path / "missing.fasta", "--log-file", tmp_path / "run.log")
+
+    assert "protembed: " in (tmp_path / "run.log").read_text().splitlines()[-1]
