@@ -121,6 +121,7 @@ def score_summary_lines(summary: "ScoreSummary") -> Iterator[str]:
     """Report what was scored by this command."""
     if summary.was_done:
         return
+    yield from summary.notes
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
     yield f"{summary.output or 'stdout'}: {what}"

@@ -14,6 +14,7 @@ from protembed.io.reading import PathLike, as_path, check_inputs, default_path, 
 from protembed.io.result import Result
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
+from protembed.scoring.positions import CheckedVariants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class ScoreSummary:
         num_positions: Mutated positions of all wild types.
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
+        notes: How the table was read, in sentences.
         warnings: What the user should know about the input and the model, in sentences.
         was_done: Whether the same command had finished before.
     """
@@ -37,6 +39,7 @@ class ScoreSummary:
     num_positions: int
     num_refused: int
     score_column: str
+    notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
 
@@ -75,9 +78,10 @@ def score_variants(
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
+            checked = CheckedVariants.read(paths, options)
             from protembed.scoring.job import write_scores  # which imports torch
 
-            facts = write_scores(claim.path, model, paths, options, fingerprint["precision"], callbacks)
+            facts = write_scores(claim.path, model, checked, options, fingerprint["precision"], callbacks)
             check_inputs()
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 

@@ -4,9 +4,8 @@ Source: Meier et al. 2021, "Language models enable zero-shot prediction of the e
 function", section 3; the formulas are in `protembed.config.score`.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import tee
 
 import numpy as np
@@ -15,39 +14,16 @@ from protembed.config.score import ScoreMethod
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
 from protembed.inference.engine import Engine, InferenceJob
 from protembed.inference.marginals import LogProbabilities, Marginals, PositionQuery
+from protembed.scoring.positions import MutatedPositions
 from protembed.scoring.variants import Variant
 
 _COLUMN = {letter: column for column, letter in enumerate(AMINO_ACIDS)}
 
 
-@dataclass(kw_only=True)
-class MutatedPositions:
-    """The mutated positions of each wild type; complete once `add` has read all variants.
-
-    Attributes:
-        positions: Mutated positions of each wild type, from 1.
-        num_variants: Number of variants of each wild type that have a mutation.
-    """
-
-    positions: dict[str, set[int]] = field(default_factory=dict)
-    num_variants: Counter[str] = field(default_factory=Counter)
-
-    def add(self, variants: Iterable[Variant]) -> None:
-        """Collect the positions of variants; only wild types and positions are kept in memory."""
-        for variant in variants:
-            positions = self.positions.setdefault(variant.wild_type, set())
-            positions.update(mutation.position for mutation in variant.mutations)
-            self.num_variants[variant.wild_type] += bool(variant.mutations)
-
-    @property
-    def num_positions(self) -> int:
-        """Number of mutated positions of all wild types."""
-        return sum(map(len, self.positions.values()))
-
-    def queries(self) -> Iterator[PositionQuery]:
-        """Make a query for the mutated positions of each wild type."""
-        for sequence, positions in self.positions.items():
-            yield PositionQuery(residues=encode(sequence), positions=np.array(sorted(positions), dtype=np.int64) - 1)
+def _queries(mutated: MutatedPositions) -> Iterator[PositionQuery]:
+    """Make a query for the mutated positions of each wild type."""
+    for sequence, positions in mutated.positions.items():
+        yield PositionQuery(residues=encode(sequence), positions=np.array(sorted(positions), dtype=np.int64) - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +43,7 @@ class VariantScorer:
     def num_tokens(self) -> int:
         """Count the tokens that the model has to compute."""
         if self.method != "pseudo-perplexity":
-            return sum(map(self._job.num_tokens, self.mutated.queries()))
+            return sum(map(self._job.num_tokens, _queries(self.mutated)))
         return sum(
             (number + 1) * self._job.num_tokens(PositionQuery.amino_acids(sequence))
             for sequence, number in self.mutated.num_variants.items()
@@ -86,7 +62,7 @@ class VariantScorer:
 
     def _marginals(self, engine: Engine, variants: Iterable[Variant]) -> Iterator[tuple[Variant, float]]:
         rows: dict[tuple[str, int], LogProbabilities] = {}
-        computed = engine.run(self._job, self.mutated.queries(), self.on_crop)
+        computed = engine.run(self._job, _queries(self.mutated), self.on_crop)
         for wild_type, (query, log_probs) in zip(self.mutated.positions, computed, strict=True):
             for index, row in zip(query.positions.tolist(), log_probs, strict=True):
                 rows[wild_type, index + 1] = row

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from protembed.config.score import VariantTableConfig
 from protembed.data.fasta import OnIllegal, ReadStatistics, accept_sequence, clean_sequence, open_records, read_fasta
@@ -18,9 +19,19 @@ from protembed.errors import (
     TableError,
     UnsupportedVariantError,
 )
+from protembed.io.faults import Faults, RaisedFaults
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
-from protembed.io.tables import Row, check_unique_columns, column_names, find_columns, is_stand_in, reading_table
+from protembed.io.tables import (
+    Row,
+    Table,
+    check_unique_columns,
+    column_names,
+    describe_traits,
+    find_columns,
+    is_stand_in,
+    reading_table,
+)
 from protembed.scoring.mutations import (
     Mutations,
     Place,
@@ -119,6 +130,8 @@ class VariantTable:
 
     Attributes:
         path: Name of the table, for messages.
+        header: Names of its columns.
+        notes: Sentences about what is unusual in the table.
 
     Raises:
         InputNotFoundError: The file cannot be opened.
@@ -131,14 +144,18 @@ class VariantTable:
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
-        with open_records(path, ReadStatistics()) as stream, reading_table(stream, self.path) as table:
-            self.header = table.header
-        check_unique_columns(self.header, self.path)
+        with open_records(path, ReadStatistics()) as stream, self._reading(stream, RaisedFaults()) as table:
+            self.header, self._line, self.notes = table.header, table.line, describe_traits(table.traits)
+        check_unique_columns(self.header, self.path, self._line)
         self._indices = self._find_columns()
         self._check_columns()
 
-    def read(self, statistics: ReadStatistics | None = None) -> Iterator[Variant]:
+    def read(self, statistics: ReadStatistics | None = None, faults: Faults | None = None) -> Iterator[Variant]:
         """Read the variants, in the table's order.
+
+        Args:
+            statistics: Counts to which this reading is added; None if the caller does not need them.
+            faults: Collection of the errors about single rows; without it, the first one is raised.
 
         Raises:
             MismatchedResidueError: A mutation does not fit its wild type.
@@ -146,29 +163,42 @@ class VariantTable:
             IllegalResidueError: A character is not an amino acid.
             TableError: A value is missing or invalid, or there are no rows.
         """
-        statistics = ReadStatistics() if statistics is None else statistics
-        with closing(self._rows(statistics)) as rows:
+        statistics, faults = statistics or ReadStatistics(), faults or RaisedFaults()
+        with closing(self._rows(statistics, faults)) as rows:
             for row in rows:
                 try:
-                    variant = self._variant(row, statistics)
-                except (IllegalResidueError, UnsupportedVariantError) as error:
-                    statistics.skip_or_raise(str(row.number), error, self._on_illegal)
-                    continue
-                except MismatchedResidueError as error:
-                    if offset := self._suggest_offset():
-                        offset += self._config.position_offset
+                    variant = self._checked_variant(row, statistics)
+                except DataError as error:
+                    if isinstance(error, MismatchedResidueError) and self._offset:
+                        offset = self._offset + self._config.position_offset
                         error.advice = f"the table's mutations would all fit with `position_offset` {offset}"
-                    raise error from None
-                statistics.num_records += 1
-                yield variant
-        if statistics.num_records == 0:
+                        raise error from None
+                    faults.add(error)
+                    continue
+                if variant is not None:
+                    statistics.num_records += 1
+                    yield variant
+        if statistics.num_records == 0 and not faults.num_errors:
             found = "the table has no rows"
             if statistics.skipped:
                 found = f"every row was left out, the first because {statistics.skipped[0].reason}"
             raise TableError(self.path, found, "give at least one variant")
 
-    def _rows(self, statistics: ReadStatistics) -> Generator[Row]:
-        with open_records(self._file, statistics) as stream, reading_table(stream, self.path) as table:
+    def _checked_variant(self, row: Row, statistics: ReadStatistics) -> Variant | None:
+        """Read the variant of a row; None if it is skipped."""
+        try:
+            return self._variant(row, statistics)
+        except (IllegalResidueError, UnsupportedVariantError) as error:
+            statistics.skip_or_raise(str(row.number), error, self._on_illegal)
+            return None
+
+    def _reading(self, stream: BinaryIO, faults: Faults) -> AbstractContextManager[Table]:
+        known = (*_USUAL_NAMES["mutations"], *_USUAL_NAMES["mutated_sequence"], *_USUAL_NAMES["mutant_residue"])
+        named = (self._config.mutations, self._config.mutated_sequence)
+        return reading_table(stream, self.path, known=(*named, *known), faults=faults)
+
+    def _rows(self, statistics: ReadStatistics, faults: Faults) -> Generator[Row]:
+        with open_records(self._file, statistics) as stream, self._reading(stream, faults) as table:
             yield from table.rows
 
     def _variant(self, row: Row, statistics: ReadStatistics) -> Variant:
@@ -263,7 +293,7 @@ class VariantTable:
         wild_types = self._wild_types or {}
         if len(wild_types) != 1 or self._config.id is not None:
             return True
-        with closing(self._rows(ReadStatistics())) as rows:
+        with closing(self._rows(ReadStatistics(), Faults())) as rows:
             return "id" in self._indices and any(self._cell(row, "id") in wild_types for row in rows)
 
     def _accept(self, cell: str, row: Row, what: str, statistics: ReadStatistics) -> str:
@@ -286,7 +316,7 @@ class VariantTable:
 
     def _find_columns(self) -> dict[str, int]:
         named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
-        indices = find_columns(self.header, self.path, _USUAL_NAMES, named)
+        indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self._line)
         if indices.keys() >= set(_IN_THREE_COLUMNS):
             indices.setdefault("mutations", indices["mutant_residue"])
         return indices
@@ -301,20 +331,21 @@ class VariantTable:
         names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
             advice = "begin with a header, and name the column with `mutations` (such as A42G) or `mutated_sequence`"
-            raise TableError(self.path, f"no column of variants among {names}", advice, line=1)
+            raise TableError(self.path, f"no column of variants among {names}", advice, line=self._line)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
                 found = f"no id column among {names}, and `wild_type` has {pluralize(len(self._wild_types), 'record')}"
-                raise TableError(self.path, found, "name the column of their identifiers with `id`", line=1)
+                raise TableError(self.path, found, "name the column of their identifiers with `id`", line=self._line)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:
-            raise TableError(self.path, f"no wild type among {names}", _WILD_TYPE_ADVICE, line=1)
+            raise TableError(self.path, f"no wild type among {names}", _WILD_TYPE_ADVICE, line=self._line)
 
-    def _suggest_offset(self) -> int | None:
-        """Find the smallest offset of all positions with which the first rows would fit; None if there is none."""
+    @cached_property
+    def _offset(self) -> int | None:
+        """The smallest offset of all positions with which the first rows would fit; None if there is none."""
         offsets: set[int] | None = None
         seen = set[tuple[str, int]]()
-        with closing(self._rows(ReadStatistics())) as rows:
+        with closing(self._rows(ReadStatistics(), Faults())) as rows:
             for row in islice(rows, _MAX_OFFSET_ROWS):
                 try:
                     named, mutated = self._mutations(row), self._mutated_sequence(row)

@@ -1,4 +1,5 @@
 import csv
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from protembed.config.common import ModelConfig
 from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
 from protembed.errors import (
+    FaultyRowsError,
     InputNotFoundError,
     MismatchedResidueError,
     ModelFormatError,
@@ -243,6 +245,27 @@ def test_variants_from_stdin_can_be_read_twice(give_stdin, tiny_model, wild_type
 
     assert summary.output == Path("stdin.scores.tsv")
     assert Path("stdin.scores.tsv").read_text().count("\n") == len(mutants) + 2
+
+
+def test_all_faults_of_a_table_are_reported_at_once(score, wild_type, tmp_path):
+    other = "A" if wild_type[1] != "A" else "C"
+    content = rows(wild_type, [f"{other}2W", "WT", "A2del", ""]).replace("A2del,0.625", "A2del") + "WT,1,MK?\n"
+
+    with pytest.raises(FaultyRowsError) as caught:
+        score(content)
+
+    assert caught.value.num_errors == 4
+    assert [error.line for error in caught.value.errors] == [2, 4, 5, 6]
+    assert re.search(f"4 faults: line 2: {other}2W does not fit, .*; line 4: this row has 2 cells", str(caught.value))
+    assert [path.name for path in tmp_path.iterdir()] == ["variants.csv"]
+
+
+def test_a_table_of_excel_is_scored_with_a_note(score, wild_type, mutants):
+    usual, of_commas = score(rows(wild_type, mutants))
+    noted, of_semicolons = score("Variants of the first round\n\n" + rows(wild_type, mutants).replace(",", ";"))
+
+    assert of_semicolons == of_commas
+    assert (usual.notes, noted.notes) == ((), ["read the table with semicolons, its header in line 3"])
 
 
 def test_an_invalid_row_leaves_no_partial_file_and_keeps_the_existing_table(score, wild_type, tmp_path):
