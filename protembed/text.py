@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 # Without these characters a formula can neither call a function nor start a program, nor can a quotation mark merge
 # cells.
 _ACTIVE = re.compile(r"[()|!\"']")
@@ -92,8 +92,8 @@ def format_row(cells: Sequence[object], separator: str = "\t") -> bytes:
     >>> format_row(["+ve", LabelText("+ve"), LabelText("=cmd()")])
     b"'+ve\t+ve\t'=cmd()\n"
 
-    >>> format_row(["=cmd()", "tab\there", -1.5])
-    b"'=cmd()\ttab\\x09here\t-1.5\n"
+    >>> format_row(["=cmd()", "tab\there", -1.5, "-0,5"])
+    b"'=cmd()\ttab\\x09here\t-1.5\t-0,5\n"
 
     >>> format_row(["one, two", 'a "b" c', 0.5], ",")
     b'"one, two","a ""b"" c",0.5\n'
