@@ -46,26 +46,30 @@ def _clusters_contain_representatives(ids: Keys, keys: Keys) -> bool:
     return len(ids) > 0 and len(np.unique(ids[ids == keys])) == len(np.unique(keys))
 
 
-def _missing_column(header: Sequence[str], path: str, column: str | None) -> TableError:
+def _missing_column(table: Table, path: str, column: str | None) -> TableError:
+    header = table.header
     found = f"no column {column!r}" if column else "no column of clusters"
     advice = "give a TSV with a header and name its column with `cluster_column`, or the table that MMseqs2 writes"
     if len(header) == 2 and header[1].isdigit():  # the key of a member in the database
         advice = "if MMseqs2 wrote it, give the sequence database twice to createtsv, so that members have identifiers"
-    return TableError(path, f"{found} among {column_names(header)}", advice, line=1)
+    return TableError(path, f"{found} among {column_names(header)}", advice, line=table.line)
 
 
-def _find_columns(header: Sequence[str], path: str, column: str | None) -> tuple[int, int] | None:
+def _find_columns(table: Table, path: str, column: str | None) -> tuple[int, int] | None:
     """Find the columns of identifiers and clusters; None if the table may be that of MMseqs2, without a header."""
+    header, line = table.header, table.line
     usual = _CLUSTER_COLUMNS if column is None else [column]
-    cluster = header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", usual)
+    cluster = (
+        header.index(column) if header.count(column) == 1 else find_column(header, path, "cluster", usual, line=line)
+    )
     if cluster is None:
         names = {normalize_name(name) for name in header}
         if len(header) < 2 or not names.isdisjoint(map(normalize_name, _IDENTIFIER_COLUMNS)):
-            raise _missing_column(header, path, column)
+            raise _missing_column(table, path, column)
         return None
     if len(header) < 2:
-        raise TableError(path, "there is no column of identifiers", "name it accession or id", line=1)
-    identifier = find_column(header, path, "identifier", _IDENTIFIER_COLUMNS, taken=[header[cluster]])
+        raise TableError(path, "there is no column of identifiers", "name it accession or id", line=line)
+    identifier = find_column(header, path, "identifier", _IDENTIFIER_COLUMNS, taken=[header[cluster]], line=line)
     return int(cluster == 0) if identifier is None else identifier, cluster
 
 
@@ -81,19 +85,19 @@ def _cells_of_mmseqs(table: Table) -> Iterator[Sequence[str]]:
 def _read_table(stream: BinaryIO, path: str, column: str | None) -> tuple[Keys, Keys]:
     """Hash a table's identifiers and clusters, (rows,) each, sorted by the hashes of the identifiers."""
     ids, keys = array("Q"), array("Q")
-    with reading_table(stream, path) as table:
-        columns = _find_columns(table.header, path, column)
+    known = (column, *_CLUSTER_COLUMNS, *_IDENTIFIER_COLUMNS)
+    with reading_table(stream, path, known=known) as table:
+        columns = _find_columns(table, path, column)
         identifier, cluster = columns or (1, 0)
         for cells in (row.cells for row in table.rows) if columns else _cells_of_mmseqs(table):
             if _is_cluster(cells[cluster]):
                 # Not `hash`, which differs between processes: so would the order of clusters.
                 ids.frombytes(sequence_sha256(cells[identifier])[:8])
                 keys.frombytes(sequence_sha256(cells[cluster])[:8])
-        header = table.header
     all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
     starts_like_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
     if columns is None and not starts_like_mmseqs and not _clusters_contain_representatives(all_ids, all_keys):
-        raise _missing_column(header, path, column)
+        raise _missing_column(table, path, column)
     order = np.argsort(all_ids, kind="stable")
     return all_ids[order], all_keys[order]
 

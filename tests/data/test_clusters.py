@@ -132,8 +132,9 @@ def test_usual_names_of_the_columns_of_clusters_are_found(cluster, write_table, 
         "id,cluster50\na,one\nb,one\nc,two\n",
         '"id"\t"cluster50"\r\n"a"\t"one"\r\n"b"\t"one"\r\n"c"\t"two"\r\n',
         "# made by hand\nid \t cluster50\na \tone\nb\t one\nc\ttwo\n",
+        "Clusters of the first round\n\nid;size;cluster50\na;2;one\nb;2;one\nc;1;two\n",
     ],
-    ids=["CSV", "quotes", "spaces and a comment"],
+    ids=["CSV", "quotes", "spaces and a comment", "a title and semicolons"],
 )
 def test_tables_of_clusters_are_read_in_all_table_formats(tmp_path, cluster, content):
     path = tmp_path / "clusters.txt"
