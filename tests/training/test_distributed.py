@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from protembed.pretraining.report import FINISHED
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
@@ -69,6 +70,9 @@ def test_two_processes_resume_a_run_of_one(tmp_path, proteins_fasta, run_alone):
     )
     whole = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (run / "checkpoints/step-000020/MANIFEST.json").unlink()
+    facts = json.loads((run / "run.json").read_text())
+    del facts[FINISHED]
+    (run / "run.json").write_text(json.dumps(facts))
 
     resumed, stderr = pretrain(run, proteins_fasta, *two)
 
