@@ -22,6 +22,7 @@ from protembed.cli.pretrain import pretrain
 from protembed.cli.process import BestEffortStream, exit_on_errors, exit_on_signals, exit_process
 from protembed.cli.score import score
 
+_COMPLETE = "_PROTEMBED_COMPLETE"
 HELP_FLAGS = {"help_option_names": ["--help", "-h"]}
 
 app = typer.Typer(
@@ -29,7 +30,6 @@ app = typer.Typer(
     cls=CommandGroup,
     no_args_is_help=True,
     context_settings=HELP_FLAGS,
-    add_completion=False,
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
@@ -64,6 +64,7 @@ def main() -> None:
     exit_on_signals()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `protembed --help | head` ends quietly
     _redirect_matplotlib_cache()
+    _accept_click_instructions()
     # Cron and daemons may close them: then stdin is empty, and writing data to stdout fails.
     sys.stdin = sys.stdin or os.fdopen(os.open(os.devnull, os.O_RDONLY))
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
@@ -81,6 +82,13 @@ def _run() -> None:
         app()
     finally:
         sys.stdout.flush()
+
+
+def _accept_click_instructions() -> None:
+    """Let `_PROTEMBED_COMPLETE=bash_source` print the completion script, as click's manual says, not Typer's."""
+    first, _, second = os.environ.get(_COMPLETE, "").partition("_")
+    if second in ("source", "complete"):
+        os.environ[_COMPLETE] = f"{second}_{first}"
 
 
 def _redirect_matplotlib_cache() -> None:

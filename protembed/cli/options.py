@@ -14,9 +14,10 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from protembed.cli.completion import choice_completer, file_completer
 from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
-from protembed.config.base import FORMER_NAMES, Config, Options, choices_of, configs_of, flag_name
+from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name
 from protembed.config.common import ConsoleConfig
 from protembed.errors import ConfigError
 from protembed.io.reading import STANDARD_STREAM
@@ -27,13 +28,19 @@ _SKIP_TYPER_PATH_CHECK = False
 _MAX_CHOICE_WIDTH = 14
 
 
-def argument(metavar: str, help: str) -> Any:
-    """Declare a file, or several, that a command takes without a flag."""
-    return typer.Argument(metavar=metavar, help=help, show_default=False, readable=_SKIP_TYPER_PATH_CHECK)
+def argument(metavar: str, help: str, *reads: FileKind) -> Any:
+    """Declare a file, or several, that a command takes without a flag; `reads` are the kinds that a shell completes."""
+    return typer.Argument(
+        metavar=metavar,
+        help=help,
+        show_default=False,
+        readable=_SKIP_TYPER_PATH_CHECK,
+        autocompletion=file_completer(reads),
+    )
 
 
 FastaPaths = Annotated[
-    list[Path], argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.")
+    list[Path], argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.", "fasta")
 ]
 ProteinPaths = Annotated[
     list[Path],
@@ -41,12 +48,15 @@ ProteinPaths = Annotated[
         "PROTEINS",
         "Proteins in FASTA, or in a table (CSV, TSV, Excel) with a column of sequences, whose other columns are kept; "
         "plain or compressed; - is stdin.",
+        *("fasta", "table"),
     ),
 ]
 LabelsPath = Annotated[
     Path,
     argument(
-        "LABELS", "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=."
+        "LABELS",
+        "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
+        *("table", "fasta"),
     ),
 ]
 VariantsPath = Annotated[
@@ -55,6 +65,7 @@ VariantsPath = Annotated[
         "VARIANTS",
         "Variants: CSV or TSV, plain or compressed, with mutations (A42G, several joined by a colon), mutated "
         "sequences or both; - is stdin.",
+        "table",
     ),
 ]
 ResultAndFasta = Annotated[
@@ -62,6 +73,7 @@ ResultAndFasta = Annotated[
     argument(
         "EMBEDDINGS... FASTA...",
         "A result of `embed`, or all shards of one, and the FASTA file that it was made from.",
+        *("embeddings", "fasta"),
     ),
 ]
 Results = Annotated[
@@ -69,6 +81,7 @@ Results = Annotated[
     argument(
         "EMBEDDINGS...",
         "Results of `embed`: all shards of one in any order, or those of several inputs in the order of their rows.",
+        "embeddings",
     ),
 ]
 
@@ -145,6 +158,7 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     is_long, help = len(listed) > _MAX_CHOICE_WIDTH, spec.metadata["help"]
     if is_long and not set(choices) <= set(re.findall(r"[\w-]+", help)):
         help += f" One of: {', '.join(choices)}."
+    reads = spec.metadata["reads"]
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     declaration = typer.Option(
         *filter(None, [spec.metadata["short"], flag_name(spec.name)]),  # a lone name: there is no --no-quiet
@@ -153,6 +167,7 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
         readable=_SKIP_TYPER_PATH_CHECK,
         show_default=default is not None and default is not False and default != [],
+        autocompletion=choice_completer(choices) if choices else file_completer([reads]) if reads else None,
     )
     kind = str if choices else hint  # a wrong choice is reported by the config, as every other wrong value
     annotation = Annotated[kind, declaration]  # type: ignore[valid-type]  # made at run time

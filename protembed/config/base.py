@@ -17,6 +17,8 @@ from protembed.errors import ConfigError, ProtembedError
 from protembed.io.fingerprint import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 from protembed.io.reading import as_path, as_paths
 
+FileKind = Literal["model", "fasta", "table", "embeddings", "structures", "record"]
+
 
 def option(
     default: Any,
@@ -26,6 +28,7 @@ def option(
     min: float | None = None,
     max: float | None = None,
     check: Callable[[Any], object] | None = None,
+    reads: FileKind | None = None,
     advanced: bool = False,
 ) -> Any:
     """Declare a field of a config, and with it an option of the command line.
@@ -37,9 +40,13 @@ def option(
         min: The smallest value allowed.
         max: The largest value allowed.
         check: Function that raises a ConfigError if the value is not allowed.
+        reads: What is in the file or folder that the option names, so that a shell can complete it.
         advanced: Whether the option stands in the last help panel, "Advanced".
     """
-    metadata = {"help": help, "short": short, "min": min, "max": max, "check": check, "advanced": advanced}
+    metadata = {
+        **{"help": help, "short": short, "min": min, "max": max, "check": check},
+        **{"reads": reads, "advanced": advanced},
+    }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

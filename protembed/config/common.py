@@ -241,7 +241,7 @@ GPU_MICRO_BATCH_TOKENS = 16_384
 
 def clusters_option(use: str) -> Any:
     """Declare a table of clusters; `use` says what its clusters are for."""
-    return option(None, f"MMseqs2's _cluster.tsv, or a TSV or CSV of identifiers and clusters: {use}")
+    return option(None, f"MMseqs2's _cluster.tsv, or a TSV or CSV of identifiers and clusters: {use}", reads="table")
 
 
 cluster_column_option = partial(
@@ -293,4 +293,5 @@ class ModelConfig(Config, kw_only=False):
         "A model directory (ESM-2 in Hugging Face layout), a run directory, a bundled model, or a model on the hub "
         f"(esm2_t12_35M, owner/model). Default: {DEFAULT_MODEL}. See `protembed models`.",
         short="-m",
+        reads="model",
     )

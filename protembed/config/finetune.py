@@ -151,6 +151,7 @@ class FinetunedModelConfig(ModelConfig, kw_only=False):
         "A fine-tuned model (required): a directory that `protembed finetune` wrote, or a model on the hub "
         "(owner/model).",
         short="-m",
+        reads="model",
     )
 
 

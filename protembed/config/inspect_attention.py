@@ -27,9 +27,12 @@ class AttentionConfig(Config):
         [],
         "Structures to compare with: PDB or mmCIF files, gzipped or not, or a folder; may be repeated. Each protein is "
         "compared with the chain that matches its sequence best. Two proteins are enough to fit a contact predictor.",
+        reads="structures",
     )
     sites: Path | None = option(
-        None, "Table of annotated residues to compare with, with columns protein, position (from 1) and label."
+        None,
+        "Table of annotated residues to compare with, with columns protein, position (from 1) and label.",
+        reads="table",
     )
     num_permutations: int = option(
         10_000, "Number of permutations in the significance tests of heads.", min=100, advanced=True

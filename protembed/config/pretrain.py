@@ -45,7 +45,7 @@ class PretrainConfig(Config):
         None, "Width of the encoder: an even number for each of the --heads.", min=2, advanced=True
     )
     heads: int | None = option(None, "Attention heads of each layer.", min=1, advanced=True)
-    init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.")
+    init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.", reads="model")
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian", "Initialisation of weight matrices, with standard deviation 0.02.", advanced=True
     )
@@ -53,9 +53,13 @@ class PretrainConfig(Config):
         [],
         "Proteins to validate on; may be repeated, the first set decides which model is best. Default: a twentieth of "
         "the data, held out by sequence hash.",
+        reads="fasta",
     )
     compare_model: Path | None = option(
-        None, "Evaluate this model too, on the same masked residues; a name or path as for --model.", advanced=True
+        None,
+        "Evaluate this model too, on the same masked residues; a name or path as for --model.",
+        reads="model",
+        advanced=True,
     )
     clusters: Path | None = clusters_option("sample a cluster first, then one of its members.")
     cluster_column: str | None = cluster_column_option()

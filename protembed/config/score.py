@@ -46,6 +46,7 @@ class VariantTableConfig(Config):
         None,
         "FASTA file with the wild type of all rows, or with several and a column that names each row's. Without it, "
         "wild types come from a column, or from mutations together with mutated sequences.",
+        reads="fasta",
     )
     mutations: str | None = option(
         None,
