@@ -57,7 +57,7 @@ def _matching_files(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     found = [f"{parent}{slash}{path.name}{'/' if path.is_dir() else ''}" for path in paths]
     if any(_UNSAFE & set(name) for name in found):
         return []
-    # A shell ends a word when there is one candidate, but the path goes on after a folder.
+    # A shell ends a word when there is one candidate, but a path may continue after a folder.
     if len(found) == 1 and found[0].endswith("/") and not _is_model(paths[0]):
         return _matching_files(found[0], suffixes)
     return [name.removesuffix("/") if _is_model(path) else name for name, path in zip(found, paths, strict=True)]

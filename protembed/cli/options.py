@@ -19,6 +19,7 @@ from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
 from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name
 from protembed.config.common import ConsoleConfig
+from protembed.config.recorded import options_from_record
 from protembed.errors import ConfigError
 from protembed.io.reading import STANDARD_STREAM
 
@@ -104,22 +105,29 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         if name not in ("options", "display")
     ]
     specs = [(config, spec) for config in (*configs_of(kind).values(), ConsoleConfig) for spec in fields(config)]
+    if "options" not in hints:
+        specs = [(config, spec) for config, spec in specs if spec.name != "config"]
     specs.sort(key=lambda pair: pair[1].metadata["advanced"])  # stable: the last panel is "Advanced"
-    parameters = [*arguments, *(_parameter(config, spec) for config, spec in specs)]
+    context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [context, *arguments, *(_parameter(config, spec) for config, spec in specs)]
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def run(context: typer.Context, **values: Any) -> None:
         # A closed stdout is a write error then, and the command can remove its temporary files.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         with exit_on_errors():
-            show = ConsoleConfig(**{spec.name: values.pop(spec.name) for spec in fields(ConsoleConfig)})
+            show = ConsoleConfig(**{spec.name: values.pop(spec.name, None) for spec in fields(ConsoleConfig)})
         name = command.__name__.replace("_", "-")
         display = Display(show, command=name, data_on_stdout=values.get("output") == STANDARD_STREAM)
         with ExitStack() as files, exit_on_errors(display.error):
             _check_log_file(show.log_file, values.values())
             display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))
             made = {argument.name: values.pop(argument.name) for argument in arguments}
-            display.options = kind.from_values(**values)
+            if show.config is not None:
+                values = {name: value for name, value in values.items() if _is_given(context, name)}
+                display.options = options_from_record(kind, show.config, **values)
+            else:
+                display.options = kind.from_values(**values)
             if "options" in hints:
                 made["options"] = display.options
             command(**made, display=display)
@@ -127,6 +135,12 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Typer reads
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _check_log_file(log_file: Path | None, values: Iterable[Any]) -> None:

@@ -280,6 +280,13 @@ class ConsoleConfig(Config):
     json: bool = option(
         False, "Print a machine-readable summary, or error, to stdout (to stderr, alone, if stdout carries data)."
     )
+    config: Path | None = option(
+        None,
+        "Repeat an earlier command with the options of its record (NAME.meta.json, meta.json, run.json, metrics.json), "
+        "or take options from a JSON object. Those of the command line win; inputs and paths are given again.",
+        reads="record",
+        advanced=True,
+    )
     log_file: Path | None = option(
         None, "Append the lines that are printed, each with the time, to this file.", advanced=True
     )

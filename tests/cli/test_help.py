@@ -15,7 +15,8 @@ def specs_of(command):
     """List the fields of the configs of a command."""
     hints = get_type_hints(command.callback.__wrapped__)
     configs = [*configs_of(hints.get("options", Options)).values(), ConsoleConfig]
-    return [spec for config in configs for spec in dataclasses.fields(config)]
+    specs = [spec for config in configs for spec in dataclasses.fields(config)]
+    return [spec for spec in specs if spec.name != "config" or "options" in hints]
 
 
 OPTIONS_OF = {

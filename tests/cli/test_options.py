@@ -84,3 +84,28 @@ def test_log_file_ends_with_the_error(invoke, tmp_path):
     invoke("embed", tmp_path / "missing.fasta", "--log-file", tmp_path / "run.log")
 
     assert "protembed: " in (tmp_path / "run.log").read_text().splitlines()[-1]
+
+
+def test_config_repeats_a_command_and_the_command_line_wins(invoke, small_fasta, tiny_model, tmp_path):
+    first, second, third = (tmp_path / f"{name}.npy" for name in ("first", "second", "third"))
+    base = ["embed", small_fasta, "-m", tiny_model, "--threads", 1]
+    invoke(*base, "-o", first, "--pooling", "mean,max")
+    record = tmp_path / "first.meta.json"
+
+    repeated = invoke(*base, "--config", record, "-o", second)
+    changed = invoke(*base, "--config", record, "-o", third, "--pooling", "max")
+
+    assert (repeated.exit_code, changed.exit_code) == (0, 0), repeated.stderr + changed.stderr
+    assert second.read_bytes() == first.read_bytes()
+    assert third.read_bytes() != first.read_bytes()
+    assert json.loads((tmp_path / "third.meta.json").read_text())["pooling"] == ["max"]
+
+
+def test_config_with_an_unknown_option_names_it(invoke, small_fasta, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"poolin": "max"}')
+
+    result = invoke("embed", small_fasta, "--config", path)
+
+    sentence = "'poolin' is not an option of `protembed embed`; did you mean 'pooling'?"
+    assert (result.exit_code, result.stderr) == (65, f"protembed: {path}: {sentence}\n")
