@@ -17,7 +17,7 @@ import typer
 from protembed.cli.completion import choice_completer, file_completer
 from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
-from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name
+from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name, flags_in
 from protembed.config.common import ConsoleConfig
 from protembed.config.recorded import options_from_record
 from protembed.errors import ConfigError
@@ -128,6 +128,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
                 display.options = options_from_record(kind, show.config, **values)
             else:
                 display.options = kind.from_values(**values)
+            display.warn(*map(flags_in, display.options.without_effect()))
             if "options" in hints:
                 made["options"] = display.options
             command(**made, display=display)

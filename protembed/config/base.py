@@ -6,13 +6,14 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
+from protembed.config.effects import Condition
 from protembed.errors import ConfigError, ProtembedError
 from protembed.io.fingerprint import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 from protembed.io.reading import as_path, as_paths
@@ -29,6 +30,7 @@ def option(
     max: float | None = None,
     check: Callable[[Any], object] | None = None,
     reads: FileKind | None = None,
+    needs: Sequence[Condition] = (),
     advanced: bool = False,
 ) -> Any:
     """Declare a field of a config, and with it an option of the command line.
@@ -41,11 +43,12 @@ def option(
         max: The largest value allowed.
         check: Function that raises a ConfigError if the value is not allowed.
         reads: What is in the file or folder that the option names, so that a shell can complete it.
+        needs: Conditions without which the option has no effect, of which the user is warned.
         advanced: Whether the option stands in the last help panel, "Advanced".
     """
     metadata = {
         **{"help": help, "short": short, "min": min, "max": max, "check": check},
-        **{"reads": reads, "advanced": advanced},
+        **{"reads": reads, "needs": needs, "advanced": advanced},
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -166,6 +169,19 @@ class Options(_Frozen):
         options = {name: value for name, value in values.items() if name not in paths and name != "dry_run"}
         return {"command": self.command, "options": options}
 
+    def without_effect(self) -> list[str]:
+        """List a sentence for each option that is not the default, and has no effect beside the others."""
+        configs = vars(self).values()
+        values = {name: value for config in configs for name, value in vars(config).items()}
+        default = {name: value for config in configs for name, value in vars(type(config)()).items()}
+        return [
+            f"`{spec.name}` has no effect: it needs {' and '.join(condition.needed for condition in missing)}"
+            for config in configs
+            for spec in dataclasses.fields(config)
+            if values[spec.name] != default[spec.name]
+            and (missing := [condition for condition in spec.metadata["needs"] if not condition.holds(values)])
+        ]
+
     @classmethod
     def from_values(cls, **values: Any) -> Self:
         """Make the options from the values of single fields, whichever config each belongs to.
@@ -210,11 +226,19 @@ def flag_name(name: str) -> str:
 
 def with_flags(error: ProtembedError) -> str:
     """Return an error's sentence as the command line shows it: with flags where it has names of options."""
-    names = {spec.name for config in Config.__subclasses__() for spec in dataclasses.fields(config)}
     sentence = str(error)
-    if isinstance(error, ConfigError) and error.option in names:
+    if isinstance(error, ConfigError) and error.option in _option_names():
         sentence = flag_name(error.option) + sentence.removeprefix(error.option)
-    return re.sub(rf"`({'|'.join(names)})`", lambda name: flag_name(name[1]), sentence)
+    return flags_in(sentence)
+
+
+def flags_in(sentence: str) -> str:
+    """Write the options that a sentence names in backticks as flags."""
+    return re.sub(rf"`({'|'.join(_option_names())})`", lambda name: flag_name(name[1]), sentence)
+
+
+def _option_names() -> set[str]:
+    return {spec.name for config in Config.__subclasses__() for spec in dataclasses.fields(config)}
 
 
 def as_plain_values(*configs: Config) -> dict[str, Any]:

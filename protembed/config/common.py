@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protembed.config.base import Config, option
+from protembed.config.effects import only_with
 from protembed.errors import ConfigError
 
 TaskName = Literal["classification", "multilabel", "regression", "residue-classification", "residue-regression"]
@@ -181,6 +182,9 @@ def parse_numbers(option: str, text: str, numbers: range, *, words: str = "all, 
     return tuple(chosen)
 
 
+# A frozen encoder is not trained, nor is its head by steps.
+TRAINED = only_with("method", "full", "lora")
+_NOT_SGD = only_with("optimizer", "muon", "adamw")
 OptimizerName = Literal["muon", "adamw", "sgd"]
 ScheduleName = Literal["stable", "cosine"]
 
@@ -192,6 +196,7 @@ class OptimizerConfig(Config):
         None,
         "muon (with AdamW for all but the matrices of the layers), adamw, or plain sgd without momentum and clipping. "
         "Default: muon for pretraining, adamw for fine-tuning.",
+        needs=[TRAINED],
         advanced=True,
     )
     learning_rate: float | None = option(
@@ -199,24 +204,31 @@ class OptimizerConfig(Config):
         "Peak learning rate. Default for pretraining: 0.003 (muon), 0.001 (adamw), 0.1 (sgd); for fine-tuning: 0.16 "
         "divided by the encoder's width (muon, adamw), 1.6 divided by it (sgd), more for lora.",
         min=0.0,
+        needs=[TRAINED],
     )
     schedule: ScheduleName = option(
         "stable",
         "Learning rate after the warm-up: constant with a linear decay at the end (stable), or a cosine decay.",
+        needs=[TRAINED],
         advanced=True,
     )
     warmup_steps: int | None = option(
-        None, "Steps of linear warm-up. Default: a twentieth of all steps.", min=0, advanced=True
+        None, "Steps of linear warm-up. Default: a twentieth of all steps.", min=0, needs=[TRAINED], advanced=True
     )
     decay_fraction: float = option(
         0.25,
         "Fraction of the steps, at the end, in which the learning rate decays to zero (stable).",
         min=0.0,
         max=1.0,
+        needs=[TRAINED, only_with("schedule", "stable")],
         advanced=True,
     )
-    weight_decay: float = option(0.01, "Weight decay of matrices (muon, adamw).", min=0.0, advanced=True)
-    clip_norm: float = option(1.0, "Largest norm of a step's gradient (muon, adamw).", min=1e-6, advanced=True)
+    weight_decay: float = option(
+        0.01, "Weight decay of matrices (muon, adamw).", min=0.0, needs=[TRAINED, _NOT_SGD], advanced=True
+    )
+    clip_norm: float = option(
+        1.0, "Largest norm of a step's gradient (muon, adamw).", min=1e-6, needs=[TRAINED, _NOT_SGD], advanced=True
+    )
 
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]

@@ -1,8 +1,9 @@
 """Options of `protembed embed`, `protembed check` and `protembed join`. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protembed.config.base import Config, Options, option
 from protembed.config.common import (
@@ -13,11 +14,20 @@ from protembed.config.common import (
     precision_option,
     window_option,
 )
+from protembed.config.effects import Condition
+from protembed.io.reading import STANDARD_STREAM
 
 FormatName = Literal["npy", "npz", "tsv", "h5"]
 EmbedPrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 H5Names = Literal["id", "hash"]
 LongPolicy = Literal["window", "error", "truncate", "skip"]
+
+
+def _is_h5(given: Mapping[str, Any]) -> bool:
+    output, format = given["output"], given["format"]
+    if output is not None and output != STANDARD_STREAM:
+        return bool(output.suffix == ".h5")
+    return format == "h5" or (format is None and bool(given["per_residue"]))
 
 
 class EmbedConfig(Config):
@@ -54,6 +64,7 @@ class EmbedConfig(Config):
         "id",
         "Names of the datasets in .h5: identifiers (a hash of the sequence where an identifier is not unique or has a "
         "slash), or always the hash, as biotrainer expects.",
+        needs=[Condition("an output in .h5", _is_h5)],
         advanced=True,
     )
     shard: str | None = option(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from protembed.config.base import Config, Options, as_plain_values, option
 from protembed.config.common import (
+    TRAINED,
     DeviceConfig,
     InputConfig,
     ModelConfig,
@@ -16,6 +17,7 @@ from protembed.config.common import (
     model_region_option,
     region_option,
 )
+from protembed.config.effects import only_with
 from protembed.errors import ConfigError
 from protembed.io.fingerprint import settings_to_record
 
@@ -75,6 +77,7 @@ class LabelTableConfig(Config):
         "Proteins at least this similar (shared 5-mers) are kept in the same split (cluster, kfold).",
         min=0.2,
         max=1.0,
+        needs=[only_with("split", "cluster", "kfold")],
         advanced=True,
     )
     clusters: Path | None = clusters_option(
@@ -120,22 +123,36 @@ class FinetuneConfig(Config):
         "attention (learned); auto: as recorded in the model, else mean.",
     )
     head: HeadName = option("linear", "Task head: linear, or with one hidden layer (mlp).")
-    epochs: int = option(10, "Maximum number of passes over the training proteins (full, lora).", min=1)
-    patience: int = option(
-        5, "Stop after this many epochs without a lower validation loss (full, lora).", min=1, advanced=True
+    epochs: int = option(
+        10, "Maximum number of passes over the training proteins (full, lora).", min=1, needs=[TRAINED]
     )
-    batch_tokens: int = option(4096, "Maximum number of tokens in an optimiser step (full, lora).", min=64)
+    patience: int = option(
+        5,
+        "Stop after this many epochs without a lower validation loss (full, lora).",
+        min=1,
+        needs=[TRAINED],
+        advanced=True,
+    )
+    batch_tokens: int = option(
+        4096, "Maximum number of tokens in an optimiser step (full, lora).", min=64, needs=[TRAINED]
+    )
     head_lr_multiplier: float = option(
         3.0,
         "Learning rate of the head as a multiple of the encoder's (full, lora).",
         min=0.01,
         max=1000.0,
+        needs=[TRAINED],
         advanced=True,
     )
-    lora_rank: int = option(8, "Rank of the adapters (lora).", min=1, max=256, advanced=True)
+    lora_rank: int = option(
+        8, "Rank of the adapters (lora).", min=1, max=256, needs=[only_with("method", "lora")], advanced=True
+    )
     balance_classes: bool = option(False, "Weight classes inversely to their frequency in the loss.")
     gradient_checkpointing: bool = option(
-        False, "Save memory by computing each layer twice; about a third slower (full, lora).", advanced=True
+        False,
+        "Save memory by computing each layer twice; about a third slower (full, lora).",
+        needs=[TRAINED],
+        advanced=True,
     )
     repeats: int = option(1, "Number of runs with different seeds; the best on validation is kept.", min=1)
     skip_random_baseline: bool = option(False, "Do not train the same encoder from random weights for comparison.")

@@ -6,7 +6,10 @@ from typing import Literal
 
 from protembed.config.base import Config, Options, option
 from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, parse_numbers, region_option
+from protembed.config.effects import Condition, only_with_any
 from protembed.config.model_sizes import EncoderShape
+
+_SAVED = Condition("`save_maps` of at least 1", lambda given: given["save_maps"] > 0)
 
 
 class AttentionConfig(Config):
@@ -18,9 +21,9 @@ class AttentionConfig(Config):
     layers: str = option("all", "Layers whose maps are saved, from 1: all, last, or a list such as 1,4-6.")
     heads: str = option("all", "Heads whose maps are saved, from 1: all, last, or a list such as 1,4-6.")
     save_maps: int = option(10, "Save maps and figures for the first N proteins; statistics cover all.", min=0)
-    store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored maps.")
-    format: Literal["npz", "h5"] = option("npz", "Format of the maps.")
-    figure_format: Literal["png", "svg", "both"] = option("png", "Format of the figures.")
+    store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored maps.", needs=[_SAVED])
+    format: Literal["npz", "h5"] = option("npz", "Format of the maps.", needs=[_SAVED])
+    figure_format: Literal["png", "svg", "both"] = option("png", "Format of the figures.", needs=[_SAVED])
     region: str | None = region_option(None, "Save only these residues of the maps, such as 100-400, numbered from 1.")
     rollout: bool = option(False, "Save the attention rollout too: the product of the layers' mean maps.")
     structures: list[Path] = option(
@@ -35,7 +38,11 @@ class AttentionConfig(Config):
         reads="table",
     )
     num_permutations: int = option(
-        10_000, "Number of permutations in the significance tests of heads.", min=100, advanced=True
+        10_000,
+        "Number of permutations in the significance tests of heads.",
+        min=100,
+        needs=[only_with_any("structures", "sites")],
+        advanced=True,
     )
     seed: int = option(0, "Seed of the permutations and of the folds.", min=0)
     force: bool = option(False, "Replace an existing directory.")

@@ -17,6 +17,7 @@ from protembed.config.common import (
     clusters_option,
     precision_option,
 )
+from protembed.config.effects import only_without
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
 from protembed.errors import ConfigError
 
@@ -47,7 +48,10 @@ class PretrainConfig(Config):
     heads: int | None = option(None, "Attention heads of each layer.", min=1, advanced=True)
     init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.", reads="model")
     weight_init: Literal["gaussian", "uniform"] = option(
-        "gaussian", "Initialisation of weight matrices, with standard deviation 0.02.", advanced=True
+        "gaussian",
+        "Initialisation of weight matrices, with standard deviation 0.02.",
+        needs=[only_without("init_from")],
+        advanced=True,
     )
     valid: list[Path] = option(
         [],

@@ -109,3 +109,12 @@ def test_config_with_an_unknown_option_names_it(invoke, small_fasta, tmp_path):
 
     sentence = "'poolin' is not an option of `protembed embed`; did you mean 'pooling'?"
     assert (result.exit_code, result.stderr) == (65, f"protembed: {path}: {sentence}\n")
+
+
+def test_option_without_effect_is_warned_of_with_its_flag(invoke, small_fasta, tiny_model, tmp_path):
+    arguments = ["embed", small_fasta, "-m", tiny_model, "-o", tmp_path / "e.npy", "--threads", 1, "-q"]
+
+    result = invoke(*arguments, "--h5-names", "hash")
+
+    assert result.exit_code == 0
+    assert "warning: --h5-names has no effect: it needs an output in .h5\n" in result.stderr
