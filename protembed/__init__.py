@@ -22,7 +22,8 @@ The commands, each as one function from files to files:
     pretrain_model      protembed pretrain              inspect_attention   protembed inspect-attention
     plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
 
-Their options are dataclasses, as in `EmbedOptions.from_values(output="emb.npy", layer=3)`. Errors are subclasses of
+Their options are dataclasses, as in `EmbedOptions.from_values(output="emb.npy", layer=3)`; `options_from_record` reads
+those of an earlier command from its record. Errors are subclasses of
 `ProtembedError`.
 
 The pages in docs/ describe all of them.

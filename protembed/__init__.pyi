@@ -33,6 +33,7 @@ from protembed.config.pretrain import (
     PretrainConfig as PretrainConfig,
     PretrainOptions as PretrainOptions,
 )
+from protembed.config.recorded import options_from_record as options_from_record
 from protembed.config.score import (
     ScoreConfig as ScoreConfig,
     ScoreOptions as ScoreOptions,

@@ -109,7 +109,8 @@ def test_documented_options_exist(page):
 
     from protembed.cli.app import app
 
-    commands = typer.main.get_command(app).commands.values()
+    group = typer.main.get_command(app)
+    commands = [group, *group.commands.values()]
     options = {name for command in commands for option in command.params if not option.hidden for name in option.opts}
     documented = set(re.findall(r"(?<![\w-])--[a-z0-9][a-z0-9-]*", page.read_text(encoding="utf-8")))
 
