@@ -160,7 +160,7 @@ class Display:
     # What a command has done
 
     def summary(
-        self, summary: Any, lines: Iterable[str], *, next_step: str | None = None, result: Path | None = None
+        self, summary: Any, lines: Iterable[str], *, next_step: str | None = None, is_dry_run: bool = False
     ) -> None:
         """Print the result of a command in a few lines and its warnings, and with --json all of it as JSON.
 
@@ -168,7 +168,7 @@ class Display:
             summary: Dataclass or mapping; a field `was_done` means that the result was complete before.
             lines: What the command has done or found.
             next_step: What the user may do next.
-            result: Path of the result, if it is not the field `output` of the summary.
+            is_dry_run: Whether the summary is a plan, and nothing was computed.
         """
         self.warn(*getattr(summary, "warnings", ()))
         if getattr(summary, "was_done", False):
@@ -179,12 +179,11 @@ class Display:
         if self._show.json:
             content = dict(summary) if isinstance(summary, Mapping) else _plain(summary)
             model = self._config(ModelConfig)
-            files = _files_of(result or content.get("output"))
             self._print_json(
                 {
                     "model": None if model is None else _model_name(model),
-                    "device": None if content.get("was_done") else self._device(),
-                    "files": files,
+                    "device": None if is_dry_run or content.get("was_done") else self._device(),
+                    "files": [] if is_dry_run else _files_of(content.get("output")),
                     **content,
                     "warnings": [*dict.fromkeys([*content.get("warnings", ()), *self._warnings])],
                 }

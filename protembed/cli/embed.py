@@ -26,7 +26,7 @@ def embed(fasta: FastaPaths, options: EmbedOptions, display: Display) -> None:
         with display.progress("embedded"):
             plan = plan_embedding(fasta, options)
         display.announce_model()
-        display.summary(plan, embed_plan_lines(plan))
+        display.summary(plan, embed_plan_lines(plan), is_dry_run=True)
         return
     with display.progress("embedded") as progress, display.resume_hint(progress):
 

@@ -26,7 +26,7 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, display: Display) -> N
 
     if options.pretrain.dry_run:
         plan = plan_pretraining(fasta, options)
-        display.summary(plan, pretrain_plan_lines(plan, is_dry_run=True))
+        display.summary(plan, pretrain_plan_lines(plan, is_dry_run=True), is_dry_run=True)
         return
     with stop_on_signals() as stop, display.progress() as progress:
 
@@ -37,6 +37,5 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, display: Display) -> N
 
         callbacks = display.callbacks(on_plan=begin, on_step=progress.step, stop=stop)
         summary = pretrain_model(fasta, options, callbacks)
-    run = summary.model and summary.model.parent
-    display.summary(summary, pretrain_summary_lines(summary), next_step=after_pretrain(summary, fasta), result=run)
+    display.summary(summary, pretrain_summary_lines(summary), next_step=after_pretrain(summary, fasta))
     stop.exit_unless(summary.is_finished)

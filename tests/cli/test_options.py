@@ -118,3 +118,12 @@ def test_option_without_effect_is_warned_of_with_its_flag(invoke, small_fasta, t
 
     assert result.exit_code == 0
     assert "warning: --h5-names has no effect: it needs an output in .h5\n" in result.stderr
+
+
+def test_summary_of_a_dry_run_names_no_files_and_no_device(invoke, small_fasta, tiny_model, tmp_path):
+    arguments = ["embed", small_fasta, "-m", tiny_model, "-o", tmp_path / "e.npy", "--threads", 1, "-q"]
+    invoke(*arguments)
+
+    plan = json.loads(invoke(*arguments, "--dry-run", "--json").stdout)
+
+    assert (plan["files"], plan["device"], plan["model"]) == ([], None, "tiny")
