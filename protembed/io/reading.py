@@ -1,5 +1,6 @@
 """Reading inputs: their paths, archives, streams and hashes."""
 
+import errno
 import hashlib
 import io
 import json
@@ -115,9 +116,14 @@ def follow_link(output: Path) -> Path:
 def default_path(source: Path, suffix: str) -> Path:
     """Name a result in the current directory after an input, without the input's suffixes.
 
+    Raises:
+        InputNotFoundError: The input is a directory; `.` would give a name without a beginning.
+
     >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
     'seqs.npy'
     """
+    if source.is_dir():
+        raise InputNotFoundError(str(source), os.strerror(errno.EISDIR), "name a file in it")
     return Path(("stdin" if is_stream(source) else source.name.partition(".")[0] or source.name) + suffix)
 
 

@@ -120,6 +120,15 @@ def test_option_without_effect_is_warned_of_with_its_flag(invoke, small_fasta, t
     assert "warning: --h5-names has no effect: it needs an output in .h5\n" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["embed", "predict", "score", "finetune", "inspect-attention", "pretrain"])
+def test_folder_as_input_is_an_error_that_names_it(invoke, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+
+    result = invoke(command, ".", *(["-m", "protembed_t6_8M"] if command == "predict" else []))
+
+    assert (result.exit_code, result.stderr) == (66, "protembed: .: Is a directory; name a file in it\n")
+
+
 def test_summary_of_a_dry_run_names_no_files_and_no_device(invoke, small_fasta, tiny_model, tmp_path):
     arguments = ["embed", small_fasta, "-m", tiny_model, "-o", tmp_path / "e.npy", "--threads", 1, "-q"]
     invoke(*arguments)
