@@ -49,6 +49,7 @@ def complete(folder):
         ("protembed embed su", ["sub/one.faa", "sub/two.faa"]),
         ("protembed embed .", [".c.fasta"]),
         ("protembed finetune l", ["labels.csv"]),
+        ("protembed predict l", ["labels.csv"]),
         ("protembed embed a.fasta -m esm2_t1", ["esm2_t12_35M"]),
         ("protembed embed a.fasta --model m", ["mine"]),
         ("protembed embed a.fasta --model a", ["a.run"]),
