@@ -110,7 +110,9 @@ class Progress:
     def step(self, report: StepReport) -> None:
         """Count a step of the training."""
         self._report, self._moved = report, time.monotonic()
-        self._loss = _running_mean(self._loss, report.train_loss)
+        # That behind <mask>, where it is known, because it can be compared with the validation loss beside it.
+        loss = report.train_loss if report.mask_token_loss is None else report.mask_token_loss
+        self._loss = _running_mean(self._loss, loss)
         self._rate = _running_mean(self._rate, report.residues_per_second)
         if report.validation is not None:
             self._validation = validation_text(report.validation)

@@ -37,6 +37,17 @@ def report(step, **changes):
     return StepReport(step=step, **values | changes)
 
 
+def test_progress_shows_the_loss_that_can_be_compared_with_the_validation(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
+    with Display(ConsoleConfig()).progress() as progress:
+        progress.begin_training()
+        now[0] = 31.0
+        progress.step(report(1, train_loss=2.5, mask_token_loss=2.9))
+
+    assert "step 1 of 10: loss 2.900 (perplexity 18.17)" in capsys.readouterr().err
+
+
 def test_progress_lines_are_half_a_minute_apart(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
