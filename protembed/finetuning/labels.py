@@ -471,7 +471,8 @@ def read_labels(
         reader = _Reader(name=name, config=config, on_illegal=on_illegal, statistics=statistics, faults=collected)
         with open_records(path, statistics) as stream:
             head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-            is_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
+            is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            is_fasta = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace").lstrip().startswith(">")
             labels = (_read_headers if is_fasta else _read_table)(stream, reader)
         if not labels.proteins:
             collected.check()

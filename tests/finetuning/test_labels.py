@@ -386,6 +386,17 @@ def test_all_faulty_rows_are_reported_together(read_labelled, rejected):
         read_labelled(HOLES)
 
 
+def test_all_faulty_headers_of_fasta_are_reported_together(read_labelled, rejected):
+    faults = "2 faults: line 3: the header of 'b' has TARGET= twice; line 5: the header of 'c' has no TARGET="
+    with rejected(faults):
+        read_labelled(">a TARGET=1\nMKT\n>b TARGET=1 TARGET=2\nMKV\n>c\nMKA\n")
+
+
+def test_fasta_in_utf16_is_rejected_as_such(read_labelled):
+    with pytest.raises(FormatError, match="this is UTF-16 text"):
+        read_labelled(">a TARGET=1\nMKT\n".encode("utf-16"))
+
+
 def test_rows_without_a_sequence_or_split_are_left_out_on_request(read_labelled):
     statistics = ReadStatistics()
     labels = read_labelled(HOLES, columns=LabelTableConfig(on_missing="skip"), on_illegal="skip", statistics=statistics)
