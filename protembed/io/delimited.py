@@ -191,15 +191,16 @@ def _read_rows(lines: Iterator[str], separator: str, path: str, num_before: int)
         raise TableError(path, f"the table cannot be read ({error})", advice, line=line + 1) from error
 
 
-def _skip_comments(lines: Sequence[str]) -> tuple[int, str]:
-    """Count the comments before the table, and return the separator that one of them declares, or nothing."""
-    declared = ""
-    for index, line in enumerate(lines):
+def _skip_comments(lines: Iterator[str]) -> tuple[int, str, Iterator[str]]:
+    """Skip the comments before a table: their number, the separator that one of them declares or "", and the rest."""
+    num_comments, declared = 0, ""
+    for line in lines:
         if separator := _EXCEL_SEPARATOR.fullmatch(line):
             declared = separator[1] or ""
         elif not line.startswith(COMMENT):
-            return index, declared
-    return len(lines), declared
+            return num_comments, declared, chain([line], lines)
+        num_comments += 1
+    return num_comments, declared, lines
 
 
 def _traits(reading: _Reading, encoding: str, num_comments: int, lines: Sequence[str]) -> Iterator[str]:
@@ -232,9 +233,8 @@ def reading_text(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) -
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     lines = _checked_lines(text, path)
     try:
+        num_comments, declared, lines = _skip_comments(lines)
         first = list(islice(lines, _NUM_FIRST_LINES))
-        num_comments, declared = _skip_comments(first)
-        first = first[num_comments:]
         _check_is_table(first, path, num_comments + 1)
         reading = _choose_reading(first, declared, is_known)
         line, rest = num_comments + reading.start + 1, chain(first[reading.start + 1 :], lines)

@@ -32,6 +32,7 @@ def test_a_tab_in_the_header_makes_a_tsv():
 
 def test_comment_lines_before_the_header_are_skipped():
     assert read("# made, by hand\n# twice\na,b\n1,# x\n") == (["a", "b"], [(1, 4, ["1", "# x"])])
+    assert read("# again\n" * 1000 + "a,b\n1,2\n") == (["a", "b"], [(1, 1002, ["1", "2"])])
     assert read("#id\tb\n1\t2\n") == (["#id", "b"], [(1, 2, ["1", "2"])])
 
 
