@@ -77,6 +77,7 @@ from protembed.finetuning.label_cells import (
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.text import pluralize
 
+_MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
 # More different whole numbers than this are values, not classes.
 _MAX_NUMBERED_CLASSES = 20
 # Cells in the sentence about how labels were read, letters of each, and entries of each.
@@ -317,6 +318,15 @@ def _doubts_about_values(column: Column, task: Task) -> Iterator[str]:
     yield f"the labels are {len(values)} different {numbers}, read as values: if they are classes, pass --task {other}"
 
 
+def _doubts_about_points(column: Column) -> Iterator[str]:
+    """Describe that points may separate thousands, in a table whose decimal sign may be a comma."""
+    with_points = [label for label in column.known_labels if "." in label and looks_like_number(label)]
+    may_be_thousands = with_points and all(map(_MAYBE_THOUSANDS.fullmatch, with_points))
+    if column.table.has_decimal_commas and may_be_thousands:
+        value = f"{read_number(with_points[0]):g}"
+        yield f"{with_points[0]!r} is read as {value}: if points separate thousands, write numbers without them"
+
+
 def _doubts_about_separators(normalized: Sequence[str]) -> Iterator[str]:
     """Describe a second separator, whose names are also labels in other rows."""
     names = sorted({name for label in normalized for name in split_names(label, LABEL_SEPARATOR)})
@@ -336,6 +346,7 @@ def _doubts(column: Column, task: Task, normalized: Sequence[str]) -> Iterator[s
             yield f"{found} names or numbers: if each letter labels a residue, pass --task residue-classification"
     if task.label_kind == "value":
         yield from _doubts_about_values(column, task)
+        yield from _doubts_about_points(column)
     is_named = task.name == "classification" and not are_numbers(column.known_labels)
     if is_named and (separator := suspect_separator(column.known_labels)):
         label = next(label for label in column.known_labels if len(split_names(label, separator)) > 1)

@@ -69,3 +69,12 @@ def test_the_reading_shows_the_cells_as_they_were_written():
     assert (inferred.task.name, inferred.labels.traits) == ("regression", ["decimal commas"])
     assert inferred.reading.startswith("read '1,1' as value 1.1, ")
     assert inferred.labels == replace(inferred.labels, has_decimal_commas=True)
+
+
+def test_points_that_may_separate_thousands_give_a_warning_in_tables_with_semicolons():
+    numbers = [f"{row}.142" for row in range(1, 30)]
+    warning = "'1.142' is read as 1.142: if points separate thousands, write numbers without them"
+
+    assert infer_labels(table(*numbers, "950")).warnings == [warning]
+    assert infer_labels(table(*numbers, "950", has_decimal_commas=False)).warnings == []
+    assert infer_labels(table(*numbers, "0.5")).warnings == []
