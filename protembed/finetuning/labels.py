@@ -165,12 +165,12 @@ class _Reader:
     def row(self, row: Mapping[str, str], line: int) -> LabelledProtein | None:
         """Read a row, by the meanings of its cells; None if it is left out, or its error was collected."""
         row_id, raw = row["id"], clean_sequence(row["sequence"])
+        if not raw:  # also a row of units below the header, or one of sums at the end
+            self.leave_out(MissingCellError(self.name, line, row_id, "sequence"))
+            return None
         if not row_id:
             advice = "give it one, or name another column with `id`"
             raise TableError(self.name, "a row has no identifier", advice, line=line)
-        if not raw:
-            self.leave_out(MissingCellError(self.name, line, row_id, "sequence"))
-            return None
         if notation := detect_notation(row["sequence"]):
             raise TableError(self.name, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
         sequence = accept_sequence(

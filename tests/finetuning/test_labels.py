@@ -409,6 +409,12 @@ def test_rows_without_a_sequence_or_split_are_left_out_on_request(read_labelled)
     ]
 
 
+def test_rows_of_units_and_sums_are_left_out_on_request(read_labelled):
+    content = SMALL.replace("a,MKT", ",,°C,\na,MKT") + "Mean,,3,\n"
+
+    assert rows(read_labelled(content, columns=LabelTableConfig(on_missing="skip"))) == SMALL_ROWS
+
+
 def test_stand_ins_for_sequences_are_left_out_on_request(read_labelled):
     statistics = ReadStatistics()
     content = "id,sequence,target\na,MKTAYIAKQR,1.5\nb,MKVAYIAKQRN,2.5\nc,NA,2\n"
