@@ -253,7 +253,8 @@ GPU_MICRO_BATCH_TOKENS = 16_384
 
 def clusters_option(use: str) -> Any:
     """Declare a table of clusters; `use` says what its clusters are for."""
-    return option(None, f"MMseqs2's _cluster.tsv, or a TSV or CSV of identifiers and clusters: {use}", reads="table")
+    help = f"MMseqs2's _cluster.tsv, CD-HIT's .clstr, or a table of identifiers and clusters: {use}"
+    return option(None, help, reads="table")
 
 
 cluster_column_option = partial(

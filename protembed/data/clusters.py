@@ -1,7 +1,8 @@
-"""Clusters of proteins, read from a table: those that MMseqs2 and other programs found."""
+"""Clusters of proteins, read from a table, or as MMseqs2 and CD-HIT write them."""
 
+import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.hashing import hash_texts, sequence_sha256
-from protembed.errors import TableError
+from protembed.errors import ConfigError, TableError
 from protembed.io.reading import display_name, open_input
 from protembed.io.tables import Table, column_names, find_column, is_stand_in, normalize_name, reading_table
 
@@ -22,6 +23,9 @@ _IDENTIFIER_COLUMNS = (
     *("accession", "id", "identifier", "protein_id", "entry", "uniprot_id", "uniprot", "member", "entry_name"),
     *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
 )
+_CDHIT_START = ">Cluster "
+# As in `0	120aa, >P1... *`, of the representative, or `1	118aa, >P2... at 95.76%`.
+_CDHIT_MEMBER = re.compile(r"\d+\s+\d+(?:aa|nt), >(\S+?)\.\.\.\s")
 # The label of density-based clustering for points that are in no cluster.
 _NOISE = "-1"
 
@@ -82,24 +86,59 @@ def _cells_of_mmseqs(table: Table) -> Iterator[Sequence[str]]:
         yield [cell.partition(" ")[0] for cell in cells[:2]]
 
 
-def _read_table(stream: BinaryIO, path: str, column: str | None) -> tuple[Keys, Keys]:
-    """Hash a table's identifiers and clusters, (rows,) each, sorted by the hashes of the identifiers."""
+def _members_of_table(table: Table, columns: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """Yield the identifier and the cluster of each row, from these columns, or as in MMseqs2's table."""
+    identifier, cluster = columns or (1, 0)
+    for cells in (row.cells for row in table.rows) if columns else _cells_of_mmseqs(table):
+        yield cells[identifier], cells[cluster]
+
+
+def _hash_members(members: Iterable[tuple[str, str]]) -> tuple[Keys, Keys]:
+    """Hash identifiers and clusters, (members,) each, in their order; without those that are in no cluster."""
     ids, keys = array("Q"), array("Q")
+    for identifier, cluster in members:
+        if _is_cluster(cluster):
+            # Not `hash`, which differs between processes: so would the order of clusters.
+            ids.frombytes(sequence_sha256(identifier)[:8])
+            keys.frombytes(sequence_sha256(cluster)[:8])
+    return np.frombuffer(ids, np.uint64), np.frombuffer(keys, np.uint64)
+
+
+def _read_table(stream: BinaryIO, path: str, column: str | None) -> tuple[Keys, Keys]:
+    """Hash a table's identifiers and clusters, (rows,) each."""
     known = (column, *_CLUSTER_COLUMNS, *_IDENTIFIER_COLUMNS)
     with reading_table(stream, path, known=known) as table:
         columns = _find_columns(table, path, column)
-        identifier, cluster = columns or (1, 0)
-        for cells in (row.cells for row in table.rows) if columns else _cells_of_mmseqs(table):
-            if _is_cluster(cells[cluster]):
-                # Not `hash`, which differs between processes: so would the order of clusters.
-                ids.frombytes(sequence_sha256(cells[identifier])[:8])
-                keys.frombytes(sequence_sha256(cells[cluster])[:8])
-    all_ids, all_keys = (np.frombuffer(hashes, np.uint64) for hashes in (ids, keys))
-    starts_like_mmseqs = len(all_ids) > 0 and all_ids[0] == all_keys[0]
-    if columns is None and not starts_like_mmseqs and not _clusters_contain_representatives(all_ids, all_keys):
+        ids, keys = _hash_members(_members_of_table(table, columns))
+    starts_like_mmseqs = len(ids) > 0 and ids[0] == keys[0]
+    if columns is None and not starts_like_mmseqs and not _clusters_contain_representatives(ids, keys):
         raise _missing_column(table, path, column)
-    order = np.argsort(all_ids, kind="stable")
-    return all_ids[order], all_keys[order]
+    return ids, keys
+
+
+def _members_of_cdhit(stream: BinaryIO, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the identifier and the cluster of each member in a .clstr file of CD-HIT."""
+    cluster = ""
+    for number, raw in enumerate(stream, start=1):
+        line = raw.decode(errors="backslashreplace")
+        if line.startswith(_CDHIT_START):
+            cluster = line.strip()
+        elif match := _CDHIT_MEMBER.match(line):
+            yield match[1], cluster
+        elif line.strip():
+            found = f"{line.strip()[:40]!r} is not a member of a cluster"
+            raise TableError(path, found, "give the .clstr file as CD-HIT wrote it", line=number)
+
+
+def _read_cdhit(stream: BinaryIO, path: str, column: str | None) -> tuple[Keys, Keys]:
+    """Hash the identifiers and clusters in a .clstr file of CD-HIT, (members,) each."""
+    if column is not None:
+        raise ConfigError("cluster_column", column, f"{path} is a file of CD-HIT, which has no columns")
+    ids, keys = _hash_members(_members_of_cdhit(stream, path))
+    if len(np.unique(ids)) < len(ids):
+        problem = "identifiers recur in this file, perhaps because CD-HIT shortened them"
+        raise TableError(path, problem, "run CD-HIT with -d 0, which writes whole identifiers")
+    return ids, keys
 
 
 def _check_column_order(ids: Keys, keys: Keys, path: str) -> None:
@@ -119,8 +158,8 @@ class ClusterTable:
         path: A TSV or CSV with a header line, plain or compressed; `-` is stdin. Identifiers are in the column
             `accession`, `id` or of another usual name, else in the first one that is not `column`. Or MMseqs2's table
             without a header: a representative and a member in each line, each representative also a member of itself,
-            and further columns if it is one of alignments. The first row of an identifier counts. Rows whose cluster is
-            empty or denotes no cluster, such as `nan` or `-1`, are ignored.
+            and further columns if it is one of alignments. Or the .clstr file of CD-HIT. The first row of an identifier
+            counts. Rows whose cluster is empty or denotes no cluster, such as `nan` or `-1`, are ignored.
         column: Name of the column of clusters; None for a usual one, such as `cluster50` or `cluster`.
 
     Raises:
@@ -131,7 +170,11 @@ class ClusterTable:
     def __init__(self, path: Path, column: str | None = None) -> None:
         self._path = display_name(path)
         with open_input(path) as stream:
-            self._ids, self._keys = _read_table(stream, self._path, column)
+            head: bytes = stream.peek(len(_CDHIT_START))  # type: ignore[attr-defined]  # every stream of open_input can
+            read = _read_cdhit if head.startswith(_CDHIT_START.encode()) else _read_table
+            ids, keys = read(stream, self._path, column)
+        order = np.argsort(ids, kind="stable")
+        self._ids, self._keys = ids[order], keys[order]
         _check_column_order(self._ids, self._keys, self._path)
         self._num_looked_up = self._num_unmatched = 0
         self._first_unmatched = ""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from protembed.data.clusters import ClusterTable
-from protembed.errors import FormatError, InputNotFoundError, TableError
+from protembed.errors import ConfigError, FormatError, InputNotFoundError, TableError
 from protembed.pretraining.corpus import Corpus, build_corpora, corpus_writer, open_corpora
 
 
@@ -117,6 +117,32 @@ def test_full_headers_of_mmseqs2_are_looked_up_by_their_first_word(tmp_path, clu
 def test_numbers_in_place_of_members_are_explained(write_table):
     with pytest.raises(TableError, match="give the sequence database twice to createtsv"):
         ClusterTable(*write_table("SV_1 4", "SV_1 7", "SV_2 9", column=None))
+
+
+CDHIT = """>Cluster 0
+0\t120aa, >sp|P1|A... *
+1\t118aa, >P2... at 95.76%
+2\t118aa, >P3|x... at 1:118:3:120/97.46%
+>Cluster 1
+0\t98aa, >P4... *
+"""
+
+
+def test_clusters_of_cdhit_are_read(tmp_path, cluster):
+    (tmp_path / "a.clstr").write_text(CDHIT)
+
+    corpus, warnings = cluster([tmp_path / "a.clstr"], [("sp|P1|A", "A"), ("P2", "C"), ("P3|x", "D"), ("P4", "E")])
+
+    assert (as_set(groups_of(corpus)), warnings) == (as_set(["ACD", "E"]), [])
+
+
+def test_identifiers_that_cdhit_shortened_are_refused(tmp_path):
+    (tmp_path / "a.clstr").write_text(CDHIT.replace("P4", "P2"))
+
+    with pytest.raises(TableError, match="identifiers recur in this file, .*; run CD-HIT with -d 0"):
+        ClusterTable(tmp_path / "a.clstr")
+    with pytest.raises(ConfigError, match="cluster_column is 'c', but .*a.clstr is a file of CD-HIT"):
+        ClusterTable(tmp_path / "a.clstr", "c")
 
 
 @pytest.mark.parametrize("header", ["id cluster", "ID Cluster_ID", "member representative", "name centroid"])
@@ -301,10 +327,11 @@ def test_two_columns_of_the_requested_name_are_refused(write_table):
         (b"id\tGr\xf6\xdfe\tcluster50\n", "line 1: character 6 of this line is not UTF-8"),
         (b"id\tcluster50\na\tk\xe4fer\n", "line 2: character 4 of this line is not UTF-8"),
         ("id\tcluster50\na\tone\n".encode("utf-32"), "this is UTF-32 text"),
-        (b">Cluster 0\n0\t12aa, >P1... *\n", "clusters as CD-HIT writes them"),
+        (b">P1 first\nMKT\n", "this seems to be FASTA"),
+        (b">Cluster 0\n0\t12aa, >P1... *\nP2\n", "line 3: 'P2' is not a member of a cluster; give the .clstr file"),
         (b"", "line 1: the first line is empty"),
     ],
-    ids=["header", "row", "UTF-32", "CD-HIT", "empty"],
+    ids=["header", "row", "UTF-32", "FASTA", "CD-HIT", "empty"],
 )
 def test_a_file_that_is_no_table_of_clusters_is_refused_with_the_reason(tmp_path, content, message):
     (tmp_path / "clusters.tsv").write_bytes(content)
