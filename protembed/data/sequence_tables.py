@@ -41,7 +41,8 @@ _USUAL_NAMES = {"sequence": SEQUENCE_COLUMNS, "id": IDENTIFIER_COLUMNS}
 _PEEK = 4096
 # Of columns, though a vertical bar may also be in an identifier.
 _SEPARATORS, _ALL_SEPARATORS = frozenset(",\t;"), re.compile("[,\t;|]")
-_NOT_IN_FASTA = ("# ", "sep=", '"sep=')
+# Comments of tables and of alignments in A3M, and the line with which Excel declares a separator.
+_BEFORE_HEADERS = ("#", "sep=", '"sep=')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,16 +107,18 @@ class TableReading:
 
 def _is_table(stream: BinaryIO, named: str | None) -> bool:
     """Return whether a stream is a table, rather than FASTA or something that the reader of FASTA names."""
+    if is_workbook(stream):
+        return True
     head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
-    first = next((line for line in lines if not line.lower().startswith(_NOT_IN_FASTA)), "")
+    first = next((line for line in lines if not line.lower().startswith(_BEFORE_HEADERS)), "")
     if first.startswith(">") or "\0" in first or any(map(detect_text_format, lines[:1])):
-        return is_workbook(stream)
+        return False
     names = {normalize_name(name) for name in (*SEQUENCE_COLUMNS, *filter(None, [named]))}
     has_name = any(normalize_name(cell.strip(' "')) in names for line in lines for cell in _ALL_SEPARATORS.split(line))
-    return has_name or not _SEPARATORS.isdisjoint(first) or is_workbook(stream)
+    return has_name or not _SEPARATORS.isdisjoint(first)
 
 
 class ProteinFiles:

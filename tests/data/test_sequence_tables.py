@@ -54,6 +54,13 @@ def test_proteins_of_a_table_keep_their_identifiers_and_cells(content, open_file
     assert pairs(files) == pairs(files)
 
 
+def test_a_header_that_begins_with_a_number_sign_is_that_of_a_table(open_files):
+    files = open_files(table="#id\tsequence\nP1\tMKT\n")
+
+    assert pairs(files) == [("1", "MKT")]
+    assert files.columns.header == ["#id", "sequence"]
+
+
 def test_fasta_is_read_as_fasta(open_files):
     files = open_files(a=">P1 of a, b\nMKT\n", b=">P2\tx\nMKV\n")
 
