@@ -142,7 +142,7 @@ class _PredictionTable:
             return ["id", *(["description"] if self.has_descriptions else []), *new]
         if self.has_descriptions:
             raise ConfigError("descriptions", True, "only FASTA has them; a table keeps all its columns")
-        names, self.warnings = name_new_columns(table.header, new, self.proteins.name)
+        names, self.warnings = name_new_columns(table.header, new, self.proteins.name, table.line)
         return [*table.header, *names]
 
     def _cells(self, record: Record) -> Sequence[str]:

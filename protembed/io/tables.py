@@ -163,7 +163,9 @@ def separator_of(output: Path) -> str:
     return "," if output.suffix.lower() == ".csv" else "\t"
 
 
-def name_new_columns(header: Sequence[str], names: Sequence[str], path: str) -> tuple[list[str], list[str]]:
+def name_new_columns(
+    header: Sequence[str], names: Sequence[str], path: str, line: int = 1
+) -> tuple[list[str], list[str]]:
     """Name the columns that are added to a table, with a prefix if the table already has one of that name.
 
     Returns:
@@ -180,7 +182,7 @@ def name_new_columns(header: Sequence[str], names: Sequence[str], path: str) -> 
     columns = [f"protembed_{name}" if name in header else name for name in names]
     for name in columns:
         if name in header:
-            raise TableError(path, f"the table already has a column {name!r}", "rename or remove it", line=1)
+            raise TableError(path, f"the table already has a column {name!r}", "rename or remove it", line=line)
     renamed = [(name, column) for name, column in zip(names, columns, strict=True) if name != column]
     if len(renamed) > 1:
         taken = column_names([name for name, _ in renamed])

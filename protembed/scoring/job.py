@@ -31,8 +31,9 @@ class _Job:
     def __init__(
         self, variants: CheckedVariants, options: ScoreOptions, marginals: Marginals, on_crop: Callable[[int], None]
     ) -> None:
-        self._table, self._statistics = variants.table, variants.statistics
-        self._columns, self._notes = name_new_columns(self._table.header, _NEW_COLUMNS, self._table.path)
+        table = variants.table
+        self._table, self._statistics = table, variants.statistics
+        self._columns, self._notes = name_new_columns(table.header, _NEW_COLUMNS, table.path, table.line)
         self.scorer = VariantScorer(
             marginals=marginals, method=options.scoring.method, mutated=variants.mutated, on_crop=on_crop
         )

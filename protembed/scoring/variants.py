@@ -131,6 +131,7 @@ class VariantTable:
     Attributes:
         path: Name of the table, for messages.
         header: Names of its columns.
+        line: Line of the header, from 1.
         notes: Sentences about what is unusual in the table.
 
     Raises:
@@ -145,8 +146,8 @@ class VariantTable:
         self._wild_types, self._on_illegal = wild_types, on_illegal
         self._cleaned: dict[str, str] = {}
         with open_records(path, ReadStatistics()) as stream, self._reading(stream, RaisedFaults()) as table:
-            self.header, self._line, self.notes = table.header, table.line, describe_traits(table.traits)
-        check_unique_columns(self.header, self.path, self._line)
+            self.header, self.line, self.notes = table.header, table.line, describe_traits(table.traits)
+        check_unique_columns(self.header, self.path, self.line)
         self._indices = self._find_columns()
         self._check_columns()
 
@@ -316,7 +317,7 @@ class VariantTable:
 
     def _find_columns(self) -> dict[str, int]:
         named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
-        indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self._line)
+        indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self.line)
         if indices.keys() >= set(_IN_THREE_COLUMNS):
             indices.setdefault("mutations", indices["mutant_residue"])
         return indices
@@ -331,14 +332,14 @@ class VariantTable:
         names = column_names(self.header)
         if not has & {"mutations", "mutated_sequence"}:
             advice = "begin with a header, and name the column with `mutations` (such as A42G) or `mutated_sequence`"
-            raise TableError(self.path, f"no column of variants among {names}", advice, line=self._line)
+            raise TableError(self.path, f"no column of variants among {names}", advice, line=self.line)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
                 found = f"no id column among {names}, and `wild_type` has {pluralize(len(self._wild_types), 'record')}"
-                raise TableError(self.path, found, "name the column of their identifiers with `id`", line=self._line)
+                raise TableError(self.path, found, "name the column of their identifiers with `id`", line=self.line)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:
-            raise TableError(self.path, f"no wild type among {names}", _WILD_TYPE_ADVICE, line=self._line)
+            raise TableError(self.path, f"no wild type among {names}", _WILD_TYPE_ADVICE, line=self.line)
 
     @cached_property
     def _offset(self) -> int | None:
