@@ -23,6 +23,7 @@ _IDENTIFIER_COLUMNS = (
     *("accession", "id", "identifier", "protein_id", "entry", "uniprot_id", "uniprot", "member", "entry_name"),
     *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
 )
+_CLUSTERS_ADVICE = "give a table of these proteins, with their identifiers in a column named 'accession' or 'id'"
 _CDHIT_START = ">Cluster "
 # As in `0	120aa, >P1... *`, of the representative, or `1	118aa, >P2... at 95.76%`.
 _CDHIT_MEMBER = re.compile(r"\d+\s+\d+(?:aa|nt), >(\S+?)\.\.\.\s")
@@ -204,8 +205,12 @@ class ClusterTable:
         self._num_unmatched += len(missing)
         return keys
 
-    def warnings(self, noun: str = "training proteins") -> list[str]:
-        """Warn about records that were looked up and are not in the table; `noun` is what messages call them.
+    def warnings(self, noun: str = "training proteins", advice: str = _CLUSTERS_ADVICE) -> list[str]:
+        """Warn about records that were looked up and are not in the table.
+
+        Args:
+            noun: What messages call the records.
+            advice: What to do if none of them is in the table.
 
         Raises:
             TableError: If none of the records is in the table.
@@ -213,7 +218,6 @@ class ClusterTable:
         if self._num_looked_up and self._num_unmatched == self._num_looked_up:
             problem = f"none of the {self._num_looked_up} {noun} is in this table; "
             problem += f"the first is {self._first_unmatched!r}"
-            advice = "give a table of these proteins, with their identifiers in a column named 'accession' or 'id'"
             raise TableError(self._path, problem, advice)
         if not self._num_unmatched:
             return []

@@ -193,7 +193,9 @@ def _groups_of_table(table: LabelledTable, path: Path, column: str | None) -> _G
     """Group the sequences as a table of clusters does."""
     sequences, clusters = [protein.sequence for protein in table.proteins], ClusterTable(path, column)
     keys = clusters.look_up([protein.id for protein in table.proteins], hash_texts(sequences))
-    warnings = clusters.warnings("proteins")
+    are_numbered = all(protein.id.isdigit() for protein in table.proteins)
+    advice = "name the column of the proteins' identifiers with `id`; without one they are numbered"
+    warnings = clusters.warnings("proteins", advice) if are_numbered else clusters.warnings("proteins")
     group_of = _joined_by_copies(sequences, keys)
     sizes = Counter(group_of[sequence] for sequence in sequences)
     if max(sizes.values()) > len(sequences) * _MAX_CLUSTER_FRACTION or len(sizes) < _NUM_FOLDS:

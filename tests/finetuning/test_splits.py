@@ -351,7 +351,10 @@ def test_proteins_without_a_cluster_in_the_table_are_separate_with_a_warning(mak
 @pytest.mark.parametrize(
     ("clusters", "message"),
     [
-        ({f"p{row}": "c" for row in range(40)}, "none of the 40 proteins is in this table; the first is '1'"),
+        (
+            {f"p{row}": "c" for row in range(40)},
+            "none of the 40 proteins is in this table; the first is '1'; name the column of the proteins' identifiers",
+        ),
         ({row: "all" for row in range(1, 36)}, "the proteins are in 6 clusters, the largest with 35 of 40"),
         ({row: f"c{row % 4}" for row in range(1, 41)}, "the proteins are in 4 clusters, the largest with 10 of 40"),
     ],
