@@ -14,6 +14,7 @@ _SUFFIXES: dict[FileKind, tuple[str, ...]] = {
     "model": (),
     "fasta": (".fasta", ".fa", ".faa", ".fas", ".pep", ".seq"),
     "table": (".csv", ".tsv", ".txt", ".xlsx"),
+    "clusters": (".tsv", ".csv", ".txt", ".xlsx", ".clstr"),
     "embeddings": (".npy", ".npz", ".h5", ".tsv"),
     "structures": (".pdb", ".ent", ".cif", ".mmcif"),
     "record": (".json",),

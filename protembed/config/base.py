@@ -18,7 +18,7 @@ from protembed.errors import ConfigError, ProtembedError
 from protembed.io.fingerprint import FORMER_NAMES as FORMER_NAMES, with_current_names as with_current_names
 from protembed.io.reading import as_path, as_paths
 
-FileKind = Literal["model", "fasta", "table", "embeddings", "structures", "record"]
+FileKind = Literal["model", "fasta", "table", "clusters", "embeddings", "structures", "record"]
 
 
 def option(

@@ -254,7 +254,7 @@ GPU_MICRO_BATCH_TOKENS = 16_384
 def clusters_option(use: str) -> Any:
     """Declare a table of clusters; `use` says what its clusters are for."""
     help = f"MMseqs2's _cluster.tsv, CD-HIT's .clstr, or a table of identifiers and clusters: {use}"
-    return option(None, help, reads="table")
+    return option(None, help, reads="clusters")
 
 
 cluster_column_option = partial(
