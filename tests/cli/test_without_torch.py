@@ -87,7 +87,34 @@ def test_a_missing_input_a_wrong_option_and_another_result_are_refused_without_t
 def test_a_model_without_a_head_and_an_invalid_record_are_refused_without_torch(finished):
     (finished / "bad.fasta").write_text(">a\nMKT1\n")
 
-    commands = [("predict", "small.fasta"), ("embed", "bad.fasta"), ("embed", "small.fasta", "--layer", "99")]
+    (finished / "bad.csv").write_text("mutant,sequence\nA2G,MKT\n")
+
+    commands = [
+        ("predict", "small.fasta"),
+        ("embed", "bad.fasta"),
+        ("score", "bad.csv"),
+        ("embed", "small.fasta", "--layer", "99"),
+    ]
     found = run_each(commands, finished)
 
-    assert [(status, has_torch) for status, _, has_torch in found] == [(66, False), (65, False), (2, False)]
+    assert [(status, has_torch) for status, _, has_torch in found] == [
+        (66, False),
+        (65, False),
+        (65, False),
+        (2, False),
+    ]
+
+
+def test_faults_of_tables_are_refused_without_torch(finished):
+    (finished / "hole.csv").write_text("id,sequence,label\na,MKTAY,1\nb,,2\nc,MK?AY,3\n")
+    (finished / "swapped.csv").write_text("mutant,sequence\nA1W,MKTAY\nW2del,MKTAY\n")
+    commands = [
+        ["predict", "hole.csv", *MODEL, "-o", "hole.tsv"],
+        ["finetune", "hole.csv", *MODEL, "-o", "hole.model"],
+        ["score", "swapped.csv", *MODEL, "-o", "swapped.tsv"],
+    ]
+
+    for command, (status, stderr, has_torch) in zip(commands, run_each(commands, finished), strict=True):
+        assert (status, has_torch) == (65, False), (command, stderr)
+        assert "2 faults: line " in stderr
+    assert not [path for path in finished.iterdir() if path.stem in ("hole", "swapped") and path.suffix != ".csv"]
