@@ -27,6 +27,7 @@ _REFERENCE = re.compile(
 )
 # As ClinVar names a variant: `NM_000059.4(BRCA2):c.5074G>C (p.Asp1692His)`.
 _DNA_AND_PROTEIN = re.compile(r"[^\s:]+:[cn]\.\S+ \((p\.\S+)\)")
+_DNA = re.compile(r"(?:^|:)[cgmn]\.")
 _EQUALS_SIGN = re.compile("%3D", re.IGNORECASE)  # percent-encoded, as in URLs and tables made from them
 
 
@@ -112,11 +113,13 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
         raise UnsupportedVariantError(*place, "the mutations cell is empty (write WT or p.= for the wild type)")
     if protein := _DNA_AND_PROTEIN.fullmatch(text):
         text = protein[1]
+    elif _DNA.search(text):
+        raise UnsupportedVariantError(*place, f"{text[:40]!r} is a change of DNA")
     text = _EQUALS_SIGN.sub("=", _REFERENCE.sub("", text, count=1))
     if is_wild_type(text):
         return ()
     hgvs_list = _HGVS_LIST.fullmatch(text)
-    names = _SEPARATORS.split((hgvs_list[1] if hgvs_list else text).strip(":;,/+ "))
+    names = _SEPARATORS.split((hgvs_list[1] if hgvs_list else text).strip(":;,/+| "))
     mutations = tuple(_parse_mutation(name, offset, place) for name in names)
     if len({mutation.position for mutation in mutations}) < len(mutations):
         raise TableError(place.path, f"{text[:80]!r} names a position twice", "correct the row", line=place.line)

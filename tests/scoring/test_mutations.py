@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -33,7 +35,9 @@ def parse(text, offset=0):
     return parse_mutations(text, offset, ROW)
 
 
-@pytest.mark.parametrize("text", [*(f"K2R{separator}A4G" for separator in SEPARATORS), "k2r:a4g", "K02R:A4G:", *HGVS])
+@pytest.mark.parametrize(
+    "text", [*(f"K2R{separator}A4G" for separator in SEPARATORS), "k2r:a4g", "K02R:A4G:", "K2R|A4G|", *HGVS]
+)
 def test_mutations_are_parsed_with_any_separator(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
@@ -84,6 +88,12 @@ def test_a_variant_that_is_not_a_substitution_is_rejected_with_its_line(text):
 
     assert str(caught.value).startswith(f"variants.csv, line 7: {text!r} is not a substitution")
     assert caught.value.exit_status == 65
+
+
+@pytest.mark.parametrize("text", ["NM_000059.4(BRCA2):c.5074G>C", "c.[6A>T;9G>C]", "NC_000001.11:g.1A>T"])
+def test_a_change_of_dna_is_rejected_by_name(text):
+    with pytest.raises(UnsupportedVariantError, match=rf"'{re.escape(text)}' is a change of DNA; only substitutions"):
+        parse(text)
 
 
 @pytest.mark.parametrize("text", ["A4X", "A4B", "A4J", "J4A"])
