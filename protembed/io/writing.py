@@ -15,6 +15,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,8 @@ _NO_DIRECTORY_FSYNC = (*NOT_SUPPORTED, errno.EIO)
 _NO_RENAMING = (errno.EEXIST, errno.EBUSY, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP)
 # What a lock file says about its holder.
 _MAX_HOLDER = 1000
+# The age from which a scratch directory that nothing locks belongs to no process.
+_ABANDONED_SECONDS = 3600
 _HOLDER = re.compile(r"process (\d+) on (.+)")
 _UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)(\..+)?")
 
@@ -243,10 +246,39 @@ def check_temporary_directory() -> None:
 
 @contextmanager
 def scratch_directory() -> Iterator[Path]:
-    """Create a directory in TMPDIR, and remove it with its contents at the end of the block."""
+    """Create a directory in TMPDIR, and remove it with its contents at the end of the block.
+
+    What killed processes of this machine have left there is removed first.
+    """
     check_temporary_directory()
-    with tempfile.TemporaryDirectory(prefix="protembed-") as name:
+    prefix = f"protembed-{platform.node()}-"
+    for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
+        _remove_abandoned(path)
+    with tempfile.TemporaryDirectory(prefix=prefix) as name, _locked_directory(Path(name)):
         yield Path(name)
+
+
+@contextmanager
+def _locked_directory(path: Path) -> Iterator[bool]:
+    """Hold a lock on a directory during the block, if that is possible; yield whether it is held."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        is_held = False
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = True
+        yield is_held
+    finally:
+        os.close(descriptor)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a scratch directory whose process was killed, so that nothing locks it; spare one that is just begun."""
+    with suppress(OSError):
+        if time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+            with _locked_directory(path) as is_held:
+                if is_held:
+                    remove(path)
 
 
 def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:

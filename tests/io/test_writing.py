@@ -2,8 +2,10 @@ import errno
 import io
 import json
 import os
+import platform
 import stat
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -497,6 +499,25 @@ def test_a_scratch_directory_is_removed_at_the_end():
         (scratch / "file").write_text("x")
 
     assert not scratch.exists()
+
+
+def test_scratch_directories_of_killed_processes_are_removed_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    prefix = f"protembed-{platform.node()}"
+    names_and_ages = {f"{prefix}-killed": 7200, f"{prefix}-begun": 60, "protembed-other-host": 7200, "thesis": 7200}
+    for name, age in names_and_ages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rows").touch()
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    (tmp_path / f"{prefix}-link").symlink_to(tmp_path / "thesis")
+
+    with writing.scratch_directory() as running:
+        os.utime(running, times=(0, 0))
+        with writing.scratch_directory():
+            assert running.exists()
+
+    assert names(tmp_path) == sorted([f"{prefix}-begun", f"{prefix}-link", "protembed-other-host", "thesis"])
+    assert (tmp_path / "thesis" / "rows").exists()
 
 
 def test_a_table_has_one_line_per_row_and_an_empty_cell_for_none(tmp_path):
