@@ -21,8 +21,9 @@ from protembed.finetuning.split_names import Split
 from protembed.finetuning.splits import split_table
 from protembed.finetuning.targets import TaskTable, check_labels, class_counts, cut_table
 from protembed.io.faults import Faults
+from protembed.io.output_paths import check_utf8_path
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.io.result import RUN, Result
 from protembed.io.tables import describe_traits
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model

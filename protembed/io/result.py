@@ -31,7 +31,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,8 @@ from protembed.errors import (
 )
 from protembed.io.fingerprint import RECORDED_IF_SET, Fingerprint, differences
 from protembed.io.limitations import report_limitations
-from protembed.io.reading import STANDARD_STREAM, follow_link, is_utf8, read_json, sha256_of_file
+from protembed.io.output_paths import check_contents, check_directory, check_not_an_input, check_parent, is_vacant
+from protembed.io.reading import STANDARD_STREAM, follow_link, read_json, sha256_of_file
 from protembed.io.writing import (
     check_temporary_directory,
     copy_to_stdout,
@@ -56,7 +56,6 @@ from protembed.io.writing import (
     exclusive_lock,
     existing_directory,
     flush_directory,
-    is_unfinished,
     move_into_place,
     output_errors,
     remove_unfinished,
@@ -64,7 +63,7 @@ from protembed.io.writing import (
     scratch_directory,
     write_json,
 )
-from protembed.text import format_row, pluralize
+from protembed.text import format_row
 
 # The file with the fingerprint of a training, and the key under which it and the records of trainings hold it.
 RUN, IDENTITY = "run.json", "identity"
@@ -72,8 +71,6 @@ RUN, IDENTITY = "run.json", "identity"
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
 META = ".meta.json"
 _MAX_HEADER = 1000
-# Files that file managers and NFS leave in any directory.
-_LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".nfs*")
 _OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
 
@@ -107,87 +104,6 @@ def files_of(output: Path) -> list[Path]:
     if output.is_dir():
         return sorted(path for path in output.rglob("*") if path.is_file())
     return [path for path in (output, *(sidecar(output, end) for end in _COMPANIONS)) if path.exists()]
-
-
-def is_vacant(path: Path) -> bool:
-    """Return whether a result may be written to a path because nothing, or only an empty file, exists there.
-
-    Galaxy and other systems create an empty file for each result before the command begins.
-    """
-    return not os.path.exists(path) or (os.path.isfile(path) and os.path.getsize(path) == 0)
-
-
-def _check_directory(path: Path, *markers: str) -> None:
-    """Check that a directory may be replaced, because it is empty, or has one of the files of protembed."""
-    is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and all(map(is_unfinished, path.iterdir()))
-    if os.path.exists(path) and not is_empty and not any(os.path.exists(path / marker) for marker in markers):
-        found = f"has no {markers[0]}, so it is not a result of protembed"
-        raise OutputExistsError(path, found, is_replaceable=False)
-
-
-def _check_parent(output: Path) -> None:
-    """Check that at most one directory has to be created for a result: more are missing after a typing error."""
-    missing = [directory for directory in output.absolute().parents if _is_missing(directory)]
-    if len(missing) > 1:
-        expected = f"the directory {missing[-1]} does not exist: correct the path, or create {missing[0]} first"
-        raise ConfigError("output", str(output), expected)
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:  # a path that may not be looked at; writing to it reports the error
-        return False
-    return False
-
-
-def _check_contents(directory: Path, contents: Sequence[str]) -> None:
-    """Check that a directory that is going to be replaced holds no files of the user.
-
-    Args:
-        directory: Path of the directory, which need not exist.
-        contents: Patterns of the files that protembed writes there, relative to the directory.
-    """
-    files = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
-    foreign = sorted(
-        str(path.relative_to(directory))
-        for path in files
-        if not any(fnmatchcase(path.relative_to(directory).as_posix(), pattern) for pattern in contents)
-        and not any(fnmatchcase(path.name, pattern) for pattern in _LITTER)
-        and not any(map(is_unfinished, (path, *path.parents)))
-    )
-    if foreign:
-        others = "" if len(foreign) == 1 else f" and {pluralize(len(foreign) - 1, 'other file')}"
-        found = f"contains {foreign[0]}{others}, which protembed did not write"
-        raise OutputExistsError(directory, found, is_replaceable=False)
-
-
-def check_utf8_path(output: Path) -> None:
-    """Check, before any training, that the path of a model is valid UTF-8, because safetensors opens no other.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not is_utf8(output):
-        raise ConfigError("output", str(output), "the path of a model must be valid UTF-8")
-
-
-def check_not_an_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Check that an output would not overwrite an input, a file or a directory, even with `--force`.
-
-    Raises:
-        OutputExistsError: The output is one of the inputs, or one of them lies within the other.
-    """
-    for path in inputs:
-        if STANDARD_STREAM in (path, output) or not os.path.exists(path):
-            continue
-        target, source = output.resolve(), path.resolve()
-        if target.is_relative_to(source) or (os.path.exists(output) and output.samefile(path)):
-            raise OutputExistsError(output, "is read by this command", is_replaceable=False)
-        if source.is_relative_to(target):
-            raise OutputExistsError(output, f"contains {path}, which is read by this command", is_replaceable=False)
 
 
 # Results
@@ -242,10 +158,10 @@ class Result:
         if self.path == STANDARD_STREAM and self.is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
         if self.path != STANDARD_STREAM:
-            _check_parent(self.path)
+            check_parent(self.path)
             self._check_replaceable(inputs)
             if self.is_directory and force:
-                _check_contents(self.path, contents)
+                check_contents(self.path, contents)
 
     @classmethod
     def table(cls, output: Path, inputs: Iterable[Path], *, force: bool = False) -> "Result":
@@ -268,7 +184,7 @@ class Result:
         for file in self._files:
             check_not_an_input(file, inputs)
             if self.is_directory:
-                _check_directory(file, self._record.name)
+                check_directory(file, self._record.name)
             elif not is_vacant(file):
                 if not file.is_file():
                     raise OutputExistsError(file, "is not a file", is_replaceable=False)
@@ -406,7 +322,7 @@ class Result:
         """Begin unfinished work, or resume it; at the end remove what is of no use to the next command."""
         is_worthless = False
         if not self._in_place:
-            _check_directory(self._directory, self._begun, self._progress)
+            check_directory(self._directory, self._begun, self._progress)
         try:
             if is_resumed:
                 remove_unfinished(self._directory)

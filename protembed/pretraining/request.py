@@ -6,8 +6,9 @@ from typing import Any
 
 from protembed.config.base import as_plain_values
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
+from protembed.io.output_paths import check_utf8_path
 from protembed.io.reading import default_path, sha256_of_inputs
-from protembed.io.result import RUN, Result, check_utf8_path
+from protembed.io.result import RUN, Result
 from protembed.model.catalog import locate_model
 from protembed.model.metadata import MODEL_FILES
 
