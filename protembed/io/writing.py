@@ -194,9 +194,8 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
         try:
             with output_errors(path):
                 os.ftruncate(descriptor, 0)
-                with open(
-                    descriptor, "wb", closefd=False
-                ) as stream:  # on a disk that is nearly full, writes all or fails
+                # On a disk that is nearly full, a stream writes all or fails.
+                with open(descriptor, "wb", closefd=False) as stream:
                     stream.write(own)
             # The former holder may have removed the file that was just locked, and another process may have created a
             # new one under its name. Its content decides, because some network file systems invent inode numbers.

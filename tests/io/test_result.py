@@ -467,7 +467,7 @@ def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, m
     def fill_up(*_):
         raise OSError(28, "disk full")
 
-    monkeypatch.setattr("os.write", fill_up)
+    monkeypatch.setattr("os.ftruncate", fill_up)
 
     with pytest.raises(OutputError, match=r"cannot write .*\.x\.tsv\.lock \(disk full\)"):
         make_table(tmp_path / "x.tsv")
