@@ -13,8 +13,10 @@ from protembed.errors import InputNotFoundError, VerificationError
 from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths
 
-# Settings in which the results of several inputs differ, and how each is stored.
-_OWN_SETTINGS = (*COUNTS, "shard", "input_sha256", "sha256", "ids_sha256", "format", "h5_names")
+# What may differ between results that are read as one: their inputs, how they are stored, and the name by which the
+# same weights were given.
+_INPUT = (*COUNTS, "shard", "input_sha256", "sha256", "ids_sha256")
+_OWN_SETTINGS = (*_INPUT, "format", "h5_names", "model_name", "model_revision")
 _MAX_LISTED = 10
 
 
@@ -79,7 +81,7 @@ def check_same_settings(parts: Sequence[StoredResult], names: Collection[str] | 
 
     Args:
         parts: The results.
-        names: Settings that are compared; None for all except the input, the shard and how the vectors are stored.
+        names: Settings that are compared; None for all that affect the vectors, and which records are left out.
 
     Raises:
         VerificationError: A result has other settings than the first.

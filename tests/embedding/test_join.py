@@ -18,6 +18,7 @@ from protembed.embedding.loading import load_embeddings
 from protembed.embedding.metadata import FAILED, IDS
 from protembed.errors import ConfigError, InputNotFoundError, OutputExistsError, VerificationError
 from protembed.io.result import META, sidecar
+from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
 # Identifiers that are not unique in the whole input, illegal as names, or escaped in tables; sequences that are not
 # written as they are read; and records that are left out.
@@ -324,10 +325,18 @@ def test_results_with_other_settings_are_not_joined(embed, failure, three_fasta,
     assert f"{other} is not verified: it cannot follow {first}, because {difference}" in failure([first, other])
 
 
-def test_results_of_different_models_are_not_joined(embed, failure, tiny_model, three_fasta):
-    first, other = embed("first.npy"), embed("other.npy", three_fasta[1], model=tiny_model, window_residues=64)
+def test_results_of_different_models_are_not_joined(embed, failure, tmp_path, tiny_checkpoint, three_fasta):
+    model = tmp_path / "windowed"
+    save_checkpoint(new_checkpoint(tiny_checkpoint.encoder.shape, "gaussian", seed=1), model, "# other\n")
+    first, other = embed("first.npy"), embed("other.npy", three_fasta[1], model=model, window_residues=64)
 
-    assert f"it cannot follow {first}, because the model was windowed, not tiny" in failure([first, other])
+    assert f"it cannot follow {first}, because the model differs" in failure([first, other])
+
+
+def test_results_of_the_same_model_under_different_names_are_joined(embed, join, tmp_path, windowed_model, three_fasta):
+    model = shutil.copytree(windowed_model, tmp_path / "renamed")
+
+    assert join([embed("first.npy"), embed("other.npy", three_fasta[1], model=model)]).num_proteins == 48
 
 
 def test_vectors_of_proteins_and_of_residues_are_not_joined(embed, failure, three_fasta):
