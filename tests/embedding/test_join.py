@@ -413,6 +413,23 @@ def test_a_different_result_is_replaced_only_on_request(shards, join, embed, tmp
     assert join(parts, force=True).num_proteins == 40
 
 
+def test_an_interrupted_run_without_shards_is_replaced(
+    shards, join, embed, tmp_path, windowed_model, proteins_fasta, small_chunks
+):
+    def interrupt(num_residues):
+        raise KeyboardInterrupt
+
+    options = EmbedOptions.from_values(model=windowed_model, output=tmp_path / "joined.npz")
+    with pytest.raises(KeyboardInterrupt):
+        embed_fasta(proteins_fasta, options, Callbacks(on_progress=interrupt))
+    assert (tmp_path / "joined.npz.partial").exists()
+
+    join(shards(3, "npz"), "joined.npz")
+
+    assert files_of(tmp_path / "joined.npz") == files_of(embed("whole.npz"))
+    assert not (tmp_path / "joined.npz.partial").exists()
+
+
 def test_an_input_is_not_replaced(shards, join):
     parts = shards(2)
 
