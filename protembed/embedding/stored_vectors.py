@@ -3,7 +3,7 @@
 import re
 import struct
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise, repeat
@@ -128,8 +128,10 @@ def _existing_name(file: "h5py.File", names: Sequence[str]) -> str:
 
 
 def _names_by_row(file: "h5py.File") -> list[str]:
-    """List the datasets by their rows; files of earlier versions list them by name."""
+    """List the datasets by their rows: as they were written, unless an earlier version did not record that order."""
     names = list(file)
+    if file["/"].id.get_create_plist().get_link_creation_order():
+        return names
     rows = [int(file[name].attrs["row"]) for name in names]
     return [names[index] for index in np.argsort(rows, kind="stable")]
 
@@ -156,6 +158,8 @@ class Datasets(Sequence[NDArray[Any]]):
         self._path = path
         with h5py.File(path, "r") as file:
             self._names = _names_by_row(file)
+            # Earlier versions count rows from 0.
+            self._first_row = min(1, int(file[self._names[0]].attrs["row"])) if self._names else 1
 
     def __len__(self) -> int:
         return len(self._names)
@@ -167,20 +171,22 @@ class Datasets(Sequence[NDArray[Any]]):
     def __getitem__(self, row: slice) -> list[NDArray[Any]]: ...
 
     def __getitem__(self, row: int | slice) -> NDArray[Any] | list[NDArray[Any]]:
-        if isinstance(row, slice):
-            return [*self._read(self._names[row])]
-        return next(self._read([self._names[row]]))
+        rows = range(len(self))
+        return [*self._read(rows[row])] if isinstance(row, slice) else next(self._read([rows[row]]))
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return self._read(self._names)
+        return self._read(range(len(self)))
 
-    def _read(self, names: Sequence[str]) -> Iterator[NDArray[Any]]:
+    def _read(self, rows: Iterable[int]) -> Iterator[NDArray[Any]]:
         import h5py
 
         # The file is not kept open, so that it can be replaced meanwhile, and read by other processes after a fork.
         with h5py.File(self._path, "r") as file:
-            for name in names:
-                yield file[name][:]
+            for row in rows:
+                dataset = file[self._names[row]]
+                if dataset.attrs["row"] != row + self._first_row:
+                    raise ValueError("its datasets are not in the order of their rows")
+                yield dataset[:]
 
 
 # All formats

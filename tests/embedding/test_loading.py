@@ -65,6 +65,20 @@ def test_datasets_of_h5_are_loaded_in_the_order_of_their_rows(embed, ids, matrix
     assert np.array_equal(loaded.vectors, matrix)
 
 
+def test_datasets_of_h5_in_another_order_than_that_of_their_rows_are_an_error(embed):
+    path = embed("swapped.h5", per_residue=True)
+    with h5py.File(path, "r+") as file:
+        first, second, *_ = file
+        for name, row in ((first, 2), (second, 1)):
+            file[name].attrs["row"] = row
+
+    loaded = load_embeddings(path)
+
+    for rows in (0, 1, slice(0, 2)):
+        with pytest.raises(ValueError, match="its datasets are not in the order of their rows"):
+            loaded.vectors[rows]
+
+
 def test_identifiers_are_loaded_as_they_were_in_the_input(embed, tmp_path):
     fasta = tmp_path / "formulas.fasta"
     fasta.write_text(">=cmd()\nMKTAYI\n>@P1\nMKTA\n>'quoted'\nMKT\n")
