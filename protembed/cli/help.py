@@ -16,10 +16,10 @@ def split_examples(docstring: str) -> tuple[str, str]:
     r"""Divide a command's docstring into its text, which begins the help, and its examples, which end it.
 
     >>> split_examples("Embed.\n\n    Examples:\n        protembed embed a.fasta\n    ")
-    ('Embed.\n', '\nExamples:\n  protembed embed a.fasta')
+    ('Embed.\n', 'Examples:\n  protembed embed a.fasta')
     """
     text, heading, examples = inspect.cleandoc(docstring).partition(_HEADING)
-    return text, heading + textwrap.indent(textwrap.dedent(examples), "  ")
+    return text, (heading + textwrap.indent(textwrap.dedent(examples), "  ")).strip("\n")
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
@@ -48,6 +48,13 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """List the parameters, `--help` included."""
         return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, and the examples line by line; Typer before 0.28 joins the lines of an epilog."""
+        examples, self.epilog = self.epilog, None
+        super().format_help(ctx, formatter)
+        self.epilog = examples
+        print(examples)
 
 
 class CommandGroup(TyperGroup):
