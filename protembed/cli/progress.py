@@ -146,6 +146,8 @@ class Progress:
         done = f"{what}: {counts}, {rate:,.0f} {self._part}s/s; {elapsed}"
         if not self._expected:
             return done
+        if amount == self._expected:  # what follows, such as figures and renaming, is not counted
+            return f"{done}, finishing"
         return f"{done}, {format_percent(amount / self._expected)}{self._time_left(amount, self._expected)}"
 
     def _training_text(self) -> str:

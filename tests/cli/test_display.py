@@ -309,6 +309,14 @@ def test_residues_are_counted_before_their_proteins_are_saved(monkeypatch):
     assert "embedded: 1 protein, 90 residues, " in drawn(progress)
 
 
+def test_work_after_the_last_residue_is_called_finishing(monkeypatch):
+    progress = Display(ConsoleConfig()).progress("inspected")
+    progress.expect(400)
+    progress.advance(400)
+
+    assert "0 min 00 s, finishing" in drawn(progress) and "left" not in drawn(progress)
+
+
 def test_number_of_steps_that_is_adjusted_is_shown_as_approximate(capsys):
     with Display(ConsoleConfig()).progress() as progress:
         progress.begin_training(is_adjusted=True)
