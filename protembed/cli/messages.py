@@ -185,8 +185,15 @@ def model_lines(model: "ModelEntry") -> str:
     return f"{model.name:<16}  {size}\n    {model.expectation}\n    {source}"
 
 
-def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> Iterator[str]:
-    """Report the data, the schedule, the baselines and the estimated resources of a run."""
+def pretrain_plan_lines(plan: "PretrainPlan", *, is_adjusted: bool, is_dry_run: bool = False) -> Iterator[str]:
+    """Report the data, the schedule, the baselines and the estimated resources of a run.
+
+    Args:
+        plan: What was planned.
+        is_adjusted: Whether the number of steps is adjusted during the run.
+        is_dry_run: Whether nothing will be trained.
+    """
+    steps = ("about " if is_adjusted else "") + pluralize(plan.num_steps, "step")
     valid = " and ".join(f"{number:,} ({name})" for name, number in plan.valid_sets.items())
     clusters = "" if plan.num_clusters is None else f" in {plan.num_clusters:,} clusters"
     unit = "proteins" if plan.num_clusters is None else "clusters"
@@ -195,7 +202,7 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_dry_run: bool = False) -> It
         f"{format_percent(plan.cropped_fraction)} of the proteins longer than a crop; validation: {valid}"
     )
     yield (
-        f"{plan.num_parameters:,} parameters; {pluralize(plan.num_steps, 'step')} of {plan.optimizer}, learning rate "
+        f"{plan.num_parameters:,} parameters; {steps} of {plan.optimizer}, learning rate "
         f"up to {plan.learning_rate:g}; one pass over all {unit} takes {pluralize(plan.steps_per_pass, 'step')}"
     )
     for name, references in plan.references.items():

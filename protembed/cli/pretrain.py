@@ -24,15 +24,16 @@ def pretrain(fasta: FastaPaths, options: PretrainOptions, display: Display) -> N
     """
     from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
+    is_adjusted = options.pretrain.max_minutes is not None
     if options.pretrain.dry_run:
         plan = plan_pretraining(fasta, options)
-        display.summary(plan, pretrain_plan_lines(plan, is_dry_run=True), is_dry_run=True)
+        display.summary(plan, pretrain_plan_lines(plan, is_adjusted=is_adjusted, is_dry_run=True), is_dry_run=True)
         return
     with stop_on_signals() as stop, display.progress() as progress:
 
         def begin(plan: "PretrainPlan") -> None:
-            display.plan(plan, pretrain_plan_lines(plan))
-            progress.begin_training(plan.first_step, is_adjusted=options.pretrain.max_minutes is not None)
+            display.plan(plan, pretrain_plan_lines(plan, is_adjusted=is_adjusted))
+            progress.begin_training(plan.first_step, is_adjusted=is_adjusted)
             stop.is_awaited = True
 
         callbacks = display.callbacks(on_plan=begin, on_step=progress.step, stop=stop)

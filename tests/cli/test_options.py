@@ -136,3 +136,12 @@ def test_summary_of_a_dry_run_names_no_files_and_no_device(invoke, small_fasta, 
     plan = json.loads(invoke(*arguments, "--dry-run", "--json").stdout)
 
     assert (plan["files"], plan["device"], plan["model"]) == ([], None, "tiny")
+
+
+@pytest.mark.parametrize(("option", "value", "words"), [("--steps", 7, "; 7 steps"), ("--max-minutes", 1, "; about ")])
+def test_number_of_steps_within_a_time_is_planned_as_approximate(
+    invoke, proteins_fasta, tmp_path, option, value, words
+):
+    arguments = ["pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--dry-run", "--threads", 1]
+
+    assert words in invoke(*arguments, option, value).stderr
