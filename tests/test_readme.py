@@ -24,7 +24,7 @@ SHORTER = {
 # Installation, the tests themselves, the site, downloads and schedulers.
 NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm2_|\bsbatch\b")
 
-OPTIONS_OF_OTHER_PROGRAMS = {"--index-url", "--logdir", "--nproc-per-node"}
+OPTIONS_OF_OTHER_PROGRAMS = {"--index-url", "--logdir", "--mem", "--mem-per-cpu", "--nproc-per-node"}
 
 
 def blocks(text, language):
