@@ -109,7 +109,7 @@ Arm = tuple[str, Callable[[], tuple[float, float]]]
 def training_arms(options: argparse.Namespace, size: str, folder: Path) -> Iterator[Arm]:
     corpus = folder / "corpus"
     if not corpus.exists():
-        build_corpora(corpus, [options.fasta], [options.fasta], clusters=None, on_illegal="error")
+        build_corpora(corpus, [options.fasta], [options.fasta])
     for micro_batch_tokens in options.micro_batches:
         measure = functools.partial(measure_training, options, size, corpus, micro_batch_tokens)
         yield f"training, micro-batches of {micro_batch_tokens:,}", measure

@@ -102,7 +102,7 @@ def measure_perplexity(models: Models, options: argparse.Namespace) -> dict[str,
     corpus = options.data / "corpus"
     with tempfile.TemporaryDirectory() as folder:
         train, valid = corpus / "train.fasta.xz", corpus / "valid.fasta.gz"
-        build_corpora(Path(folder) / "corpus", [train], [valid], clusters=None, on_illegal="error")
+        build_corpora(Path(folder) / "corpus", [train], [valid])
         ngrams = NgramModel(open_corpora(Path(folder) / "corpus").train)
     trained = load_checkpoint(models[MODEL])
     return perplexity.measure(trained, ngrams, valid, corpus / "clusters.tsv.gz", options.threads)

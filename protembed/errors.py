@@ -11,6 +11,7 @@
     │       ├── RecordError                         a record without identifier or sequence
     │       ├── SkippableError                      a record or row that is invalid, and can be left out
     │       │   ├── IllegalResidueError             a character that is not an amino acid
+    │       │   ├── NoProteinError                  a record of an alignment that is not a protein
     │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
     │       │   ├── TooShortError                   a protein that ends before the region begins
     │       │   ├── UnsupportedVariantError         a variant that is not a substitution of amino acids
@@ -157,7 +158,7 @@ class SkippableError(DataError):
     reason: str
 
 
-_GAP_ADVICE = "remove the gaps (`seqkit seq -g` does), or pass `on_illegal` skip (leave the record out)"
+_GAP_ADVICE = "pass `gaps` drop (read proteins without their gaps) or `on_illegal` skip (leave the record out)"
 _CHAIN_ADVICE = (
     "the record holds several chains: give each chain a separate record, or pass `on_illegal` skip (leave it out)"
 )
@@ -165,7 +166,7 @@ _ADVICE_BY_CHARACTER = {
     ">": "put every header on a separate line, with nothing before its '>'",
     "\0": "the file is binary or damaged: download or create it again",
     "-": f"this is an alignment: {_GAP_ADVICE}",
-    ".": f"this is an alignment, or the dot stands for a stop codon: {_GAP_ADVICE}",
+    ".": f"if this is an alignment, {_GAP_ADVICE}; if it is a stop codon, correct the translation",
     "*": (
         "this is a stop codon within a protein: correct the translation, or pass `on_illegal` mask (read it as X) or "
         "`on_illegal` skip (leave the record out)"
@@ -190,6 +191,15 @@ class IllegalResidueError(SkippableError):
         self.reason = f"{letter!r} in column {column} is no amino acid"
         found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
         super().__init__(path, found, _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE), line=line)
+
+
+class NoProteinError(SkippableError):
+    """A record of an alignment that is not a protein: gaps alone, or the secondary structure that HHsuite adds."""
+
+    def __init__(self, path: str, line: int, record_id: str, reason: str) -> None:
+        self.record_id, self.reason = record_id, reason
+        advice = "remove the record, or pass `on_illegal` skip (leave it out)"
+        super().__init__(path, f"record {record_id!r} {reason}", advice, line=line)
 
 
 class TooLongError(SkippableError):

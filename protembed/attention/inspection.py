@@ -67,9 +67,9 @@ class Inspection:
     def run(self, fasta: Sequence[Path], reader: InputConfig, output: Path, callbacks: Callbacks) -> AttentionSummary:
         """Take all steps, and summarise the results, which will be in `output`."""
         # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
-        plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, statistics=self._read))
+        plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=self._read))
         callbacks.on_plan(plan)
-        self.extract(read_fasta(fasta, on_illegal=reader.on_illegal), callbacks)
+        self.extract(read_fasta(fasta, on_illegal=reader.on_illegal, gaps=reader.gaps), callbacks)
         check_inputs()
         evaluation = self.evaluate()
         self.write(evaluation)

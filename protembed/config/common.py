@@ -265,13 +265,22 @@ cluster_column_option = partial(
 )
 
 
+OnIllegal = Literal["error", "mask", "skip"]
+Gaps = Literal["error", "drop"]
+
+
 class InputConfig(Config):
     """Input: how sequences are read."""
 
-    on_illegal: Literal["error", "mask", "skip"] = option(
+    on_illegal: OnIllegal = option(
         "error",
-        "What to do about a character that is not an amino acid: stop with an error, read it as X (never gaps or "
-        "stops), or skip the record.",
+        "What to do about a character that is not an amino acid: stop with an error, read it as X (never a gap or the "
+        "end of a chain), or skip the record.",
+    )
+    gaps: Gaps = option(
+        "error",
+        "What to do about the gaps of an alignment, - and .: stop with an error, or read each protein without them "
+        "(aligned FASTA, A3M, A2M).",
     )
 
 

@@ -15,24 +15,23 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import BinaryIO
 
 import numpy as np
 
+from protembed.config.common import Gaps, InputConfig, OnIllegal as OnIllegal
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
 from protembed.errors import (
-    ConfigError,
     DamagedArchiveError,
     FormatError,
     IllegalResidueError,
+    NoProteinError,
     RecordError,
     SkippableError,
 )
 from protembed.io.reading import Paths, as_paths, display_name, open_input
-from protembed.io.sniffing import advise_fasta, detect_binary_format, detect_text_format
+from protembed.io.sniffing import A3M_WITH_COMMENT, advise_fasta, detect_binary_format, detect_text_format
 from protembed.text import pluralize
-
-OnIllegal = Literal["error", "mask", "skip"]
 
 _ACCEPTED = RESIDUES + "J"
 _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
@@ -43,6 +42,10 @@ _READ_AS_UNKNOWN = str.maketrans("J", "X")
 # Masking a gap or the end of a chain would make a residue of it and shift the residues behind it; a letter still in
 # lower case is one of SaProt's letters for structure.
 _NEVER_MASKED = re.compile("[-./:a-z]")
+_GAPS = "-."
+_WITHOUT_GAPS = str.maketrans("", "", _GAPS)
+# HHsuite writes secondary structure, its confidence and its source into the alignments that it makes.
+_STRUCTURE_RECORDS = ("ss_pred", "ss_conf", "ss_dssp", "sa_dssp")
 # SaProt's tokens are an amino acid and a 3Di letter; soft-masked regions are runs of lower case.
 _STRUCTURE_AWARE = re.compile("(?:[A-Z#][a-z#]){3,}[A-Z#]?|(?:[a-z#][A-Z#]){3,}[a-z#]?")
 # str.upper would let foreign letters in: the dotless i becomes an I, the long s an S.
@@ -102,6 +105,8 @@ class ReadStatistics:
         num_records: Number of records that were not skipped.
         num_duplicate_ids: Number of records whose identifier was used before.
         num_masked: Number of illegal characters read as X under `--on-illegal mask`.
+        num_gaps: Number of gaps of alignments that were removed under `--gaps drop`.
+        num_gapped: Number of records that had such gaps.
         num_truncated: Number of records cut off at the model's window under `--long-proteins truncate`.
         num_nucleotide_like: Number of records of 12 and more residues that consist of A, C, G, T, U and N, except
             for one letter in twenty that may be another of IUPAC's codes for bases.
@@ -114,6 +119,8 @@ class ReadStatistics:
     num_residues: int = 0
     num_duplicate_ids: int = 0
     num_masked: int = 0
+    num_gaps: int = 0
+    num_gapped: int = 0
     num_truncated: int = 0
     num_nucleotide_like: int = 0
     num_three_letter: int = 0
@@ -150,6 +157,10 @@ class ReadStatistics:
             messages.append(f"non-standard residues: {counts}" + (" (J is read as X)" if self.nonstandard["J"] else ""))
         if self.num_masked:
             messages.append(f"{pluralize(self.num_masked, 'illegal character')} read as X")
+        if self.num_gaps:
+            messages.append(
+                f"{pluralize(self.num_gaps, 'gap')} of an alignment removed from {pluralize(self.num_gapped, 'record')}"
+            )
         if self.num_duplicate_ids:
             records = pluralize(self.num_duplicate_ids, "record")
             messages.append(f"{records} with an identifier used before; rows are identified by number")
@@ -202,11 +213,11 @@ def clean_sequence(letters: str) -> str:
 
 def accept_sequence(
     sequence: str,
-    on_illegal: OnIllegal,
+    reader: InputConfig,
     statistics: ReadStatistics,
     illegal_residue: Callable[[int], IllegalResidueError],
 ) -> str | None:
-    """Check the letters of a sequence from `clean_sequence`, and count the unusual ones.
+    """Remove the gaps of a sequence from `clean_sequence` on request, check its letters, and count the unusual ones.
 
     The function `illegal_residue` makes the error about the letter at an index, from 0.
 
@@ -216,7 +227,30 @@ def accept_sequence(
     Raises:
         IllegalResidueError: A letter is not a residue and `on_illegal` is `error`; it is a gap, the end of a chain or
             SaProt's letter for structure, and `on_illegal` is `mask`; or it is a `>` or NUL.
+        NoProteinError: The sequence consists of gaps, and is not to be skipped.
     """
+    num_gaps = 0
+    if reader.gaps == "drop" and (num_gaps := sum(map(sequence.count, _GAPS))):
+        illegal_residue = _with_gaps(illegal_residue, sequence)
+        sequence = sequence.translate(_WITHOUT_GAPS).removesuffix("*")
+        if not sequence:
+            place = illegal_residue(0)
+            error = NoProteinError(place.path, place.line, place.record_id, "consists of gaps")
+            statistics.skip_or_raise(place.record_id, error, reader.on_illegal)
+            return None
+    accepted = _accept_letters(sequence, reader.on_illegal, statistics, illegal_residue)
+    if accepted is not None and num_gaps:
+        statistics.num_gaps += num_gaps
+        statistics.num_gapped += 1
+    return accepted
+
+
+def _accept_letters(
+    sequence: str,
+    on_illegal: OnIllegal,
+    statistics: ReadStatistics,
+    illegal_residue: Callable[[int], IllegalResidueError],
+) -> str | None:
     if illegal := _ILLEGAL.search(sequence):
         unskippable, unmaskable = _NEVER_SKIPPED.search(sequence), _NEVER_MASKED.search(sequence)
         error = illegal_residue((unskippable or unmaskable or illegal).start())
@@ -249,6 +283,14 @@ def _count_letters(sequence: str, statistics: ReadStatistics) -> None:
         statistics.num_three_letter += 1
 
 
+def _with_gaps(
+    illegal_residue: Callable[[int], IllegalResidueError], gapped: str
+) -> Callable[[int], IllegalResidueError]:
+    """Make the error about a letter from its index in the sequence without gaps."""
+    indices = (index for index, letter in enumerate(gapped) if letter not in _GAPS)
+    return lambda index: illegal_residue(next(islice(indices, index, None), 0))
+
+
 def _without_surrogates(text: str) -> str:
     r"""Escape bytes that are no UTF-8, so that different bytes stay different: `\xe9` becomes four characters."""
     return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -276,11 +318,12 @@ class _RecordLines:
 class _LineChecker:
     """Checks the lines of a FASTA file before the parser sees them, and remembers the lines of the two latest records.
 
-    Two, because Biopython reads the header of the next record before it yields a record.
+    Two, because Biopython reads the header of the next record before it yields a record. If the file may be an
+    alignment, it may begin with comments, as A3M does.
     """
 
-    def __init__(self, text: Iterable[str], name: str) -> None:
-        self._text, self._name = text, name
+    def __init__(self, text: Iterable[str], name: str, *, is_alignment: bool) -> None:
+        self._text, self._name, self._is_alignment = text, name, is_alignment
         self._latest: list[_RecordLines] = []
         self._num_records = self._num_lines = 0
 
@@ -296,10 +339,16 @@ class _LineChecker:
             if line.startswith(">"):
                 self._latest = [*self._latest[-1:], _RecordLines(self._num_lines)]
                 self._num_records += 1
+            elif self._is_comment(line):
+                line = "\n"
             elif line.strip():
                 self._check_is_fasta(line)
                 self._latest[-1].sequence_lines.append((self._num_lines, line))
             yield line if line.strip() else "\n"
+
+    def _is_comment(self, line: str) -> bool:
+        may_be_comment = self._is_alignment and not self._latest and line.startswith("#")
+        return may_be_comment and detect_text_format(line) in (None, A3M_WITH_COMMENT)
 
     def _check_is_fasta(self, line: str) -> None:
         if not self._latest:
@@ -338,7 +387,7 @@ def _check_title(title: str, name: str, line: int, number: int) -> None:
 
 
 def read_fasta_stream(
-    stream: BinaryIO, name: str, on_illegal: OnIllegal, statistics: ReadStatistics
+    stream: BinaryIO, name: str, reader: InputConfig, statistics: ReadStatistics
 ) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
@@ -350,7 +399,7 @@ def read_fasta_stream(
         raise FormatError(name, f"this is {foreign}", advise_fasta(foreign))
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
-        lines = _LineChecker(text, name)
+        lines = _LineChecker(text, name, is_alignment=reader.gaps == "drop")
         number = 0
         for number, (raw_title, letters) in enumerate(SimpleFastaParser(lines), start=1):
             title, record = _without_surrogates(raw_title), lines.finished_record(number)
@@ -360,7 +409,12 @@ def read_fasta_stream(
             if not raw:
                 found = f"({record_id!r}) has no sequence"
                 raise RecordError(name, record.line, number, found, "complete or remove it")
-            sequence = accept_sequence(raw, on_illegal, statistics, partial(record.illegal_residue, name, record_id))
+            if reader.gaps == "drop" and record_id in _STRUCTURE_RECORDS:
+                reason = "is a secondary structure of HHsuite, not a protein"
+                error = NoProteinError(name, record.line, record_id, reason)
+                statistics.skip_or_raise(record_id, error, reader.on_illegal)
+                continue
+            sequence = accept_sequence(raw, reader, statistics, partial(record.illegal_residue, name, record_id))
             if sequence is None:
                 continue
             statistics.num_records += 1
@@ -404,7 +458,7 @@ def read_records(
 
 
 def read_fasta(
-    paths: Paths, *, on_illegal: OnIllegal = "error", statistics: ReadStatistics | None = None
+    paths: Paths, *, on_illegal: OnIllegal = "error", gaps: Gaps = "error", statistics: ReadStatistics | None = None
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
@@ -416,17 +470,19 @@ def read_fasta(
         paths: One file, or several that are read one after the other.
         on_illegal: Policy for a character that is not a residue: `error`, `mask` (read it as X), or `skip` (leave the
             record out and list it in `statistics`).
+        gaps: Policy for the gaps of an alignment, `-` and `.`: `error`, or `drop` (read each protein without them).
         statistics: Counts to which this reading is added; None if the caller does not need them.
 
     Yields:
         The records, rows numbered from 0 over all files.
 
     Raises:
-        ConfigError: `paths` is neither a path nor a list of paths, or is empty.
+        ConfigError: `paths` is neither a path nor a list of paths, or is empty; or there is no such policy.
         InputNotFoundError: A file cannot be read.
         FormatError: A file is not FASTA, damaged, or empty; or every record of all files was skipped.
         RecordError: A record has no identifier, no sequence, or a NUL byte in its header.
         IllegalResidueError: A character is not an amino acid.
+        NoProteinError: A record of an alignment consists of gaps, or is a secondary structure that HHsuite added.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w", suffix=".fasta") as file:
@@ -434,8 +490,7 @@ def read_fasta(
     ...     [(record.id, record.sequence) for record in read_fasta(file.name)]
     [('P1', 'MKTAYI'), ('P2', 'MSILV')]
     """
-    if on_illegal not in get_args(OnIllegal):
-        raise ConfigError("on_illegal", on_illegal, f"one of {', '.join(get_args(OnIllegal))} is expected")
+    reader = InputConfig(on_illegal=on_illegal, gaps=gaps)
     statistics = ReadStatistics() if statistics is None else statistics
-    read = partial(read_fasta_stream, on_illegal=on_illegal, statistics=statistics)
+    read = partial(read_fasta_stream, reader=reader, statistics=statistics)
     yield from read_records(as_paths("paths", paths), statistics, read)

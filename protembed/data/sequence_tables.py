@@ -4,12 +4,12 @@ import codecs
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from protembed.config.common import Gaps, InputConfig, OnIllegal
 from protembed.data.fasta import (
-    OnIllegal,
     ReadStatistics,
     Record,
     accept_sequence,
@@ -91,18 +91,25 @@ class TableReading:
         sequence: Name of the column of sequences; None for a usual one.
         id: Name of the column of identifiers; None for a usual one.
         on_illegal: Policy for a character that is not a residue.
+        gaps: Policy for the gaps of an alignment.
         on_missing: Policy for a row without a sequence.
     """
 
     sequence: str | None = None
     id: str | None = None
     on_illegal: OnIllegal = "error"
+    gaps: Gaps = "error"
     on_missing: Literal["error", "skip"] = "error"
 
     @property
     def named(self) -> dict[str, str | None]:
         """Names of columns that the user gave, by their meanings."""
         return {"sequence": self.sequence, "id": self.id}
+
+    @cached_property
+    def reader(self) -> InputConfig:
+        """Policies for what is not a residue."""
+        return InputConfig(on_illegal=self.on_illegal, gaps=self.gaps)
 
 
 def _is_table(stream: BinaryIO, named: str | None) -> bool:
@@ -169,7 +176,7 @@ class ProteinFiles:
         if self._is_table(stream, name):
             yield from self._read_table(stream, name, statistics, RaisedFaults())
         else:
-            yield from read_fasta_stream(stream, name, self._reading.on_illegal, statistics)
+            yield from read_fasta_stream(stream, name, self._reading.reader, statistics)
 
     def _is_table(self, stream: BinaryIO, name: str) -> bool:
         if _is_table(stream, self._reading.sequence):
@@ -233,7 +240,7 @@ class ProteinFiles:
             raise TableError(name, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=row.line)
         sequence = accept_sequence(
             raw,
-            reading.on_illegal,
+            reading.reader,
             statistics,
             lambda index: IllegalResidueError(name, row.line, row_id, index + 1, raw[index]),
         )

@@ -72,6 +72,7 @@ def _selection(shards: Sequence[StoredResult]) -> Selection:
         window_residues=first["window_residues"],
         shard=shards[0].shard if len(shards) == 1 else None,
         region=choose_region(first.get("region") or "all"),
+        gaps=first.get("gaps", "error"),
     )
 
 

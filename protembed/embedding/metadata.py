@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
-from protembed.config.common import Region
+from protembed.config.common import Gaps, OnIllegal, Region
 from protembed.config.embed import FormatName, LongPolicy
-from protembed.data.fasta import OnIllegal, Record
+from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError
@@ -62,8 +62,10 @@ def is_meta(content: Any) -> bool:
     is_complete = isinstance(content, dict) and all(
         name in content and is_valid(content[name]) for name, is_valid in _META_FIELDS.items()
     )
-    region = content.get("region") if is_complete else None  # recorded only if proteins were cut to one
-    return is_complete and (region is None or (isinstance(region, str) and Region.is_valid(region)))
+    # These are recorded only if they were set.
+    region, gaps = (content.get("region"), content.get("gaps", "error")) if is_complete else (None, None)
+    is_region = region is None or (isinstance(region, str) and Region.is_valid(region))
+    return is_complete and is_region and gaps in get_args(Gaps)
 
 
 def read_meta(output: Path) -> dict[str, Any]:

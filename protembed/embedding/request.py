@@ -57,6 +57,7 @@ class EmbeddingRequest:
             ),
             selection=Selection(
                 on_illegal=options.reader.on_illegal,
+                gaps=options.reader.gaps,
                 long_proteins=config.long_proteins,
                 window_residues=config.window_residues or model.metadata.window_residues,
                 shard=shard,
@@ -99,6 +100,7 @@ class EmbeddingRequest:
         config, representation, selection = self.config, self.representation, self.selection
         settings = {
             "on_illegal": selection.on_illegal,
+            "gaps": selection.gaps,
             "long": selection.long_proteins,
             "window_residues": selection.window_residues,
             "shard": None if selection.shard is None else str(selection.shard),

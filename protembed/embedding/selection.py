@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from protembed.config.common import Region
+from protembed.config.common import Gaps, OnIllegal, Region
 from protembed.config.embed import LongPolicy
-from protembed.data.fasta import OnIllegal, ReadStatistics, Record, read_fasta
+from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.windows import cut_records
 from protembed.errors import ConfigError, TooLongError
 
@@ -64,9 +64,10 @@ class Selection:
     window_residues: int
     shard: Shard | None = None
     region: Region | None = None
+    gaps: Gaps = "error"
 
     def _read_all(self, paths: Iterable[Path], statistics: ReadStatistics) -> Iterator[Record]:
-        records = read_fasta(paths, on_illegal=self.on_illegal, statistics=statistics)
+        records = read_fasta(paths, on_illegal=self.on_illegal, gaps=self.gaps, statistics=statistics)
         for record in cut_records(records, self.region, self.on_illegal, statistics):
             num_residues = len(record.sequence)
             if num_residues <= self.window_residues or self.long_proteins == "window":

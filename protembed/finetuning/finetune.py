@@ -103,7 +103,7 @@ def _read_tables(labels: Path, options: FinetuneOptions) -> _Tables:
     """Read the table, infer the task, and split the proteins."""
     config, on_illegal, statistics = options.labels, options.reader.on_illegal, ReadStatistics()
     with Faults() as faults:
-        table = read_labels(labels, config, on_illegal=on_illegal, statistics=statistics, faults=faults)
+        table = read_labels(labels, config, reader=options.reader, statistics=statistics, faults=faults)
         inferred = infer_labels(table, config.task, config.label_separator)
         can_be_empty = inferred.task.label_kind == "labels"
         table = leave_out_unlabelled(inferred.labels, config, statistics, can_be_empty=can_be_empty)

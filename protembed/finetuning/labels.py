@@ -12,9 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import BinaryIO
 
+from protembed.config.common import InputConfig
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.fasta import (
-    OnIllegal,
     ReadStatistics,
     Record,
     accept_sequence,
@@ -152,13 +152,14 @@ class _Reader:
 
     Attributes:
         name: Name of the file, for messages.
+        policies: Policies for characters that are not residues.
         statistics: Counts to which the reading is added.
         faults: Collection of the errors about single rows.
     """
 
     name: str
     config: LabelTableConfig
-    on_illegal: OnIllegal
+    policies: InputConfig
     statistics: ReadStatistics
     faults: Faults
 
@@ -175,7 +176,7 @@ class _Reader:
             raise TableError(self.name, f"the sequence of row {row_id!r} is {notation}", ONE_LETTER_ADVICE, line=line)
         sequence = accept_sequence(
             raw,
-            self.on_illegal,
+            self.policies,
             self.statistics,
             lambda index: IllegalResidueError(self.name, line, row_id, index + 1, raw[index]),
         )
@@ -355,7 +356,7 @@ def _read_headers(stream: BinaryIO, reader: _Reader) -> LabelledTable:
         if (column := getattr(reader.config, option)) is not None:
             raise ConfigError(option, column, "a FASTA file has no columns")
     headers, proteins = list[tuple[Record, Mapping[str, str]]](), list[LabelledProtein]()
-    with closing(read_fasta_stream(stream, reader.name, reader.on_illegal, reader.statistics)) as records:
+    with closing(read_fasta_stream(stream, reader.name, reader.policies, reader.statistics)) as records:
         for record in records:
             with reader.faults.collecting():
                 headers.append((record, _header_fields(record)))
@@ -447,7 +448,7 @@ def read_labels(
     path: Path,
     config: LabelTableConfig,
     *,
-    on_illegal: OnIllegal = "error",
+    reader: InputConfig | None = None,
     statistics: ReadStatistics | None = None,
     faults: Faults | None = None,
 ) -> LabelledTable:
@@ -456,7 +457,7 @@ def read_labels(
     Args:
         path: Table with a header, or FASTA with `TARGET=` and optionally `SET=` in each header; `-` is stdin.
         config: Options of the table, such as the columns that the user named.
-        on_illegal: Policy for a character that is not a residue.
+        reader: Policies for characters that are not residues; the defaults if None.
         statistics: Counts to which this reading is added; None if the caller does not need them.
         faults: Collection of the errors about single rows; None to raise them together at the end.
 
@@ -468,16 +469,17 @@ def read_labels(
     statistics = ReadStatistics() if statistics is None else statistics
     name = display_name(path)
     with Faults() if faults is None else nullcontext(faults) as collected:
-        reader = _Reader(name=name, config=config, on_illegal=on_illegal, statistics=statistics, faults=collected)
+        policies = reader or InputConfig()
+        rows = _Reader(name=name, config=config, policies=policies, statistics=statistics, faults=collected)
         with open_records(path, statistics) as stream:
             head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
             is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             is_fasta = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace").lstrip().startswith(">")
-            labels = (_read_headers if is_fasta else _read_table)(stream, reader)
+            labels = (_read_headers if is_fasta else _read_table)(stream, rows)
         if not labels.proteins:
             collected.check()
             found = "every row was left out" if statistics.skipped else "the table has no rows"
             raise TableError(name, found, "give at least one protein each for training and test")
         _check_splits_complete(labels, collected)
-        labels = _without_unlabelled(_without_stand_ins(labels, reader))
+        labels = _without_unlabelled(_without_stand_ins(labels, rows))
         return _with_one_test_set(labels, config.test_set) if config.split is None else labels

@@ -76,6 +76,7 @@ def predict_fasta(
         sequence=prediction.sequence,
         id=prediction.id,
         on_illegal=options.reader.on_illegal,
+        gaps=options.reader.gaps,
         on_missing=prediction.on_missing,
     )
     settings = {

@@ -1,7 +1,7 @@
 """Compressed inputs: gzip, bzip2, xz and zstd, recognised by content, and read to the end of their last member.
 
-Python's own readers silently drop a damaged second member of a bzip2 or xz file and all after it, and cannot tell
-whether blocked gzip was cut between two blocks. The decompressors below them are used here.
+Python's own readers silently drop a damaged second member of a bzip2 or xz file and all after it, and do not notice
+when blocked gzip was cut between two blocks. Here the decompressors below them are used.
 """
 
 import bz2

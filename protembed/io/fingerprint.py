@@ -34,7 +34,7 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings that are recorded only if they differ from these values: results of versions without them stay the same.
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
-    "on_missing": "error",
+    **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
 }
 # Settings that follow from others, and the options as they were given.

@@ -61,6 +61,9 @@ _LINE_STARTS = {
 
 # The number of sequences and of columns, and perhaps how the rows are laid out.
 _PHYLIP = re.compile(r"\s*\d+\s+\d+(\s+[IS])?\s*", re.IGNORECASE)
+# The comment of HHsuite, and that of ColabFold: the lengths of the chains, a tab, and their numbers of copies.
+_A3M_COMMENT = re.compile(r"#A3M#|#\d+(,\d+)*\t")
+A3M_WITH_COMMENT = "an A3M alignment that begins with a comment"
 # What Biopython calls the formats of alignments.
 _ALIGNMENTS = {
     "a Stockholm alignment": "stockholm",
@@ -94,11 +97,13 @@ def detect_binary_format(stream: BinaryIO) -> str | None:
 def detect_text_format(line: str) -> str | None:
     """Return the format of a text by its first line; None if it is not recognised.
 
-    >>> detect_text_format("# STOCKHOLM 1.0"), detect_text_format(" 2 60")
-    ('a Stockholm alignment', 'a PHYLIP alignment')
+    >>> detect_text_format("# STOCKHOLM 1.0"), detect_text_format(" 2 60"), detect_text_format("#A3M#")
+    ('a Stockholm alignment', 'a PHYLIP alignment', 'an A3M alignment that begins with a comment')
     """
     if _PHYLIP.fullmatch(line):
         return "a PHYLIP alignment"
+    if _A3M_COMMENT.match(line):
+        return A3M_WITH_COMMENT
     return next((name for start, name in _LINE_STARTS.items() if line.lstrip().startswith(start)), None)
 
 
@@ -112,7 +117,9 @@ def advise_fasta(found: str | None = None) -> str:
         return "unpack it, and give the FASTA file that was in it"
     if found in _ALIGNMENTS:
         convert = f"AlignIO.convert('FILE', '{_ALIGNMENTS[found]}', 'FILE.fasta', 'fasta')"
-        return f'convert it to FASTA (`python -c "from Bio import AlignIO; {convert}"`)'
+        return f'convert it to FASTA (`python -c "from Bio import AlignIO; {convert}"`), and pass `gaps` drop'
+    if found == A3M_WITH_COMMENT:
+        return "pass `gaps` drop, which reads proteins without their gaps"
     return "give a FASTA file, whose records begin with '>'"
 
 

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.config.common import InputConfig
 from protembed.data.alphabet import decode, encode
 from protembed.data.batching import Tokens
 from protembed.data.clusters import ClusterTable
-from protembed.data.fasta import OnIllegal, ReadStatistics, read_fasta
+from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.data.hashing import hash_texts
 from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
 from protembed.io.arrays import array_file, hash_array, open_array
@@ -271,10 +272,10 @@ def _named_sets(paths: Sequence[Path]) -> dict[str, Path]:
     return sets
 
 
-def _add_valid(writer: CorpusWriter, name: str, path: Path, on_illegal: OnIllegal) -> list[str]:
+def _add_valid(writer: CorpusWriter, name: str, path: Path, reader: InputConfig) -> list[str]:
     """Add the proteins of one validation file; return warnings about it."""
     statistics = ReadStatistics()
-    for record in read_fasta([path], on_illegal=on_illegal, statistics=statistics):
+    for record in read_fasta([path], on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=statistics):
         writer.add(record.sequence)
     if not statistics.num_records:
         raise EmptyValidationSetError(name)
@@ -306,7 +307,7 @@ def build_corpora(
     valid: Sequence[Path],
     *,
     clusters: ClusterTable | None = None,
-    on_illegal: OnIllegal = "error",
+    reader: InputConfig | None = None,
 ) -> list[str]:
     """Store training and validation proteins; without validation files a twentieth is held out by sequence hash.
 
@@ -315,7 +316,7 @@ def build_corpora(
         fasta: Files of training proteins.
         valid: One file per validation set, which is named after the file.
         clusters: Table of the training proteins' clusters; None if it is not known.
-        on_illegal: What to do about a letter that is not a residue.
+        reader: Policies for characters that are not residues; the defaults if None.
 
     Returns:
         Warnings about the input, as sentences.
@@ -324,14 +325,14 @@ def build_corpora(
         DataError: If the input is invalid, or too small to hold proteins out.
         OutputError: If the corpora cannot be written.
     """
-    statistics, hold_out = ReadStatistics(), HoldOut()
+    reader, statistics, hold_out = reader or InputConfig(), ReadStatistics(), HoldOut()
     with atomic_directory(directory) as temporary:
         with ExitStack() as stack:
             train = stack.enter_context(corpus_writer(temporary / "train", clusters=clusters))
             held_out = train
             if not valid:
                 held_out = stack.enter_context(corpus_writer(temporary / "valid-1", name=HELD_OUT_NAME))
-            records = read_fasta(fasta, on_illegal=on_illegal, statistics=statistics)
+            records = read_fasta(fasta, on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=statistics)
             divided = ((record, False) for record in records) if valid else hold_out.split(records)
             for record, is_held_out in divided:
                 (held_out if is_held_out else train).add(record.sequence, record.id)
@@ -340,7 +341,7 @@ def build_corpora(
         warnings = statistics.warnings() + (clusters.warnings() if clusters else []) + hold_out.warnings
         for number, (name, path) in enumerate(_named_sets(valid).items(), start=1):
             with corpus_writer(temporary / f"valid-{number}", name=name) as writer:
-                warnings += _add_valid(writer, name, path, on_illegal)
+                warnings += _add_valid(writer, name, path, reader)
             warnings += _shared_warning(writer.hashes, train.hashes, name)
         warnings += _duplicate_warnings(open_corpora(temporary))
     if not valid:

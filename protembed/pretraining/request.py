@@ -24,6 +24,8 @@ def settings_of(options: PretrainOptions) -> dict[str, Any]:
     """Collect the options that shape the result, except paths."""
     config = options.pretrain
     values = as_plain_values(config, options.batches, options.masking, options.optimizer, options.reader)
+    if options.reader.gaps == "error":
+        del values["gaps"]  # runs of versions that could not drop them stay the same
     shape = {} if config.layers is None else {"shape": [config.layers, config.dim, config.heads]}
     return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT} | shape
 

@@ -63,8 +63,8 @@ def _opened(
 
     def store_corpora(directory: Path) -> None:
         clusters = None if config.clusters is None else ClusterTable(config.clusters, config.cluster_column)
-        corpora, on_illegal = directory / "corpus", options.reader.on_illegal
-        warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, on_illegal=on_illegal))
+        corpora = directory / "corpus"
+        warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, reader=options.reader))
         check_inputs()
 
     with ExitStack() as stack:

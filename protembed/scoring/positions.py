@@ -58,10 +58,10 @@ class CheckedVariants:
             FaultyRowsError: Several rows are invalid.
             DataError: A row, the header or the file of wild types is invalid.
         """
-        statistics, on_illegal, wild_types = ReadStatistics(), options.reader.on_illegal, None
+        statistics, wild_types = ReadStatistics(), None
         if len(paths) > 1:
-            wild_types = read_wild_types(paths[1], on_illegal=on_illegal, statistics=statistics)
-        table, mutated = VariantTable(paths[0], options.table, wild_types, on_illegal), MutatedPositions()
+            wild_types = read_wild_types(paths[1], reader=options.reader, statistics=statistics)
+        table, mutated = VariantTable(paths[0], options.table, wild_types, options.reader), MutatedPositions()
         with Faults() as faults:
             mutated.add(table.read(statistics, faults))
         return cls(table=table, mutated=mutated, statistics=statistics)

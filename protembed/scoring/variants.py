@@ -3,14 +3,15 @@
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from protembed.config.common import InputConfig
 from protembed.config.score import VariantTableConfig
-from protembed.data.fasta import OnIllegal, ReadStatistics, accept_sequence, clean_sequence, open_records, read_fasta
+from protembed.data.fasta import ReadStatistics, accept_sequence, clean_sequence, open_records, read_fasta
 from protembed.errors import (
     DataError,
     IllegalResidueError,
@@ -78,7 +79,7 @@ _ZERO_DECIMALS = re.compile(r"\.0+$")
 _MAX_OFFSET_ROWS, _MIN_OFFSET_MUTATIONS = 1000, 3
 
 
-def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatistics) -> Mapping[str, str]:
+def read_wild_types(path: Path, *, reader: InputConfig, statistics: ReadStatistics) -> Mapping[str, str]:
     """Read wild types by their identifiers from FASTA; see `read_fasta`.
 
     The statistics count what is unusual in their letters and list skipped records, but do not count the records.
@@ -89,11 +90,13 @@ def read_wild_types(path: Path, *, on_illegal: OnIllegal, statistics: ReadStatis
     """
     wild_types: dict[str, str] = {}
     counts = ReadStatistics(nonstandard=statistics.nonstandard, skipped=statistics.skipped)
-    for record in read_fasta([path], on_illegal=on_illegal, statistics=counts):
+    for record in read_fasta([path], on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=counts):
         if wild_types.setdefault(record.id, record.sequence) != record.sequence:
             found = f"({record.id!r}) differs from an earlier record with the same identifier"
             raise RecordError(record.path, record.line, record.row + 1, found, "rename one")
     statistics.num_masked += counts.num_masked
+    statistics.num_gaps += counts.num_gaps
+    statistics.num_gapped += counts.num_gapped
     statistics.num_nucleotide_like += counts.num_nucleotide_like
     statistics.num_three_letter += counts.num_three_letter
     return wild_types
@@ -126,7 +129,7 @@ class VariantTable:
         path: CSV or TSV file with a header, plain or compressed; not a pipe.
         config: Columns that the user named, and the offset of positions.
         wild_types: Wild types by identifier; None if the table has them.
-        on_illegal: Policy for a character that is not an amino acid; `skip` also skips variants that cannot be scored.
+        reader: Policies for characters that are not amino acids; `skip` also skips variants that cannot be scored.
 
     Attributes:
         path: Name of the table, for messages.
@@ -140,10 +143,10 @@ class VariantTable:
     """
 
     def __init__(
-        self, path: Path, config: VariantTableConfig, wild_types: Mapping[str, str] | None, on_illegal: OnIllegal
+        self, path: Path, config: VariantTableConfig, wild_types: Mapping[str, str] | None, reader: InputConfig
     ) -> None:
         self.path, self._file, self._config = display_name(path), path, config
-        self._wild_types, self._on_illegal = wild_types, on_illegal
+        self._wild_types, self._reader = wild_types, reader
         self._cleaned: dict[str, str] = {}
         with open_records(path, ReadStatistics()) as stream, self._reading(stream, RaisedFaults()) as table:
             self.header, self.line, self.notes = table.header, table.line, describe_traits(table.traits)
@@ -190,7 +193,7 @@ class VariantTable:
         try:
             return self._variant(row, statistics)
         except (IllegalResidueError, UnsupportedVariantError) as error:
-            statistics.skip_or_raise(str(row.number), error, self._on_illegal)
+            statistics.skip_or_raise(str(row.number), error, self._reader.on_illegal)
             return None
 
     def _reading(self, stream: BinaryIO, faults: Faults) -> AbstractContextManager[Table]:
@@ -307,10 +310,10 @@ class VariantTable:
             found = f"the {what} is {cell!r}, which seems to stand for a missing one"
             raise UnsupportedVariantError(*self._place(row), found)
         # `read` skips the whole row.
-        on_illegal: OnIllegal = "mask" if self._on_illegal == "mask" else "error"
+        reader = self._reader if self._reader.on_illegal == "mask" else replace(self._reader, on_illegal="error")
         place, name = self._place(row), str(row.number)
         sequence = accept_sequence(
-            raw, on_illegal, statistics, lambda index: IllegalResidueError(*place, name, index + 1, raw[index])
+            raw, reader, statistics, lambda index: IllegalResidueError(*place, name, index + 1, raw[index])
         )
         assert sequence is not None
         return sequence

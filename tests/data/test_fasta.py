@@ -14,7 +14,15 @@ from hypothesis import given, settings, strategies as st
 
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
-from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, InputNotFoundError, RecordError
+from protembed.errors import (
+    ConfigError,
+    DataError,
+    FormatError,
+    IllegalResidueError,
+    InputNotFoundError,
+    NoProteinError,
+    RecordError,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -323,13 +331,13 @@ def test_an_undecodable_byte_is_one_illegal_character(fasta):
 
 
 GAPS_AND_CHAINS = {
-    "MKT-YI": ("-", "this is an alignment: remove the gaps"),
-    "MKT..YI": (".", "this is an alignment, or the dot stands for a stop codon: remove the gaps"),
+    "MKT-YI": ("-", "this is an alignment: pass `gaps` drop"),
+    "MKT..YI": (".", "if this is an alignment, pass `gaps` drop .*; if it is a stop codon, correct the translation"),
     "MKT:AYI": (":", "several chains: give each chain a separate record"),
     "MKT/AYI": ("/", "several chains: give each chain a separate record"),
     "-MKT": ("-", "this is an alignment"),
     "MKT--": ("-", "this is an alignment"),
-    "MKT..": (".", "this is an alignment"),
+    "MKT..": (".", "if this is an alignment"),
     "MdEvVpQp": ("d", "as in SaProt's structure-aware sequences: remove the lower-case letters"),
     "M#EvVpQpL": ("v", "as in SaProt's structure-aware sequences"),
     "M1T-Y": ("-", "this is an alignment"),
@@ -344,6 +352,65 @@ def test_gaps_chain_separators_and_structure_letters_are_never_masked(fasta, seq
 
     assert (caught.value.letter, caught.value.column) == (found, sequence.index(found) + 1)
     assert "mask" not in str(caught.value)
+
+
+# Alignments
+
+
+def test_gaps_of_an_alignment_are_removed_on_request_and_counted(fasta):
+    statistics = ReadStatistics()
+    path = fasta("#A3M#\n>query\nMKT-AYI\n>a3m\nMKTakAYI\n>a2m\nMKT..A-Y.\n>stops\n--MKT*--\n>gffread\nMKT.\n")
+
+    assert sequences(path, gaps="drop", statistics=statistics) == ["MKTAYI", "MKTAKAYI", "MKTAY", "MKT", "MKT"]
+    assert (statistics.num_gaps, statistics.num_gapped, statistics.num_residues) == (8, 3, 25)
+    assert statistics.warnings()[0] == "8 gaps of an alignment removed from 3 records"
+
+
+def test_removing_gaps_changes_nothing_in_a_file_without_gaps(proteins_fasta):
+    statistics = ReadStatistics()
+
+    assert read(proteins_fasta, gaps="drop", statistics=statistics) == read(proteins_fasta)
+    assert (statistics.num_gaps, statistics.num_gapped) == (0, 0)
+
+
+@pytest.mark.promise(15)
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [(">a\nMK--T\n-1-A\n", (3, 2, "1")), (">a\n-M--K:T\n", (2, 6, ":")), (">a\nM-*-K\n", (2, 3, "*"))],
+)
+def test_a_letter_behind_gaps_is_reported_with_its_line_and_column(fasta, content, place):
+    with pytest.raises(IllegalResidueError) as caught:
+        read(fasta(content), gaps="drop")
+
+    assert (caught.value.line, caught.value.column, caught.value.letter) == place
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (">b\n--\n-.-\n", "'b' consists of gaps"),
+        (">ss_pred PSIPRED\nCCHHHEE\n", "'ss_pred' is a secondary structure of HHsuite, not a protein"),
+    ],
+)
+def test_a_record_of_an_alignment_without_a_protein_is_an_error_or_left_out_on_request(fasta, record, found):
+    path, statistics = fasta(f">a\nMK-T\n{record}>c\nMKV\n"), ReadStatistics()
+
+    with pytest.raises(NoProteinError, match=f"record {found}; remove the record, or pass `on_illegal` skip"):
+        read(path, gaps="drop")
+    records = read(path, gaps="drop", on_illegal="skip", statistics=statistics)
+    assert [record.sequence for record in records] == ["MKT", "MKV"]
+    assert (statistics.num_gaps, len(statistics.skipped)) == (1, 1)
+
+
+def test_an_alignment_of_another_format_is_an_error_when_gaps_are_removed_too(fasta):
+    for content in (b"# STOCKHOLM 1.0\na MKT\n", b"#NEXUS\n"):
+        with pytest.raises(FormatError, match="AlignIO"):
+            read(fasta(content), gaps="drop")
+
+
+def test_a_policy_for_gaps_that_does_not_exist_is_a_config_error(proteins_fasta):
+    with pytest.raises(ConfigError, match="gaps is 'mask', but one of error, drop is expected"):
+        read(proteins_fasta, gaps="mask")
 
 
 def test_a_stop_codon_within_a_protein_is_reported_and_can_be_masked(fasta):
@@ -468,6 +535,7 @@ FOREIGN = {
     "a Clustal alignment": b"MUSCLE (3.8) multiple sequence alignment\n\nseq1 MKT-YI\n",
     "an MSF alignment": b"!!AA_MULTIPLE_ALIGNMENT 1.0\n",
     "a NEXUS alignment": b"#NEXUS\nbegin data;\n",
+    "an A3M alignment that begins with a comment": b"#42,58\t1,1\n>101\nMKT-YI\n",
     "RTF": b"{\\rtf1\\ansi >a\\par MKT}",
     "PDF": b"%PDF-1.7\n",
     "GFF": b"##gff-version 3\n##FASTA\n>a\nMKT\n",
@@ -520,7 +588,7 @@ def test_an_archive_within_an_archive_is_rejected_by_name(fasta, inner, outer):
 
 @pytest.mark.parametrize(("content", "name"), [(b"# STOCKHOLM 1.0\n", "stockholm"), (b"#NEXUS\n", "nexus")])
 def test_an_alignment_of_another_format_is_rejected_with_a_command_that_converts_it(fasta, content, name):
-    with pytest.raises(FormatError, match=f"AlignIO.convert.*'{name}'.*"):
+    with pytest.raises(FormatError, match=f"AlignIO.convert.*'{name}'.*, and pass `gaps` drop"):
         read(fasta(content))
 
 

@@ -7,6 +7,7 @@ from Bio import SeqIO
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 from hypothesis import given, settings, strategies as st
 
+from protembed.config.common import InputConfig
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta, read_fasta_stream
 from protembed.errors import DataError, FormatError, IllegalResidueError, RecordError
@@ -23,7 +24,9 @@ NEVER_MASKED = b"-.:/"
 
 def read(content, on_illegal="error", statistics=None):
     stream = io.BufferedReader(io.BytesIO(content))
-    return list(read_fasta_stream(stream, "bytes.fasta", on_illegal, statistics or ReadStatistics()))
+    return list(
+        read_fasta_stream(stream, "bytes.fasta", InputConfig(on_illegal=on_illegal), statistics or ReadStatistics())
+    )
 
 
 def escaped(byte):

@@ -5,6 +5,7 @@ import io
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from protembed.config.common import InputConfig
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.alphabet import RESIDUES
 from protembed.data.fasta import ReadStatistics, read_fasta
@@ -399,7 +400,9 @@ def test_fasta_in_utf16_is_rejected_as_such(read_labelled):
 
 def test_rows_without_a_sequence_or_split_are_left_out_on_request(read_labelled):
     statistics = ReadStatistics()
-    labels = read_labelled(HOLES, columns=LabelTableConfig(on_missing="skip"), on_illegal="skip", statistics=statistics)
+    labels = read_labelled(
+        HOLES, columns=LabelTableConfig(on_missing="skip"), reader=InputConfig(on_illegal="skip"), statistics=statistics
+    )
 
     assert rows(labels) == [*SMALL_ROWS, ("f", "MWW", "", "train")]
     assert [(record.id, record.line, record.reason) for record in statistics.skipped] == [
@@ -469,8 +472,8 @@ def test_illegal_residues_are_masked_or_their_rows_skipped_on_request(read_label
     content = SMALL + "e,MK1,5.5,train\n"
     masked_statistics, skipped_statistics = ReadStatistics(), ReadStatistics()
 
-    masked = read_labelled(content, on_illegal="mask", statistics=masked_statistics)
-    skipped = read_labelled(content, on_illegal="skip", statistics=skipped_statistics)
+    masked = read_labelled(content, reader=InputConfig(on_illegal="mask"), statistics=masked_statistics)
+    skipped = read_labelled(content, reader=InputConfig(on_illegal="skip"), statistics=skipped_statistics)
 
     assert masked.proteins[-1].sequence == "MKX"
     assert masked_statistics.num_masked == 1

@@ -4,6 +4,7 @@ from itertools import islice, product
 import numpy as np
 import pytest
 
+from protembed.config.common import InputConfig
 from protembed.data.alphabet import decode, encode
 from protembed.data.hashing import hash_fraction
 from protembed.errors import ConfigError, FormatError, TooFewProteinsError
@@ -267,7 +268,9 @@ def test_a_validation_set_whose_records_were_all_skipped_is_refused(tmp_path, pr
     (tmp_path / "odd.fasta").write_text(">a\nM1\n")
 
     with pytest.raises(FormatError, match="odd.fasta: every record was left out"):
-        build_corpora(tmp_path / "corpora", [proteins_fasta], [tmp_path / "odd.fasta"], on_illegal="skip")
+        build_corpora(
+            tmp_path / "corpora", [proteins_fasta], [tmp_path / "odd.fasta"], reader=InputConfig(on_illegal="skip")
+        )
 
     assert [path.name for path in tmp_path.iterdir()] == ["odd.fasta"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from protembed.config.common import InputConfig
 from protembed.config.score import VariantTableConfig
 from protembed.data.fasta import ReadStatistics
 from protembed.errors import (
@@ -30,7 +31,11 @@ def read(tmp_path):
     def write_and_read(content, *, wild_types=None, on_illegal="error", statistics=None, **config):
         path = tmp_path / "variants.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return list(VariantTable(path, VariantTableConfig(**config), wild_types, on_illegal).read(statistics))
+        return list(
+            VariantTable(path, VariantTableConfig(**config), wild_types, InputConfig(on_illegal=on_illegal)).read(
+                statistics
+            )
+        )
 
     return write_and_read
 
@@ -214,7 +219,7 @@ def test_the_wild_type_and_silent_mutations_have_no_mutations(read):
 def test_a_table_can_be_read_twice_with_all_its_cells(tmp_path):
     path = tmp_path / "variants.csv"
     path.write_text(f'mutant,note,sequence\nK2R,"a, b",{WILD_TYPE}\n')
-    table = VariantTable(path, VariantTableConfig(), None, "error")
+    table = VariantTable(path, VariantTableConfig(), None, InputConfig())
 
     assert table.header == ["mutant", "note", "sequence"]
     assert [variant.cells for variant in table.read()] == [["K2R", "a, b", WILD_TYPE]]
@@ -344,11 +349,11 @@ def test_an_illegal_residue_of_a_wild_type_can_be_masked(read):
 def test_two_wild_types_with_one_identifier_are_rejected_unless_equal(tmp_path):
     path = tmp_path / "wild.fasta"
     path.write_text(">one first\nMKT\n>one\nMKT\n")
-    assert read_wild_types(path, on_illegal="error", statistics=ReadStatistics()) == {"one": "MKT"}
+    assert read_wild_types(path, reader=InputConfig(), statistics=ReadStatistics()) == {"one": "MKT"}
 
     path.write_text(">one first\nMKT\n>one\nMKA\n")
     with pytest.raises(RecordError, match=r"line 3: record 2 \('one'\) differs from an earlier record"):
-        read_wild_types(path, on_illegal="error", statistics=ReadStatistics())
+        read_wild_types(path, reader=InputConfig(), statistics=ReadStatistics())
 
 
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
@@ -362,4 +367,4 @@ def test_a_table_in_another_encoding_is_rejected_with_its_line(tmp_path):
     path.write_bytes("mutant,sequence,note\nA2G,MAKT,Kern\nK3R,MAKT,Hülle\n".encode("cp1252"))
 
     with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is not UTF-8"):
-        list(VariantTable(path, VariantTableConfig(), None, "error").read())
+        list(VariantTable(path, VariantTableConfig(), None, InputConfig()).read())
