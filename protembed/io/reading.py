@@ -36,6 +36,13 @@ STANDARD_STREAM = Path("-")
 SPOOLED_STDIN = "<stdin>"
 _BLOCK, _BUFFER = 1 << 20, 1 << 17
 
+# The suffixes that the name of a result does not take over from its input.
+_COMPRESSED_SUFFIXES = {".gz", ".gzip", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd"}
+_FORMAT_SUFFIXES = {
+    *(".fasta", ".fas", ".fa", ".faa", ".fsa", ".mfa", ".mpfa", ".pep", ".aa", ".prot", ".seq", ".seqs"),
+    *(".afa", ".aln", ".a3m", ".a2m", ".fna", ".ffn", ".txt", ".csv", ".tsv", ".tab", ".xlsx"),
+}
+
 # The size and times of a file when a reading began.
 _FileState = tuple[int, int, int]
 # For each file that was read to its end: its hash, and its state when that reading began.
@@ -114,17 +121,24 @@ def follow_link(output: Path) -> Path:
 
 
 def default_path(source: Path, suffix: str) -> Path:
-    """Name a result in the current directory after an input, without the input's suffixes.
+    """Name a result in the current directory after an input, without the suffixes of its format and compression.
+
+    Other dots stay, because they are part of versions and names.
 
     Raises:
         InputNotFoundError: The input is a directory; `.` would give a name without a beginning.
 
-    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name
-    'seqs.npy'
+    >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name, default_path(Path("GCF_000005845.2.faa"), ".npy").name
+    ('seqs.npy', 'GCF_000005845.2.npy')
     """
     if source.is_dir():
         raise InputNotFoundError(str(source), os.strerror(errno.EISDIR), "name a file in it")
-    return Path(("stdin" if is_stream(source) else source.name.partition(".")[0] or source.name) + suffix)
+    if is_stream(source):
+        return Path("stdin" + suffix)
+    stem = Path(source.name)
+    for known in (_COMPRESSED_SUFFIXES, _FORMAT_SUFFIXES):
+        stem = stem.with_suffix("") if stem.suffix.lower() in known else stem
+    return Path(stem.name + suffix)
 
 
 def display_name(path: Path) -> str:

@@ -220,7 +220,13 @@ def test_pipes_are_streams_and_missing_paths_are_not(tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "name"),
-    [("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".dotfile", ".dotfile.npy")],
+    [
+        *(("data/seqs.fasta.gz", "seqs.npy"), ("seqs", "seqs.npy"), ("-", "stdin.npy"), (".dotfile", ".dotfile.npy")),
+        *(("seqs.FAA.zst", "seqs.npy"), (".fasta", ".fasta.npy"), ("labels.csv", "labels.npy"), ("x.gz", "x.npy")),
+        ("GCF_000005845.2_ASM584v2_protein.faa.gz", "GCF_000005845.2_ASM584v2_protein.npy"),
+        ("Homo_sapiens.GRCh38.pep.abinitio.fa.gz", "Homo_sapiens.GRCh38.pep.abinitio.npy"),
+        ("uniref50.part_001.fasta", "uniref50.part_001.npy"),
+    ],
 )
 def test_default_paths_are_named_after_the_input_in_the_current_directory(source, name):
     assert default_path(Path(source), ".npy") == Path(name)
