@@ -35,14 +35,24 @@ def check_regular_file(path: Path) -> Path:
         return path
     in_cache = _is_blob(path, target)
     if target.parent != path.parent.resolve() and not in_cache:
-        advice = f"a model is read from its directory alone: name the folder {target.parent}, or copy the file"
-        raise ModelFormatError(path, "this link leads out of the model's directory", advice)
+        raise ModelFormatError(path, "this link leads out of the model's directory", _advise_about_link(path, target))
     if not stat.S_ISREG(mode):
         raise ModelFormatError(path, "this is not a regular file")
     if in_cache and not _is_whole_blob(target):
         found = "the hub's cache holds a damaged copy of this file: its content does not match its name, a hash"
         raise ModelFormatError(path, found, f"delete {target} and fetch the model again")
     return path
+
+
+def _advise_about_link(path: Path, target: Path) -> str:
+    """Say which directory to give instead of one that a file is linked into."""
+    rule, cached = "a model is read from its directory alone", target.parent.parent / "snapshots"
+    for link in sorted(cached.glob(f"*/{path.name}")) if target.parent.name == "blobs" else []:
+        if link.resolve() == target:
+            return f"{rule}: name the folder in the hub's cache, {link.parent}"
+    if (target.parent / "config.json").exists():
+        return f"{rule}: name the folder {target.parent}"
+    return f"{rule}: copy it with what its links lead to (`cp -rL {path.parent} FOLDER`), and name the copy"
 
 
 def sha256_of_model_file(path: Path) -> str:

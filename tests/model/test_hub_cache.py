@@ -83,6 +83,29 @@ def test_a_blob_named_by_the_plain_sha1_of_a_proxy_is_read(snapshot):
     assert load_checkpoint(snapshot).encoder.shape.dim == 32
 
 
+def test_a_folder_of_links_into_the_cache_is_an_error_that_names_the_folder_of_the_cache(snapshot, tmp_path):
+    (tmp_path / "local_dir").mkdir()
+    for file in snapshot.iterdir():
+        (tmp_path / "local_dir" / file.name).symlink_to(file.resolve())
+
+    with pytest.raises(ModelFormatError, match="leads out") as caught:
+        load_checkpoint(tmp_path / "local_dir")
+
+    assert str(caught.value).endswith(f"name the folder in the hub's cache, {snapshot}")
+
+
+def test_links_to_files_in_several_folders_are_an_error_with_the_command_that_copies_them(tiny_model, tmp_path):
+    (tmp_path / "staged").mkdir()
+    for file in tiny_model.iterdir():
+        (tmp_path / f"of-{file.name}").mkdir()
+        (tmp_path / "staged" / file.name).symlink_to(shutil.copy(file, tmp_path / f"of-{file.name}" / "x"))
+
+    with pytest.raises(
+        ModelFormatError, match=f"copy it .* \\(`cp -rL {tmp_path}/staged FOLDER`\\), and name the copy"
+    ):
+        load_checkpoint(tmp_path / "staged")
+
+
 def test_a_link_out_of_the_cache_is_an_error_that_names_its_target(tiny_model, tmp_path):
     (tmp_path / "staged").mkdir()
     for file in tiny_model.iterdir():
