@@ -3,15 +3,16 @@
 huggingface_hub reads `HF_HUB_OFFLINE`, `HF_HOME`, `HF_ENDPOINT` and `HF_TOKEN`.
 """
 
+import errno
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
 
-from protembed.errors import HubError, InputNotFoundError, ModelFormatError
+from protembed.errors import HubError, InputNotFoundError, ModelFormatError, reason_of
 from protembed.model.esm_config import CONFIG_FILE, TOKENIZER_FILES, read_shape
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -19,6 +20,11 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 _FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", *TOKENIZER_FILES, *_WEIGHTS)
 _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFFLINE), or pass a model directory"
+_USABLE_VERSIONS = (
+    "install huggingface_hub 0.34 or newer: beside transformers 4 one before 1.0, beside transformers 5 a later one"
+)
+# Errors of the disk on which the cache is, not of the network.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _WITHOUT_THE_HUB = "try again with a network, or pass a model directory or a bundled model"
 
 
@@ -66,27 +72,29 @@ def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
     return ModelFormatError(Path(name), "the hub has no safetensors of it", advice)
 
 
-def _status(error: BaseException | None) -> int | None:
-    """Find the HTTP status of the hub's response among the causes of an error; None if there was no response."""
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, the first cause last."""
     while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return status
+        yield error
         error = error.__cause__ or error.__context__
-    return None
+
+
+def _status(error: BaseException) -> int | None:
+    """Find the HTTP status of the hub's response among the causes of an error; None if there was no response."""
+    statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in _with_causes(error))
+    return next((status for status in statuses if isinstance(status, int)), None)
 
 
 def _reason(error: BaseException) -> str:
     """Describe the first cause of an error in one line."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]  # not None
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    *_, first = _with_causes(error)
+    lines = str(first).strip().splitlines()
+    return lines[0] if lines else type(first).__name__
 
 
 def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exception | None:
     """Translate an error of the hub or the network to one for the user; None for any other error."""
-    from huggingface_hub import errors, get_token
+    from huggingface_hub import constants, errors, get_token
 
     match error:
         case errors.GatedRepoError():
@@ -94,7 +102,11 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
             return HubError(name, "this model is gated", advice)
         case errors.RepositoryNotFoundError():
             # The hub responds alike for a private model and for a missing one.
-            return InputNotFoundError(name, "the hub has no such model, or it is private", "correct the name")
+            advice = "your token gives no access to it" if get_token() else "set HF_TOKEN if it is private"
+            found = "the hub has no such model, or it is private"
+            return InputNotFoundError(name, found, f"correct the name; {advice}")
+        case _ if any(isinstance(cause, errors.DisabledRepoError) for cause in _with_causes(error)):
+            return HubError(name, "the hub has disabled this model", "choose another")
         case errors.RevisionNotFoundError():
             return InputNotFoundError(name, "the hub's model has no such revision", "correct what follows the @")
         case errors.LocalEntryNotFoundError() if only_cache:
@@ -103,15 +115,21 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
             return ModelFormatError(Path(name), "the hub's model has no config.json", "choose an ESM-2 model")
         case errors.HFValidationError():
             return InputNotFoundError(name, "this is not a valid name on the hub", "correct it")
-        case errors.HfHubHTTPError() if error.response.status_code == HTTPStatus.UNAUTHORIZED and get_token():
+        case _ if _status(error) == HTTPStatus.UNAUTHORIZED and get_token():
             advice = "make a new one and set HF_TOKEN, or unset it (`hf auth logout`): most models need none"
             return HubError(name, "the hub rejects your token", advice)
+        case _ if _status(error) == HTTPStatus.FORBIDDEN:
+            advice = "check the permissions of your token (`hf auth whoami`), and your network's proxy"
+            return HubError(name, "access to the hub is forbidden (403)", advice)
         case _ if _status(error) == HTTPStatus.TOO_MANY_REQUESTS:
             return HubError(name, "the hub received too many requests (429)", "wait some minutes, and try again")
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | errors.HfHubHTTPError():
             return HubError(name, f"the hub could not be reached ({_reason(error)})", _WITHOUT_THE_HUB)
     if isinstance(error, RuntimeError) and "home directory" in str(error):
         return HubError(name, "its files have no place, because HOME is not set", "set HF_HOME to a directory for them")
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        found = f"the hub's cache, {constants.HF_HUB_CACHE}, cannot be written ({reason_of(error)})"
+        return HubError(name, found, "free space on that disk, or set HF_HOME to another folder")
     # huggingface_hub uses another HTTP library from version to version.
     if isinstance(error, OSError) or type(error).__module__.startswith(("http", "requests")):
         return HubError(name, f"fetching it failed ({_reason(error)})", _WITHOUT_THE_HUB)
@@ -130,11 +148,13 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
 
     Raises:
         InputNotFoundError: The hub has no such model, or it is not in the cache and the network must not be used.
-        HubError: The network or the hub does not respond.
+        HubError: The network or the hub does not respond, or huggingface_hub cannot be imported.
         ModelFormatError: The model is not an ESM-2, or has no safetensors; nothing large was fetched.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
-
+    try:
+        from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+    except ImportError as error:  # its version and those of what it imports do not go together
+        raise HubError(name, f"huggingface_hub cannot be used ({error})", _USABLE_VERSIONS) from error
     _quiet_hub_logging()
     repository, _, revision = name.partition("@")
     only_cache = offline or constants.HF_HUB_OFFLINE

