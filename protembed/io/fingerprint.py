@@ -107,11 +107,13 @@ def differences(recorded: Fingerprint, fingerprint: Fingerprint) -> list[str]:
     ['`store_dtype` was float32, not float16']
     >>> differences({"input_sha256": "0" * 64, "shard": None}, {"input_sha256": "1" * 64, "shard": "2/8"})
     ['the input differs', '`shard` was none, not 2/8']
+    >>> differences({"gaps": "drop"}, {})
+    ['`gaps` was drop, not error']
     """
     before, now = with_current_names(recorded), with_current_names(fingerprint)
     found = dict[str, str]()
     for name in {**before, **now}:
-        old, new = before.get(name), now.get(name)
+        old, new = (settings.get(name, RECORDED_IF_SET.get(name)) for settings in (before, now))
         if old != new and name not in _DERIVED:
             word = _WORDS.get(name, f"`{name}`")
             is_hash = any(isinstance(value, str) and len(value) == _HASH_LENGTH for value in (old, new))

@@ -62,7 +62,7 @@ def test_embed_gives_the_vectors_of_the_proteins_and_check_verifies_them(fastas,
 def test_dropping_gaps_makes_another_result_of_the_same_file(fastas, tiny_model, tmp_path):
     embed_fasta(fastas[0], settings_of(EmbedOptions, tmp_path / "emb.npy", tiny_model, gaps="error"))
 
-    with pytest.raises(OutputExistsError, match="`gaps` was none, not drop"):
+    with pytest.raises(OutputExistsError, match="`gaps` was error, not drop"):
         embed_fasta(fastas[0], settings_of(EmbedOptions, tmp_path / "emb.npy", tiny_model))
 
 
