@@ -86,7 +86,8 @@ def _protein(number: int, item: AnySequence, region: Region | None) -> Protein:
         raise SequenceError(name, "it is empty", "leave it out")
     for position, letter in enumerate(sequence, start=1):
         if letter not in RESIDUES and letter != MASK_LETTER:
-            raise SequenceError(name, f"{letter!r} at position {position} is not an amino acid", _LETTERS)
+            advice = f"remove the gaps of an alignment: {_LETTERS}" if letter == "-" else _LETTERS
+            raise SequenceError(name, f"{letter!r} at position {position} is not an amino acid", advice)
     residues = slice(None) if region is None else region.within(len(sequence))
     if residues is None:
         found = f"it has {len(sequence):,} residues, but the model uses residues {region} of each protein"

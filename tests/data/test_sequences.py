@@ -51,7 +51,10 @@ def test_question_marks_and_mask_tokens_are_masked_positions():
         (["MKT", "MK1"], "sequence 2: '1' at position 3 is not an amino acid"),
         ("MK*T", "sequence 1: '*' at position 3 is not an amino acid"),
         ("proteins.fasta", "sequence 1: '.' at position 9 is not an amino acid"),
-        ([SeqRecord(Seq("MK-T"), id="P1")], "sequence 1 ('P1'): '-' at position 3"),
+        (
+            [SeqRecord(Seq("MK-T"), id="P1")],
+            "sequence 1 ('P1'): '-' at position 3 is not an amino acid; remove the gaps",
+        ),
         (["MKT", " "], "sequence 2: it is empty"),
         (["MKT", float("nan")], "sequence 2: it is of type float"),
         ([b"MKT"], "sequence 1: it is of type bytes"),
