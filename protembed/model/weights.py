@@ -10,6 +10,7 @@ transformers keeps them for that reason. This was tested with files made for the
 """
 
 import errno
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -74,7 +75,9 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     try:
         save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
+        named = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(named[1]) if named else errno.EIO
+        raise OSError(number, os.strerror(number) if named else str(error)) from error
 
 
 def open_tensors(path: Path) -> Any:

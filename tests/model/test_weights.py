@@ -1,13 +1,16 @@
+import errno
 import json
+import os
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.model.untrusted import read_model_json
-from protembed.model.weights import WeightFiles, WeightMapping, weight_table, with_current_names
+from protembed.model.weights import WeightFiles, WeightMapping, weight_table, with_current_names, write_tensors
 
 TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
 
@@ -138,3 +141,22 @@ def test_a_missing_json_is_an_error_that_names_it(tmp_path):
 )
 def test_former_names_of_modules_are_replaced_and_others_stay(former, current):
     assert with_current_names({former: torch.zeros(1)}).keys() == {current}
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (f"I/O error: no quota (os error {errno.EDQUOT})", (errno.EDQUOT, os.strerror(errno.EDQUOT))),
+        ("Error while serializing: unknown", (errno.EIO, "Error while serializing: unknown")),
+    ],
+)
+def test_an_error_of_the_disk_has_its_number_and_reason(tmp_path, monkeypatch, reason, expected):
+    def fail(*arguments, **options):
+        raise SafetensorError(reason)
+
+    monkeypatch.setattr("protembed.model.weights.save_file", fail)
+
+    with pytest.raises(OSError) as caught:
+        write_tensors({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+
+    assert (caught.value.errno, caught.value.strerror) == expected
