@@ -247,7 +247,7 @@ class Result:
         lock, callbacks = target.with_name(f".{target.name}.lock"), callbacks or Callbacks()
         with (
             report_limitations(self.path, callbacks.on_warning),
-            existing_directory(target.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
+            existing_directory(self.path.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
             exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)),
         ):
             remove_unfinished_beside(self.path)
