@@ -106,12 +106,13 @@ def _open(part: StoredResult) -> Embeddings:
     vectors: NDArray[Any] | Sequence[NDArray[Any]] = np.empty((0, meta["dim"]), meta["dtype"])
     try:
         ids = [unescape(line.split("\t", 2)[1]) for line in read_ids_lines(part.path)]
-        if part.vectors.count() > 0:
+        num_stored = part.vectors.count()
+        if num_stored == part.num_proteins > 0:
             vectors = part.vectors.open()
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise VerificationError(part.path, f"it cannot be read ({reason_of(error)})") from error
-    if not len(vectors) == len(ids) == part.num_proteins:
-        found = f"it has {len(vectors):,} proteins and {len(ids):,} identifiers, but its meta file records"
+    if not num_stored == len(ids) == part.num_proteins:
+        found = f"it has {num_stored:,} proteins and {len(ids):,} identifiers, but its meta file records"
         raise VerificationError(part.path, f"{found} {part.num_proteins:,} proteins")
     return Embeddings(vectors=vectors, ids=ids, meta=meta)
 
