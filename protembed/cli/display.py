@@ -60,7 +60,8 @@ class Display:
         self._data_on_stdout = data_on_stdout
         self._console = console or Console(stderr=True, highlight=False, markup=False)
         # Of the processes that torchrun starts, only the first prints.
-        self._is_silent = not is_first_process() or (show.json and data_on_stdout)
+        self._is_json_alone = show.json and data_on_stdout
+        self._is_silent = not is_first_process() or self._is_json_alone
         self._printed: set[str] = set()
         self._warnings: list[str] = []
         self._log: BinaryIO | None = None
@@ -119,7 +120,7 @@ class Display:
     def error(self, sentence: str, error: Exception, status: int) -> None:
         """Print an error, and with --json as JSON too."""
         self._write_log(f"protembed: {sentence}")
-        if is_first_process():
+        if not self._is_json_alone:
             self._print(f"protembed: {sentence}")
         self.print_error_json(sentence, error, status)
 

@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import Field, fields
 from pathlib import Path
@@ -123,11 +123,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             _check_log_file(show.log_file, values.values())
             display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))
             made = {argument.name: values.pop(argument.name) for argument in arguments}
-            if show.config is not None:
-                values = {name: value for name, value in values.items() if _is_given(context, name)}
-                display.options = options_from_record(kind, show.config, **values)
-            else:
-                display.options = kind.from_values(**values)
+            display.options = _make_options(kind, show.config, context, values)
             display.warn(*map(flags_in, display.options.without_effect()))
             if "options" in hints:
                 made["options"] = display.options
@@ -138,10 +134,15 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Return whether an option stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _make_options(
+    kind: type[Options], record: Path | None, context: typer.Context, values: Mapping[str, Any]
+) -> Options:
+    """Make the options of a command; with a record, of what stands on the command line and else of the record."""
+    if record is None:
+        return kind.from_values(**values)
+    sources = {name: context.get_parameter_source(name) for name in values}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    return options_from_record(kind, record, **{name: values[name] for name in given})
 
 
 def _check_log_file(log_file: Path | None, values: Iterable[Any]) -> None:

@@ -340,6 +340,23 @@ def test_log_file_is_appended_to_with_times_even_with_quiet(capsys, tmp_path):
     assert capsys.readouterr().err == 2 * "warning: beware\nprotembed: x.fasta: it is empty\n"
 
 
+def test_error_of_another_than_the_first_process_is_printed_but_not_as_json(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+
+    Display(ConsoleConfig(json=True)).error("x: it is empty", FormatError("x", "it is empty", "look"), 65)
+
+    assert capsys.readouterr() == ("", "protembed: x: it is empty\n")
+
+
+def test_error_is_json_alone_on_stderr_if_stdout_carries_data(capsys):
+    display = Display(ConsoleConfig(json=True), data_on_stdout=True)
+
+    display.error("x: it is empty", FormatError("x", "it is empty", "look"), 65)
+
+    printed = capsys.readouterr()
+    assert printed.out == "" and json.loads(printed.err)["error"]["message"] == "x: it is empty"
+
+
 def test_stderr_holds_the_json_alone_if_stdout_carries_data(capsys):
     display = Display(ConsoleConfig(json=True), data_on_stdout=True)
     display.say("working")
