@@ -184,13 +184,23 @@ _USUAL_ADVICE = "correct the file, or pass `on_illegal` mask (read it as X) or `
 
 
 class IllegalResidueError(SkippableError):
-    """A character in a sequence that is not an amino acid."""
+    """A character in a sequence that is not an amino acid.
 
-    def __init__(self, path: str, line: int, record_id: str, column: int, letter: str) -> None:
+    Args:
+        path: Name of the file.
+        line: Line of the file, from 1.
+        record_id: Identifier of the record.
+        column: Column of the line, from 1.
+        letter: The character.
+        alignment: The format of alignments that the record's other letters speak for; empty if there is none.
+    """
+
+    def __init__(self, path: str, line: int, record_id: str, column: int, letter: str, *, alignment: str = "") -> None:
         self.record_id, self.column, self.letter = record_id, column, letter
         self.reason = f"{letter!r} in column {column} is no amino acid"
         found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
-        super().__init__(path, found, _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE), line=line)
+        advice = _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE)
+        super().__init__(path, found, f"this is {alignment}: {_GAP_ADVICE}" if alignment else advice, line=line)
 
 
 class NoProteinError(SkippableError):

@@ -30,7 +30,13 @@ from protembed.errors import (
     SkippableError,
 )
 from protembed.io.reading import Paths, as_paths, display_name, open_input
-from protembed.io.sniffing import A3M_WITH_COMMENT, advise_fasta, detect_binary_format, detect_text_format
+from protembed.io.sniffing import (
+    A3M_WITH_COMMENT,
+    advise_fasta,
+    detect_alignment,
+    detect_binary_format,
+    detect_text_format,
+)
 from protembed.text import pluralize
 
 _ACCEPTED = RESIDUES + "J"
@@ -312,7 +318,8 @@ class _RecordLines:
             if not letter.isspace()
         )
         line, column, letter = next(islice(letters, residue, None))
-        return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter))
+        alignment = detect_alignment("".join(text for _, text in self.sequence_lines)) if letter in _GAPS else ""
+        return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter), alignment=alignment)
 
 
 class _LineChecker:

@@ -107,6 +107,19 @@ def detect_text_format(line: str) -> str | None:
     return next((name for start, name in _LINE_STARTS.items() if line.lstrip().startswith(start)), None)
 
 
+def detect_alignment(sequence: str) -> str:
+    """Return the format of alignments that a sequence with gaps is from; empty if its letters do not say.
+
+    Lower case stands for insertions; in A2M the other sequences have dots there.
+
+    >>> detect_alignment("MKTak-YI"), detect_alignment("MKTakY..I-"), detect_alignment("MK-TYI")
+    ('an A3M alignment', 'an A2M alignment', '')
+    """
+    if sequence.upper() == sequence or sequence.lower() == sequence:
+        return ""
+    return "an A2M alignment" if "." in sequence else "an A3M alignment"
+
+
 def advise_fasta(found: str | None = None) -> str:
     """Say how to get FASTA from a format that `detect_binary_format` or `detect_text_format` found.
 

@@ -341,6 +341,8 @@ GAPS_AND_CHAINS = {
     "MdEvVpQp": ("d", "as in SaProt's structure-aware sequences: remove the lower-case letters"),
     "M#EvVpQpL": ("v", "as in SaProt's structure-aware sequences"),
     "M1T-Y": ("-", "this is an alignment"),
+    "MKTakYI-S": ("-", "this is an A3M alignment: pass `gaps` drop"),
+    "MKTak.Y-I": (".", "this is an A2M alignment: pass `gaps` drop"),
 }
 
 
