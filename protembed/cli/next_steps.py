@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from protembed.scoring.score import ScoreSummary
 
 
+_MAX_FILES = 3  # a longer command is no help
+
+
 def _command(*words: object) -> str:
     """Write a command so that it can be copied into a shell."""
     return f"`protembed {shlex.join(map(str, words))}`"
@@ -31,7 +34,7 @@ def _with_model(model: Path | None) -> list[object]:
 
 def after_embed(summary: "EmbedSummary", fasta: Sequence[Path], options: EmbedOptions) -> str | None:
     """Suggest to verify a result that is a file, of input that can be read again, or to join a shard with others."""
-    if summary.output is None or STANDARD_STREAM in fasta:
+    if summary.output is None or STANDARD_STREAM in fasta or len(fasta) > _MAX_FILES:
         return None
     if options.embedding.shard is not None:
         return "when all shards are done, `protembed join` makes one result of them"

@@ -1,0 +1,64 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from protembed.cli.next_steps import after_check, after_embed, after_finetune, after_predict, after_pretrain
+from protembed.config.embed import EmbedOptions
+from protembed.config.finetune import PredictOptions
+
+EMBEDDED = SimpleNamespace(output=Path("a b.npy"))
+
+
+def test_result_of_embed_is_verified_with_the_same_files_and_model():
+    sentence = after_embed(EMBEDDED, [Path("x.fasta")], EmbedOptions.from_values(model="tiny"))
+
+    assert sentence == "`protembed check 'a b.npy' x.fasta -m tiny` verifies the result"
+
+
+@pytest.mark.parametrize(
+    ("output", "fasta"),
+    [(None, ["x.fasta"]), ("a.npy", ["-"]), ("a.npy", ["1.fasta", "2.fasta", "3.fasta", "4.fasta"])],
+)
+def test_stdout_stdin_and_many_files_have_no_next_step(output, fasta):
+    summary = SimpleNamespace(output=output and Path(output))
+
+    assert after_embed(summary, [Path(name) for name in fasta], EmbedOptions()) is None
+
+
+def test_shards_are_joined():
+    options = EmbedOptions.from_values(shard="1/2")
+
+    assert after_embed(EMBEDDED, [Path("x.fasta")], options) == (
+        "when all shards are done, `protembed join` makes one result of them"
+    )
+
+
+def test_checked_result_is_loaded_in_python():
+    summary = SimpleNamespace(results=[Path("a.npy")])
+
+    assert after_check(summary) == 'in Python, protembed.load_embeddings("a.npy") loads it'
+
+
+def test_only_a_finished_run_is_used():
+    run = SimpleNamespace(model=Path("a.run/model"), is_finished=True)
+    stopped = SimpleNamespace(model=Path("a.run/model"), is_finished=False)
+
+    assert after_pretrain(run, [Path("x.fasta")]) == "`protembed embed x.fasta -m a.run` uses the model"
+    assert after_pretrain(stopped, [Path("x.fasta")]) is None
+
+
+def test_fine_tuned_model_predicts_unless_the_training_was_stopped():
+    stopped = SimpleNamespace(output=Path("a.model"), comparison=None)
+    finished = SimpleNamespace(output=Path("a.model"), comparison="metrics")
+
+    assert after_finetune(stopped) is None
+    assert "`protembed predict proteins.fasta -m a.model`" in after_finetune(finished)
+
+
+def test_report_is_named_only_if_the_model_has_one(tmp_path):
+    summary, options = SimpleNamespace(output=Path("p.tsv")), PredictOptions.from_values(model=tmp_path)
+
+    assert after_predict(summary, options) == "open p.tsv in a spreadsheet"
+    (tmp_path / "report.html").touch()
+    assert after_predict(summary, options).endswith("report.html shows how reliable they are")
