@@ -206,7 +206,7 @@ class Result:
     def resolved(self, option: str, given: str) -> Any:
         """Return what an option meant when the result was begun or finished with the same option; None if it was not.
 
-        With `force` a result is begun anew, and nothing is returned.
+        With `force` a result starts over, and nothing is returned.
         """
         for content in () if self._force else (self._read_record(), self._read_begun()):
             if content is not None and content.get("options", {}).get(option) == given:
