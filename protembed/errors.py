@@ -4,6 +4,7 @@
     ├── ConfigError                         2   an option that is out of range, or options that contradict each other
     ├── InputError                         65   an input that is missing, or is invalid
     │   ├── InputNotFoundError             66       an input file or model that does not exist or cannot be read
+    │   │   └── NotFinetunedError                   a model without a head to predict with
     │   ├── HubError                        1       a model that could not be downloaded from the hub
     │   └── DataError                               an input that is invalid
     │       ├── FormatError                         a file that is not FASTA, or is empty

@@ -15,6 +15,7 @@ from protembed.errors import (
     InputNotFoundError,
     InsufficientResourcesError,
     NotEnoughMemoryError,
+    NotFinetunedError,
     PeerProcessError,
     ProtembedError,
     ResourceError,
@@ -58,7 +59,7 @@ def test_the_docstring_lists_every_error_with_its_parent_and_exit_status():
 @pytest.mark.parametrize(
     ("family", "members"),
     [
-        (InputError, {InputNotFoundError, HubError, DataError, *subclasses_of(DataError)}),
+        (InputError, {InputNotFoundError, NotFinetunedError, HubError, DataError, *subclasses_of(DataError)}),
         (RunError, {RunMismatchError, RunInUseError, DamagedRunError, PeerProcessError, DivergedError}),
         (ResourceError, {NotEnoughMemoryError, InsufficientResourcesError, TooLongForMemoryError}),
     ],
