@@ -67,6 +67,15 @@ def test_fasta_is_read_as_fasta(open_files):
     assert (pairs(files), files.columns) == ([("P1", "MKT"), ("P2", "MKV")], None)
 
 
+def test_an_alignment_with_comments_is_not_taken_for_a_table(tmp_path):
+    (tmp_path / "a.a3m").write_text("#12,4\t1,1\n>P1\nMK-T\n")
+    (tmp_path / "gapped.csv").write_text("id,sequence\nP1,MK-T\n")
+    reading = TableReading(gaps="drop")
+
+    assert pairs(ProteinFiles([tmp_path / "a.a3m"], reading)) == [("P1", "MKT")]
+    assert pairs(ProteinFiles([tmp_path / "gapped.csv"], reading)) == [("P1", "MKT")]
+
+
 def test_rows_without_identifiers_are_named_by_their_numbers(open_files):
     assert pairs(open_files(table="sequence\nMKT\n\nMKV\n")) == [("1", "MKT"), ("3", "MKV")]
     assert pairs(open_files(table="id,sequence\n,MKT\nP2,MKV\n")) == [("1", "MKT"), ("P2", "MKV")]
