@@ -43,7 +43,7 @@ def test_a_command_that_needs_temporary_files_says_so_and_leaves_nothing(run, na
     ended = run(WITH_TEMPORARY_FILES[name])
 
     assert ended.exit_code == 1
-    lines = [line for line in ended.stderr.splitlines() if not line.startswith("created the directory ")]
+    lines = [line for line in ended.stderr.splitlines() if "created the directory " not in line]
     assert len(lines) == 1
     assert lines[0].startswith("protembed: temporary files cannot be written, because TMPDIR, /tmp, ")
     assert lines[0].endswith("; set TMPDIR to a directory that can be written")
