@@ -50,7 +50,7 @@ def options_from_record(kind: type[_Options], path: PathLike, **values: Any) -> 
     _check_names(kind, file, recorded)
     for name in sorted(_paths_given(settings, hints) - values.keys()):
         raise ConfigError(name, None, f"{file} does not record where that file is: give it too")
-    model = {} if "model" not in hints or "model" in values else {"model": _model_of(settings, file)}
+    model = {} if "model" not in hints or "model" in values else {"model": _model_of({**content, **settings}, file)}
     known = {name: value for name, value in recorded.items() if value is not None}
     return kind.from_values(**known | model | values)
 

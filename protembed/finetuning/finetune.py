@@ -23,7 +23,7 @@ from protembed.finetuning.targets import TaskTable, check_labels, class_counts, 
 from protembed.io.faults import Faults
 from protembed.io.output_paths import check_utf8_path
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.io.result import RUN, Result
+from protembed.io.result import IDENTITY, RUN, Result
 from protembed.io.tables import describe_traits
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
@@ -175,7 +175,8 @@ def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks:
         callbacks.on_stage("metrics", None, 0)
         notes = [*plan.notes, *experiment.notes, *plan.warnings]
         report = FinetuneReport(design, experiment, notes, tables.skipped)
-        claim.publish({"identity": fingerprint, **report.write(claim.create_directory())})
+        of_model = {"model_name": model.name, "model_revision": model.revision}
+        claim.publish({IDENTITY: fingerprint, **of_model, **report.write(claim.create_directory())})
     return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from protembed.config.embed import EmbedOptions
-from protembed.config.finetune import PredictOptions
+from protembed.config.finetune import FinetuneOptions, PredictOptions
 from protembed.config.pretrain import PretrainOptions
 from protembed.config.recorded import options_from_record
 from protembed.errors import ConfigError, FormatError, InputNotFoundError
@@ -90,3 +90,9 @@ def test_model_is_found_by_its_name_if_it_is_bundled_or_on_the_hub(record):
         options_from_record(PredictOptions, record(here))
     assert str(options_from_record(PredictOptions, record(hub)).model.model) == "owner/name@abc"
     assert str(options_from_record(PredictOptions, record(here), model="x").model.model) == "x"
+
+
+def test_model_of_a_fine_tuning_is_recorded_beside_what_makes_two_the_same(record):
+    path = record({**BUNDLED, "identity": FinetuneOptions().as_given()})
+
+    assert str(options_from_record(FinetuneOptions, path).model.model) == "protembed_t6_8M"

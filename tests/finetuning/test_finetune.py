@@ -98,6 +98,7 @@ def test_each_task_is_inferred_and_compared_with_baselines(finetuned, method):
     assert list(summary.comparison.predictors) == [constant, *from_sequence, *from_model]
     assert summary.comparison.model_metrics.keys() == METRICS[task]
     recorded = json.loads((output / "metrics.json").read_text())
+    assert recorded["model_name"] and recorded["identity"]["command"] == "finetune"
     assert recorded["comparison"]["predictors"][from_model[-1]].keys() == METRICS[task]
     assert sum(subgroup["num_proteins"] for subgroup in recorded["by_similarity"]) == 10
     assert sum(subgroup["num_proteins"] for subgroup in recorded["by_length"]) == 10
