@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,11 +16,12 @@ from rich.console import Console
 
 from protembed._version import __version__
 from protembed.callbacks import Callbacks
-from protembed.cli.messages import up_to_date
+from protembed.cli.messages import fault_lines, up_to_date
 from protembed.cli.process import is_first_process
 from protembed.cli.progress import Progress
-from protembed.config.base import Options
+from protembed.config.base import Options, flags_in
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
+from protembed.errors import FaultyRowsError
 from protembed.text import pluralize, printable
 
 
@@ -121,14 +123,19 @@ class Display:
         """Print an error, and with --json as JSON too."""
         self._write_log(f"protembed: {sentence}")
         if not self._is_json_alone:
-            self._print(f"protembed: {sentence}")
+            lines = [sentence]
+            if isinstance(error, FaultyRowsError) and self._console.is_terminal:
+                lines = [*fault_lines(error)]
+            for prefix, line in zip_longest(["protembed: "], lines, fillvalue=""):
+                self._print(prefix + line)
         self.print_error_json(sentence, error, status)
 
     def print_error_json(self, sentence: str, error: Exception, status: int) -> None:
         """Print an error with --json: its exit status, its class, its sentence, its file and line if it has them."""
         if self._show.json:
-            place = {name: getattr(error, name) for name in ("path", "line") if getattr(error, name, None) is not None}
-            content = {"status": status, "type": type(error).__name__, "message": sentence, **place}
+            content = {"status": status, "type": type(error).__name__, "message": sentence, **_place(error)}
+            if isinstance(error, FaultyRowsError):
+                content["faults"] = [{**_place(fault), "message": flags_in(fault.found)} for fault in error.errors]
             self._print_json({"error": content})
 
     # What a command is about to do
@@ -230,6 +237,10 @@ class Display:
             elif not self._data_on_stdout:
                 self.say("interrupted before another protein was saved; run the same command to resume")
             raise
+
+
+def _place(error: Exception) -> dict[str, Any]:
+    return {name: getattr(error, name) for name in ("path", "line") if getattr(error, name, None) is not None}
 
 
 def _now() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protembed.config.base import flags_in
 from protembed.text import format_bytes, format_number, pluralize
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan
     from protembed.embedding.join import JoinSummary
+    from protembed.errors import FaultyRowsError
     from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassMetrics
     from protembed.finetuning.finetune import FinetunePlan, FinetuneSummary
@@ -41,6 +43,16 @@ def format_percent(fraction: float) -> str:
     '40 %'
     """
     return f"{100 * fraction:.0f} %"
+
+
+def fault_lines(error: "FaultyRowsError") -> Iterator[str]:
+    """Report the faults of a table in a line each, and then what to do."""
+    yield f"{error.path}: {pluralize(error.num_errors, 'fault')}"
+    for fault in error.errors:
+        yield f"  {'' if fault.line is None else f'line {fault.line}: '}{flags_in(fault.found)}"
+    if error.num_errors > len(error.errors):
+        yield f"  and {error.num_errors - len(error.errors):,} more"
+    yield flags_in(error.advice)
 
 
 def up_to_date(output: Path | None) -> str:

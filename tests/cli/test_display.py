@@ -14,7 +14,7 @@ from protembed.callbacks import StepReport
 from protembed.cli.display import Display
 from protembed.cli.process import exit_on_errors
 from protembed.config.common import ConsoleConfig
-from protembed.errors import FormatError, PeerProcessError
+from protembed.errors import FaultyRowsError, FormatError, PeerProcessError, TableError
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
@@ -346,6 +346,35 @@ def test_error_of_another_than_the_first_process_is_printed_but_not_as_json(monk
     Display(ConsoleConfig(json=True)).error("x: it is empty", FormatError("x", "it is empty", "look"), 65)
 
     assert capsys.readouterr() == ("", "protembed: x: it is empty\n")
+
+
+@pytest.fixture
+def faulty():
+    """Eleven faults of a table, ten of which are listed."""
+    faults = [
+        TableError("x.csv", f"row {line} has no label", "pass `on_missing` skip", line=line) for line in range(2, 12)
+    ]
+    return FaultyRowsError(faults, 11)
+
+
+def test_faults_of_a_table_are_a_list_on_a_terminal(faulty):
+    screen = io.StringIO()
+
+    console = Console(file=screen, force_terminal=True, color_system=None, width=60)
+    Display(ConsoleConfig(), console=console).error(str(faulty), faulty, 65)
+
+    lines = screen.getvalue().splitlines()
+    assert lines[:2] == ["protembed: x.csv: 11 faults", "  line 2: row 2 has no label"]
+    assert lines[-2:] == ["  and 1 more", "pass --on-missing skip"]
+
+
+def test_faults_of_a_table_are_one_line_elsewhere_and_a_list_in_json(faulty, capsys):
+    Display(ConsoleConfig(json=True)).error(str(faulty), faulty, 65)
+
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    first, *others = json.loads(printed.out)["error"]["faults"]
+    assert first == {"path": "x.csv", "line": 2, "message": "row 2 has no label"} and len(others) == 9
 
 
 def test_error_is_json_alone_on_stderr_if_stdout_carries_data(capsys):
