@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,20 @@ from protembed.attention.significance import (
     label_segments,
     permutation_test,
 )
+from protembed.data.alphabet import residue_letter
 from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.faults import Faults
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import Row, column_names, describe_traits, find_columns, reading_table
+from protembed.io.tables import IDENTIFIER_COLUMNS, Row, column_names, describe_traits, find_columns, reading_table
 from protembed.text import pluralize
 
-_COLUMNS = ("protein", "position", "label")
+# Usual names of the columns, the likeliest first.
+_COLUMNS: Mapping[str, Sequence[str]] = {
+    "protein": ("protein", *(name for name in IDENTIFIER_COLUMNS if name != "protein")),
+    "position": ("position", "pos", "residue_number", "resnum", "resi", "resid", "aa_position", "residue", "site"),
+    "label": ("label", "annotation", "feature", "site_type", "type", "description", "class", "category"),
+}
 _DATABASES = ("sp", "tr")
 _NAME_ADVICE = (
     "name proteins by the first word of their FASTA headers, or by its accession, as P00698 of sp|P00698|LYSC_CHICK"
@@ -34,8 +41,10 @@ _NAME_ADVICE = (
 _TERMINAL_RESIDUES = 10
 # Labelled residues at most this far apart move along the chain together, as in `MovedSegments`.
 _MAX_GAP = 10
-# Up to nine digits: more than any protein needs, and fewer than Python refuses to convert.
-_POSITION = re.compile("[1-9][0-9]{0,8}")
+# Perhaps with the residue, as in H57 or His57, and with zero decimals, as pandas writes whole numbers beside missing
+# ones. Up to nine digits are more than any protein needs, and fewer than Python refuses to convert.
+_POSITION = re.compile(r"([A-Za-z]|[A-Za-z]{3})?([1-9][0-9]{0,8})(?:\.0+)?")
+_SEVERAL_POSITIONS = re.compile(r"\w+(?:\s*(?:[,;/\u2013\u2212-]|\.\.)\s*\w+|\s+\w+)+")
 # Missing cells as pandas and spreadsheets write them. `NA` is not among them, because it may be a sodium ion.
 _MISSING_VALUES = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")
 
@@ -49,12 +58,14 @@ class Site:
         position: Position in the protein, from 1.
         label: Annotation, such as `binding` or `helix`.
         line: Line in the file, from 1.
+        residue: Letter of the residue if the table names it, as in `H57`; else None.
     """
 
     protein: str
     position: int
     label: str
     line: int
+    residue: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +89,8 @@ def read_sites(path: Path) -> SiteTable:
     The function does not check whether the proteins exist and are long enough.
 
     Args:
-        path: Table with the columns `protein`, `position` (from 1) and `label`, in any order and among others; `-` is
-            stdin.
+        path: Table with the columns `protein`, `position` (from 1) and `label`, or other usual names of them, in any
+            order and among others; `-` is stdin.
 
     Raises:
         InputNotFoundError: The file cannot be opened.
@@ -91,9 +102,9 @@ def read_sites(path: Path) -> SiteTable:
     with (
         Faults() as faults,
         open_input(path) as stream,
-        reading_table(stream, name, known=_COLUMNS, faults=faults) as table,
+        reading_table(stream, name, known=chain(*_COLUMNS.values()), faults=faults) as table,
     ):
-        indices = find_columns(table.header, name, {column: [column] for column in _COLUMNS}, line=table.line)
+        indices = find_columns(table.header, name, _COLUMNS, line=table.line)
         if missing := [column for column in _COLUMNS if column not in indices]:
             found = f"no column {missing[0]!r} among {column_names(table.header)}"
             raise TableError(name, found, f"begin the table with the names {', '.join(_COLUMNS)}", line=table.line)
@@ -110,11 +121,20 @@ def _read_site(row: Row, indices: Mapping[str, int], name: str) -> Site:
     for column, cell in cells.items():
         if not cell or cell in _MISSING_VALUES:
             raise TableError(name, f"this row has no {column}", "complete or remove it", line=row.line)
-    position = cells["position"]
-    if not _POSITION.fullmatch(position):
-        advice = "write whole numbers, and count residues from 1"
-        raise TableError(name, f"the position {position[:20]!r} is not a residue number", advice, line=row.line)
-    return Site(protein=cells["protein"], position=int(position), label=cells["label"], line=row.line)
+    residue, position = _read_position(cells["position"], row, name)
+    return Site(protein=cells["protein"], position=position, label=cells["label"], line=row.line, residue=residue)
+
+
+def _read_position(cell: str, row: Row, name: str) -> tuple[str | None, int]:
+    """Read a position and the letter of its residue, which is None if the cell does not name it."""
+    match = _POSITION.fullmatch(cell)
+    residue = residue_letter(match[1]) if match and match[1] else None
+    if match is None or (match[1] and residue is None):
+        found, advice = f"the position {cell[:20]!r} is not a residue number", "count residues from 1"
+        if _SEVERAL_POSITIONS.fullmatch(cell):
+            found, advice = f"the cell {cell[:20]!r} seems to hold several positions", "write a row for each residue"
+        raise TableError(name, found, advice, line=row.line)
+    return residue, int(match[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +180,9 @@ class SiteTests:
         sites = self._sites_in(record)
         for site in sites:
             self._matched_names.add(site.protein)
-            if site.position > len(record.sequence):
-                found = f"position {site.position} of {record.id!r}, which has {len(record.sequence):,} residues"
-                self._faults.add(
-                    TableError(self._path, found, "correct the position, or remove the row", line=site.line)
-                )
+            if found := _mismatch(site, record):
+                advice = "correct the position, or remove the row"
+                self._faults.add(TableError(self._path, found, advice, line=site.line))
         return bool(sites)
 
     def check_matched(self) -> list[str]:
@@ -215,6 +233,18 @@ class SiteTests:
 
     def _sites_in(self, record: Record) -> list[Site]:
         return [site for name in _names(record.id) for site in self._by_protein.get(name, ())]
+
+
+def _mismatch(site: Site, record: Record) -> str | None:
+    """Describe why a protein cannot have a site; None if it can."""
+    if site.position > len(record.sequence):
+        return f"position {site.position} of {record.id!r}, which has {len(record.sequence):,} residues"
+    letter = record.sequence[site.position - 1]
+    if site.residue not in (None, letter):
+        return (
+            f"the table names {site.residue}{site.position}, and residue {site.position} of {record.id!r} is {letter}"
+        )
+    return None
 
 
 def residue_strata(sequence: str) -> NDArray[np.int64]:

@@ -75,6 +75,18 @@ def decode(ids: NDArray[np.integer]) -> str:
     return str(letters.tobytes(), "ascii")
 
 
+def residue_letter(code: str) -> str | None:
+    """Return the letter of a residue in one-letter or three-letter code, in any case; None for any other text.
+
+    >>> residue_letter("k"), residue_letter("LYS"), residue_letter("MK")
+    ('K', 'K', None)
+    """
+    from Bio.Data.IUPACData import protein_letters_3to1
+
+    letter = protein_letters_3to1.get(code.capitalize(), code.upper())
+    return letter if len(letter) == 1 and letter in RESIDUES else None
+
+
 def is_amino_acid(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Find the tokens, in any shape, that are among the 20 standard amino acids, the only ones that are masked."""
     return (ids >= AMINO_ACID_IDS.start) & (ids < AMINO_ACID_IDS.stop)

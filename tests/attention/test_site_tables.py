@@ -60,6 +60,17 @@ def test_site_may_have_many_labels_and_duplicate_rows(sites):
     assert [site.label for site in read] == ["a", "b", "a"]
 
 
+@pytest.mark.parametrize("header", ["Accession\tPos\tFeature", "Entry\tResidue\tAnnotation", "id\tSite\tType"])
+def test_columns_may_have_other_usual_names(sites, header):
+    assert sites(SMALL.replace("protein\tposition\tlabel", header)) == SMALL_SITES
+
+
+def test_positions_may_name_their_residues_and_have_zero_decimals(sites):
+    read = sites("protein,position,label\nP1,H57,a\nP1,Asp102,a\nP1,195.0,a\n")
+
+    assert [(site.residue, site.position) for site in read] == [("H", 57), ("D", 102), (None, 195)]
+
+
 def test_sodium_is_not_a_missing_label(sites):
     assert [site.label for site in sites("protein,position,label\nP1,1,NA\nP1,1,Na\n")] == ["NA", "Na"]
 
@@ -81,7 +92,11 @@ INVALID = {
     "protein of a spreadsheet": (SMALL + "#N/A\t1\tx\n", "line 4: this row has no protein"),
     "position zero": (SMALL + "P3\t0\tx\n", "line 4: the position '0' is not a residue number"),
     "negative position": (SMALL + "P3\t-4\tx\n", "line 4: the position '-4'"),
-    "broken position": (SMALL + "P3\t4.0\tx\n", "line 4: the position '4.0'"),
+    "broken position": (SMALL + "P3\t4.5\tx\n", "line 4: the position '4.5'"),
+    "no residue": (SMALL + "P3\tFoo4\tx\n", "line 4: the position 'Foo4' is not a residue number"),
+    "a range": (SMALL + "P3\t4-9\tx\n", "line 4: the cell '4-9' seems to hold several positions; write a row for each"),
+    "a list": (SMALL + "P3\t4, 9, 12\tx\n", "line 4: the cell '4, 9, 12' seems to hold several positions"),
+    "a bond": (SMALL + "P3\tC30–C115\tx\n", "line 4: the cell 'C30–C115' seems to hold several positions"),
     "foreign digits": (SMALL + "P3\t٤\tx\n", "line 4: the position '٤'"),
     "endless position": (SMALL + f"P3\t{'9' * 5000}\tx\n", "line 4: the position '999"),
 }

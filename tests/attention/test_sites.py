@@ -217,3 +217,17 @@ def test_positions_beyond_a_protein_raise_an_error_with_their_lines(positions, m
 
     with pytest.raises(TableError, match=message):
         tests.check_matched()
+
+
+def test_a_position_whose_residue_is_another_raises_an_error_with_its_line():
+    sites = [
+        Site(protein="P02625", position=2, label="x", line=line, residue=letter)
+        for line, letter in [(2, "K"), (3, "R")]
+    ]
+    tests = site_tests(sites)
+    tests.match(record("MKTAY"))
+
+    with pytest.raises(
+        TableError, match="line 3: the table names R2, and residue 2 of 'P02625' is K; correct the position"
+    ):
+        tests.check_matched()
