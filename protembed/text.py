@@ -1,6 +1,7 @@
 """Text that a terminal, a page or a spreadsheet displays but does not interpret."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
@@ -47,6 +48,29 @@ def pluralize(number: int, noun: str) -> str:
     ('1 protein', '0 proteins', '1,500 residues')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def without_invisible(text: str) -> str:
+    """Remove characters that have no width, such as soft hyphens and byte-order marks, which web pages leave.
+
+    >>> without_invisible("MKT\u200bAY\u00ad")
+    'MKTAY'
+    """
+    return text if text.isascii() else "".join(filter(_has_width, text))
+
+
+def _has_width(letter: str) -> bool:
+    return unicodedata.category(letter) != "Cf"
+
+
+def name_foreign_letters(text: str) -> str:
+    """Name the first letter of a message's text that looks like a Latin one and is not; empty if there is none.
+
+    >>> name_foreign_letters("A42\u0410"), name_foreign_letters("A42G")
+    (' (with the letter CYRILLIC CAPITAL LETTER A)', '')
+    """
+    foreign = next((letter for letter in text if letter.isalpha() and not letter.isascii()), None)
+    return f" (with the letter {unicodedata.name(foreign, repr(foreign))})" if foreign else ""
 
 
 def _escape(letter: str) -> str:

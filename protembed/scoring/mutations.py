@@ -6,18 +6,24 @@ from typing import NamedTuple
 
 from Bio.Data.IUPACData import protein_letters_3to1
 
-from protembed.data.alphabet import AMINO_ACIDS, RESIDUES
+from protembed.data.alphabet import AMINO_ACIDS, RESIDUES, residue_letter
 from protembed.data.fasta import is_nucleotide_like
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
+from protembed.text import name_foreign_letters, without_invisible
 
 _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
 # Up to nine digits: enough for any protein, and few enough for Python to convert.
 _SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
 _HGVS_LIST = re.compile(r"(?:p\.)?\[(.*)\]")
-# `_` and `-` separate mutations only between letters: `A4_K8del` is one deletion, and -5 is a position.
-_SEPARATORS = re.compile(r"[:;,/+|\s]+|(?<=[A-Za-z=)])[_-](?=[A-Za-z(])")
+# Dashes and `_` separate mutations only between letters: `A4_K8del` is one deletion, and -5 is a position.
+_SEPARATORS = re.compile(
+    r"(?:[:;,/+|&\s\u00b7\u2022]|(?<=\s)(?:and|[\u2013-])(?=\s))+|(?<=[A-Za-z=)])[_\u2013-](?=[A-Za-z(])"
+)
+# As papers write mutations: `Ala42→Gly`, `A42>G`; `Ala-42-Gly`, `A 42 G`.
+_ARROW = re.compile(r"(?<=[0-9])\s*(?:\u2192|\u21d2|[-=]?>)\s*(?=[A-Za-z])")
+_SPREAD = re.compile(rf"(?<![^\W_])({_LETTERS})([ _-])([0-9]{{1,9}})\2({_LETTERS})(?![^\W_])", re.IGNORECASE)
 # Enrich2 writes `_sy` for a variant with silent mutations of the gene only.
-_WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "_sy", "p.=", "p.(=)")
+_WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "wildtyp", "_sy", "p.=", "p.(=)")
 # What HGVS may name first: a protein of RefSeq, Ensembl, LRG or UniProt, or a gene. Other prefixes may be misspelled
 # mutations, as may be a name that begins like one, such as `LYS2`.
 _REFERENCE = re.compile(
@@ -73,8 +79,7 @@ def is_residue(text: str) -> bool:
     >>> is_residue("k"), is_residue("Lys"), is_residue("MK")
     (True, True, False)
     """
-    letter = _letter(text)
-    return len(letter) == 1 and letter in RESIDUES
+    return residue_letter(text) is not None
 
 
 def is_wild_type(text: str) -> bool:
@@ -85,7 +90,8 @@ def is_wild_type(text: str) -> bool:
 def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
     match = _SUBSTITUTION.fullmatch(name)
     if match is None:
-        raise UnsupportedVariantError(*place, f"{name[:40]!r} is not a substitution")
+        found = f"{name[:40]!r} is not a substitution{name_foreign_letters(name[:40])}"
+        raise UnsupportedVariantError(*place, found)
     wild_type, position = _letter(match[1]), int(match[2]) + offset
     mutant = wild_type if match[3] == "=" else _letter(match[3])
     if wild_type not in RESIDUES or mutant not in AMINO_ACIDS:
@@ -94,11 +100,16 @@ def _parse_mutation(name: str, offset: int, place: Place) -> Mutation:
     return Mutation(wild_type, position, mutant)
 
 
+def _join_parts(text: str) -> str:
+    """Join the residues and the position of each mutation, though arrows, dashes or spaces stand between them."""
+    return _SPREAD.sub(r"\1\3\4", _ARROW.sub("", text))
+
+
 def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     """Parse mutations such as `A42G`, `p.Ala42Gly`, `NP_000001.1:p.Ala42Gly` or `A42G:K50R`; `WT` or `p.=` is none.
 
-    `:`, `;`, `,`, `/`, `+`, `|` and spaces separate mutations, and so do `_` and `-` between letters. Silent ones such
-    as `A42A` are kept. The offset is added to each position.
+    `:`, `;`, `,`, `/`, `+`, `|`, `&`, `and` and spaces separate mutations, and so do `_` and dashes between letters.
+    Silent ones such as `A42A` are kept. Invisible characters are ignored. The offset is added to each position.
 
     Raises:
         UnsupportedVariantError: A mutation is not a substitution of an amino acid, or the text is empty.
@@ -108,7 +119,10 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     ['A42G', 'K50R']
     >>> [str(mutation) for mutation in parse_mutations("p.[Ala42Gly;Lys50=]", 0, Place("variants.csv", 2))]
     ['A42G', 'K50K']
+    >>> [str(mutation) for mutation in parse_mutations("Ala-42-Gly, K50>R", 0, Place("variants.csv", 2))]
+    ['A42G', 'K50R']
     """
+    text = without_invisible(text)
     if not text:
         raise UnsupportedVariantError(*place, "the mutations cell is empty (write WT or p.= for the wild type)")
     if protein := _DNA_AND_PROTEIN.fullmatch(text):
@@ -119,7 +133,7 @@ def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
     if is_wild_type(text):
         return ()
     hgvs_list = _HGVS_LIST.fullmatch(text)
-    names = _SEPARATORS.split((hgvs_list[1] if hgvs_list else text).strip(":;,/+| "))
+    names = _SEPARATORS.split(_join_parts(hgvs_list[1] if hgvs_list else text).strip(":;,/+| "))
     mutations = tuple(_parse_mutation(name, offset, place) for name in names)
     if len({mutation.position for mutation in mutations}) < len(mutations):
         raise TableError(place.path, f"{text[:80]!r} names a position twice", "correct the row", line=place.line)

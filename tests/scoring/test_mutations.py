@@ -27,6 +27,10 @@ HGVS = [
     "LYS2ARG:ala4gly",
     "Lys2Arg_Ala4Gly",
 ]
+AS_IN_PAPERS = [
+    *("Lys2→Arg, Ala4→Gly", "K2>R A4>G", "K2 -> R; A4 -> G", "Lys-2-Arg/Ala-4-Gly", "K 2 R, A 4 G", "K_2_R + A_4_G"),
+    *("K2R & A4G", "K2R and A4G", "K2R·A4G", "K2R – A4G", "K2R–A4G", "K2\u200bR\u00a0/\u00a0A4G", "Lys2Arg\nAla4Gly"),
+]
 
 sequences = st.text(AMINO_ACIDS, min_size=1, max_size=30)
 
@@ -36,14 +40,15 @@ def parse(text, offset=0):
 
 
 @pytest.mark.parametrize(
-    "text", [*(f"K2R{separator}A4G" for separator in SEPARATORS), "k2r:a4g", "K02R:A4G:", "K2R|A4G|", *HGVS]
+    "text",
+    [*(f"K2R{separator}A4G" for separator in SEPARATORS), "k2r:a4g", "K02R:A4G:", "K2R|A4G|", *HGVS, *AS_IN_PAPERS],
 )
 def test_mutations_are_parsed_with_any_separator(text):
     assert parse(text) == (Mutation("K", 2, "R"), Mutation("A", 4, "G"))
 
 
 @pytest.mark.parametrize(
-    "text", ["WT", "wt", "_wt", "wild-type", "wild type", "_sy", "p.=", "p.%3D", "p.(=)", "NP_1.1:p.="]
+    "text", ["WT", "wt", "_wt", "wild-type", "wild type", "Wildtyp", "_sy", "p.=", "p.%3D", "p.(=)", "NP_1.1:p.="]
 )
 def test_the_wild_type_has_no_mutation(text):
     assert parse(text) == ()
@@ -166,3 +171,10 @@ def test_a_mutation_that_the_sequence_does_not_have_cannot_be_reverted():
         MismatchedResidueError, match="K2R does not fit, because residue 2 of the mutated sequence is 'K'"
     ):
         revert_mutations("MKT", parse("K2R"), ROW)
+
+
+def test_the_error_names_a_letter_of_another_alphabet():
+    with pytest.raises(
+        UnsupportedVariantError, match=r"is not a substitution \(with the letter CYRILLIC CAPITAL LETTER A\)"
+    ):
+        parse("K2\u0410")
