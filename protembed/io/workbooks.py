@@ -4,13 +4,14 @@ import importlib.util
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, time
 from typing import Any, BinaryIO
 
 from protembed.errors import ProtembedError, TableError
 from protembed.io.delimited import RawTable, visible
 from protembed.io.headers import NUM_FIRST_ROWS, find_header
+from protembed.text import pluralize
 
 _PEEK = 128
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -22,6 +23,8 @@ _OPEN_DOCUMENT = b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet"
 _SAVE_AS_CSV = "save it as CSV UTF-8"
 # How formulas begin in the XML of a sheet.
 _FORMULAS = (b"<f>", b"<f ")
+# How merged cells and hidden rows are written there.
+_LAYOUT = (b"<mergeCell ", b' hidden="1"', b' hidden="true"')
 # The largest whole number up to which floats represent all of them.
 _MAX_WHOLE = 1 << 53
 
@@ -60,7 +63,8 @@ class _Workbook:
     def __init__(self, content: bytes, path: str) -> None:
         self.path, self._content = path, content
         self._values = self._load(data_only=True)
-        self._formulas = self._load(data_only=False) if self._has_formulas() else None
+        self._formulas = self._load(data_only=False) if self._contains(_FORMULAS) else None
+        self._layout = self._load(data_only=True, read_only=False) if self._contains(_LAYOUT) else None
         self.names = [sheet.title for sheet in self._values.worksheets if sheet.sheet_state == "visible"]
 
     def read(self, name: str) -> _Rows:
@@ -68,17 +72,34 @@ class _Workbook:
         rows = _cells(self._values[name])
         if self._formulas is not None:
             self._check_formulas(rows, _cells(self._formulas[name]))
-        return [[_format_cell(cell.value) for cell in row] for row in rows]
+        texts = [[_format_cell(cell.value) for cell in row] for row in rows]
+        if self._layout is not None:
+            _repeat_merged(texts, self._layout[name].merged_cells.ranges)
+        return texts
 
-    def _load(self, *, data_only: bool) -> Any:
+    def layout_traits(self, name: str, start: int) -> Iterator[str]:
+        """Describe merged cells and hidden rows below the header of a sheet, whose index is `start`."""
+        if self._layout is None:
+            return
+        sheet = self._layout[name]
+        if any(area.max_row > max(area.min_row, start + 1) for area in sheet.merged_cells.ranges):
+            yield "merged cells (their content in each row)"
+        hidden = [
+            line for line, row in sheet.row_dimensions.items() if row.hidden and start + 1 < line <= sheet.max_row
+        ]
+        if hidden:
+            yield pluralize(len(hidden), "hidden row")
+
+    def _load(self, *, data_only: bool, read_only: bool = True) -> Any:
         import openpyxl
 
-        return openpyxl.load_workbook(io.BytesIO(self._content), read_only=True, data_only=data_only)
+        return openpyxl.load_workbook(io.BytesIO(self._content), read_only=read_only, data_only=data_only)
 
-    def _has_formulas(self) -> bool:
+    def _contains(self, marks: Sequence[bytes]) -> bool:
+        """Return whether the XML of any sheet contains one of these marks."""
         with zipfile.ZipFile(io.BytesIO(self._content)) as archive:
             sheets = [archive.read(name) for name in archive.namelist() if name.startswith("xl/worksheets/")]
-        return any(start in sheet for sheet in sheets for start in _FORMULAS)
+        return any(mark in sheet for sheet in sheets for mark in marks)
 
     def _check_formulas(self, rows: _Cells, formulas: _Cells) -> None:
         """Check that the value of each formula was saved: programs that do not compute leave it out."""
@@ -93,6 +114,16 @@ class _Workbook:
 def _cells(sheet: Any) -> _Cells:
     sheet.reset_dimensions()  # some programs write a wrong size, and openpyxl would read no further
     return list(sheet.iter_rows())
+
+
+def _repeat_merged(rows: _Rows, areas: Iterable[Any]) -> None:
+    """Repeat the text of cells that are merged downwards in each of their rows that holds anything else."""
+    for area in areas:
+        column = area.min_col - 1
+        top, *below = rows[area.min_row - 1 : area.max_row] or [[]]
+        for row in filter(any, below):
+            row.extend([""] * (area.min_col - len(row)))
+            row[column] = top[column] if column < len(top) else ""
 
 
 def _check_format(stream: BinaryIO, path: str) -> None:
@@ -168,5 +199,5 @@ def read_workbook(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) 
         header=rows[start],
         line=start + 1,
         rows=_numbered(rows[start + 1 :], start + 1, len(rows[start])),
-        traits=list(_traits(name, workbook.names, start + 1, is_titled)),
+        traits=[*_traits(name, workbook.names, start + 1, is_titled), *workbook.layout_traits(name, start)],
     )

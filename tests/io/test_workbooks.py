@@ -53,6 +53,44 @@ def test_cells_of_a_workbook_are_read_as_text():
     )
 
 
+def laid_out(rows, merged=(), hidden=()):
+    """Make a workbook with merged cells and hidden rows."""
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    for area in merged:
+        book.active.merge_cells(area)
+    for line in hidden:
+        book.active.row_dimensions[line].hidden = True
+    content = io.BytesIO()
+    book.save(content)
+    return content.getvalue()
+
+
+def test_merged_cells_are_repeated_in_each_row():
+    rows = [["Table S1", None], ["id", "x"], ["p1", 1], [None, 2], ["p2", 3], [None, None]]
+
+    assert read(laid_out(rows, merged=["A1:B1", "A3:A4", "A5:A6"])) == (
+        ["id", "x"],
+        [(3, ["p1", "1"]), (4, ["p1", "2"]), (5, ["p2", "3"])],
+        ["its header in line 2", "merged cells (their content in each row)"],
+    )
+
+
+def test_the_second_row_of_a_header_has_names_that_are_merged_with_the_first():
+    rows = [["id", "Stability", None], [None, "Tm", "SD"], ["p1", 50, 1]]
+
+    header, cells, _ = read(laid_out(rows, merged=["A1:A2", "B1:C1"]), known=["id", "Tm"])
+
+    assert (header, cells) == (["id", "Tm", "SD"], [(3, ["p1", "50", "1"])])
+
+
+def test_hidden_rows_are_read_and_counted():
+    header, rows, traits = read(laid_out([*SMALL, ["p3", 4]], hidden=[2, 4]))
+
+    assert (header, len(rows), traits) == (["id", "Tm"], 3, ["2 hidden rows"])
+
+
 def test_titles_above_the_header_of_a_workbook_are_skipped():
     assert read(workbook(("Sheet1", [["Table S1: melting points"], [], *SMALL]))) == (
         ["id", "Tm"],
