@@ -23,7 +23,15 @@ from protembed.data.fasta import Record
 from protembed.errors import TableError
 from protembed.io.faults import Faults
 from protembed.io.reading import display_name, open_input
-from protembed.io.tables import IDENTIFIER_COLUMNS, Row, column_names, describe_traits, find_columns, reading_table
+from protembed.io.tables import (
+    IDENTIFIER_COLUMNS,
+    Row,
+    column_names,
+    describe_traits,
+    find_columns,
+    is_spreadsheet_error,
+    reading_table,
+)
 from protembed.text import pluralize
 
 # Usual names of the columns, the likeliest first.
@@ -46,7 +54,7 @@ _MAX_GAP = 10
 _POSITION = re.compile(r"([A-Za-z]|[A-Za-z]{3})?([1-9][0-9]{0,8})(?:\.0+)?")
 _SEVERAL_POSITIONS = re.compile(r"\w+(?:\s*(?:[,;/\u2013\u2212-]|\.\.)\s*\w+|\s+\w+)+")
 # Missing cells as pandas and spreadsheets write them. `NA` is not among them, because it may be a sodium ion.
-_MISSING_VALUES = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")
+_MISSING_VALUES = ("nan", "NaN", "<NA>", "None", "null", "NULL", "N/A")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +127,7 @@ def read_sites(path: Path) -> SiteTable:
 def _read_site(row: Row, indices: Mapping[str, int], name: str) -> Site:
     cells = {column: row.cells[index] for column, index in indices.items()}
     for column, cell in cells.items():
-        if not cell or cell in _MISSING_VALUES:
+        if not cell or cell in _MISSING_VALUES or is_spreadsheet_error(cell):
             raise TableError(name, f"this row has no {column}", "complete or remove it", line=row.line)
     residue, position = _read_position(cells["position"], row, name)
     return Site(protein=cells["protein"], position=position, label=cells["label"], line=row.line, residue=residue)

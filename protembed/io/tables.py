@@ -22,13 +22,13 @@ IDENTIFIER_COLUMNS = (
     *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
     *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
 )
-# In lower case: what spreadsheets, pandas, R and people write for a missing value.
-_STAND_INS = frozenset(
-    "na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100 "
-    "#n/a #value! #ref! #div/0! #name? #num! #null!".split()
-)
+# In lower case: what pandas, R and people write for a missing value.
+_STAND_INS = frozenset("na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100".split())
 # Those that only programs write. A class may be named `none` or `unknown`.
-_MISSING = frozenset("na n/a nan <na> null #n/a #value! #ref! #div/0! #name? #num! #null!".split())
+_MISSING = frozenset("na n/a nan <na> null".split())
+# The errors of spreadsheets, in lower case and in all languages: `#N/A` is `#NV` in German and `#N/D` in French, and
+# `#VALUE!` is `#WERT!` and `#VALEUR!`. A narrow column is exported as `###`.
+_SPREADSHEET_ERROR = re.compile(r"#[^\s#]{1,20}[!?]|#n/[a-z]|#i/t|#nv|err:[0-9]{3}|#{3,}")
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 # Limits of a message: the number of columns that it names, and of letters in each name.
 _MAX_NAMES, _MAX_LETTERS = 20, 40
@@ -40,16 +40,25 @@ def is_stand_in(text: str) -> bool:
     >>> is_stand_in("#N/A"), is_stand_in("X"), is_stand_in("x"), is_stand_in("nucleus")
     (True, True, False, False)
     """
-    return text.lower() in _STAND_INS or text == "X"
+    return text.lower() in _STAND_INS or text == "X" or is_spreadsheet_error(text)
+
+
+def is_spreadsheet_error(text: str) -> bool:
+    """Return whether a cell is an error of a spreadsheet in any language.
+
+    >>> is_spreadsheet_error("#DIV/0!"), is_spreadsheet_error("#NV"), is_spreadsheet_error("#1")
+    (True, True, False)
+    """
+    return _SPREADSHEET_ERROR.fullmatch(text.lower()) is not None
 
 
 def is_missing(text: str) -> bool:
     """Return whether a cell is empty, or holds what programs write into it then.
 
-    >>> is_missing(""), is_missing("#N/A"), is_missing("unknown")
-    (True, True, False)
+    >>> is_missing(""), is_missing("#N/A"), is_missing("#WERT!"), is_missing("unknown")
+    (True, True, True, False)
     """
-    return not text or text.lower() in _MISSING
+    return not text or text.lower() in _MISSING or is_spreadsheet_error(text)
 
 
 def normalize_name(name: str) -> str:

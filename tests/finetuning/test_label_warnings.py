@@ -41,7 +41,28 @@ def test_class_counts_count_the_proteins_of_each_class():
 
 @pytest.mark.parametrize(
     "name",
-    ["NaN", "n/a", "#N/A", "#VALUE!", "#REF!", "#DIV/0!", "#NAME?", "None", "-", "?", ".", "X", "unknown", "-100"],
+    [
+        "NaN",
+        "n/a",
+        "#N/A",
+        "#VALUE!",
+        "#REF!",
+        "#DIV/0!",
+        "#NAME?",
+        "#NV",
+        "#WERT!",
+        "#N/D",
+        "#¡VALOR!",
+        "Err:502",
+        "####",
+        "None",
+        "-",
+        "?",
+        ".",
+        "X",
+        "unknown",
+        "-100",
+    ],
 )
 def test_a_class_named_like_a_missing_label_gives_a_warning(name):
     assert warnings_of(REST + [name] * 5) == [

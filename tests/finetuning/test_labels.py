@@ -428,7 +428,7 @@ def test_stand_ins_for_sequences_are_left_out_on_request(read_labelled):
     assert [record.reason for record in statistics.skipped] == ["no sequence but 'NA'"]
 
 
-@pytest.mark.parametrize("cell", ["", "nan", "#N/A", "NA"])
+@pytest.mark.parametrize("cell", ["", "nan", "#N/A", "NA", "#NV", "#BEZUG!", "#N/D"])
 def test_rows_without_a_label_are_left_out_on_request(read_labelled, cell):
     labels, statistics = read_labelled(SMALL + f"e,MWW,{cell},train\n"), ReadStatistics()
     skip = LabelTableConfig(on_missing="skip")
