@@ -208,7 +208,8 @@ class ProteinFiles:
             raise TableError(name, "the table has no rows", "give at least one protein")
 
     def _find_columns(self, table: Table, name: str) -> ProteinColumns:
-        check_unique_columns(table.header, name, table.line)
+        expected = [*self._reading.named.values(), *_USUAL_NAMES.values()]
+        check_unique_columns(table.header, name, expected, table.line)
         indices = find_columns(table.header, name, _USUAL_NAMES, self._reading.named, table.line)
         if "sequence" not in indices:
             found = f"no sequence column among {column_names(table.header)}"

@@ -228,8 +228,8 @@ def _expected_names(config: LabelTableConfig) -> list[str | None]:
 def _find_columns(table: Table, path: str, config: LabelTableConfig) -> dict[str, int]:
     """Find the columns by their meanings, as the user named them or by their usual names."""
     header, line = table.header, table.line
-    check_unique_columns(header, path, line)
     named = {"id": config.id, "sequence": config.sequence, "target": config.target, "split": config.split_column}
+    check_unique_columns(header, path, [*named.values(), *_USUAL_NAMES.values()], line)
     columns = find_columns(header, path, _USUAL_NAMES, named, line)
     for meaning in ("sequence", "target"):
         if meaning not in columns:

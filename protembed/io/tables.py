@@ -81,7 +81,7 @@ def find_column(
 ) -> int | None:
     """Find a column: the one that the user named, else the first that has one of the usual names.
 
-    Case, spaces, dots, dashes and underscores do not matter in the usual names.
+    Case, spaces, line breaks, dots, dashes and underscores do not matter, unless the header has the very name.
 
     Args:
         header: Names of the columns.
@@ -96,16 +96,13 @@ def find_column(
         The column's index; None if no column has a usual name.
 
     Raises:
-        TableError: No column has the name that the user gave, or several have the same usual name.
+        TableError: No column has the name that the user gave, or several may have it, or have the same usual name.
 
     >>> find_column(["Protein ID", "Label"], "labels.csv", "id", ["id", "protein_id"])
     0
     """
     if named is not None:
-        if named not in header:
-            found = f"no column {named!r} among {column_names(header)}"
-            raise TableError(path, found, f"name the {meaning} column", line=line)
-        return header.index(named)
+        return _find_named_column(header, path, meaning, named, line)
     for normalize in (str.lower, normalize_name):
         names = [None if name in taken else normalize(name) for name in header]
         for usual in map(normalize, usual_names):
@@ -115,6 +112,19 @@ def find_column(
             if usual in names:
                 return names.index(usual)
     return None
+
+
+def _find_named_column(header: Sequence[str], path: str, meaning: str, named: str, line: int) -> int:
+    if named in header:
+        return header.index(named)
+    alike = [index for index, name in enumerate(header) if normalize_name(name) == normalize_name(named)]
+    if len(alike) > 1:
+        names = column_names([header[index] for index in alike])
+        raise TableError(path, f"{names} may each be {named!r}", f"name the {meaning} column", line=line)
+    if not alike:
+        found = f"no column {named!r} among {column_names(header)}"
+        raise TableError(path, found, f"name the {meaning} column", line=line)
+    return alike[0]
 
 
 def find_columns(
@@ -138,7 +148,11 @@ def find_columns(
     {'id': 0}
     """
     named = named or {}
-    taken = [name for name in named.values() if name is not None]
+    taken = [
+        header[_find_named_column(header, path, meaning, name, line)]
+        for meaning, name in named.items()
+        if name is not None
+    ]
     indices = {
         meaning: find_column(header, path, meaning, names, named.get(meaning), taken, line)
         for meaning, names in usual_names.items()
@@ -152,14 +166,28 @@ def column_names(header: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) + (" ..." if len(header) > _MAX_NAMES else "")
 
 
-def check_unique_columns(header: Sequence[str], path: str, line: int = 1) -> None:
-    """Check that no two columns have the same name; columns without a name, such as pandas' index, are ignored.
+def check_unique_columns(
+    header: Sequence[str], path: str, expected: Iterable[Sequence[str] | str | None], line: int = 1
+) -> None:
+    """Check that no two columns have the same name, if it is one that the caller expects.
+
+    Other columns may share a name, such as `Mean` and `SD` of several measurements.
+
+    Args:
+        header: Names of the columns.
+        path: Name of the table, for messages.
+        expected: Names that the user gave, and lists of usual names.
+        line: Line of the header, for messages.
 
     Raises:
         TableError: Two columns have the same name.
+
+    >>> check_unique_columns(["id", "Mean", "SD", "Mean", "SD"], "labels.csv", [["id", "name"], None])
     """
+    groups = [[names] if isinstance(names, str) else names for names in expected if names is not None]
+    may_be_meant = _name_matcher(name for names in groups for name in names)
     for name, count in Counter(header).items():
-        if name and count > 1:
+        if name and count > 1 and may_be_meant(name):
             raise TableError(path, f"the header has {count} columns named {name!r}", "rename them", line=line)
 
 

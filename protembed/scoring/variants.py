@@ -150,7 +150,6 @@ class VariantTable:
         self._cleaned: dict[str, str] = {}
         with open_records(path, ReadStatistics()) as stream, self._reading(stream, RaisedFaults()) as table:
             self.header, self.line, self.notes = table.header, table.line, describe_traits(table.traits)
-        check_unique_columns(self.header, self.path, self.line)
         self._indices = self._find_columns()
         self._check_columns()
 
@@ -320,6 +319,7 @@ class VariantTable:
 
     def _find_columns(self) -> dict[str, int]:
         named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
+        check_unique_columns(self.header, self.path, [*named.values(), *_USUAL_NAMES.values()], self.line)
         indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self.line)
         if indices.keys() >= set(_IN_THREE_COLUMNS):
             indices.setdefault("mutations", indices["mutant_residue"])

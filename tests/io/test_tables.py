@@ -117,6 +117,18 @@ def test_usual_names_match_regardless_of_case_spaces_dashes_and_underscores():
     assert find_column(["name", "protein"], "t.csv", "id", ["name", "protein"], taken=["name"]) == 1
 
 
+@pytest.mark.parametrize("name", ["Tm\n(°C)", "Tm\u00a0(°C)", "tm  (°c)"])
+def test_a_name_that_the_user_gave_matches_regardless_of_line_breaks_spaces_and_case(name):
+    assert find_column(["x", name], "t.csv", "target", [], "Tm (°C)") == 1
+    assert find_column([name, "Tm (°C)"], "t.csv", "target", [], "Tm (°C)") == 1
+    assert find_columns([name, "x"], "t.csv", {"id": ["x", "tm (°c)"], "y": []}, {"y": "Tm (°C)"}) == {"id": 1, "y": 0}
+
+    with pytest.raises(
+        TableError, match="'tm \\(°C\\)', 'TM \\(°C\\)' may each be 'Tm \\(°C\\)'; name the target column"
+    ):
+        find_column(["tm (°C)", "TM (°C)"], "t.csv", "target", [], "Tm (°C)")
+
+
 def test_two_columns_with_the_same_usual_name_are_rejected():
     with pytest.raises(TableError, match="line 1: 'Seq ID', 'seq-id' may each be the id column; rename all but one"):
         find_column(["Seq ID", "seq-id"], "t.csv", "id", ["id", "seq_id"])
@@ -337,8 +349,9 @@ def test_an_error_after_faults_is_reported_with_them():
         raise TableError("t.csv", "it has no rows", "add some")
 
 
-def test_only_columns_without_a_name_can_share_it():
-    check_unique_columns(["", "", "a"], "t.csv")
+def test_only_columns_that_are_not_expected_can_share_a_name():
+    check_unique_columns(["", "", "Mean", "SD", "Mean", "SD", "a"], "t.csv", [["a", "b"], "c", None])
 
-    with pytest.raises(TableError, match="line 1: the header has 2 columns named 'a'; rename them"):
-        check_unique_columns(["a", "b", "a"], "t.csv")
+    for name in ("a", "B", "c"):
+        with pytest.raises(TableError, match=f"line 1: the header has 2 columns named '{name}'; rename them"):
+            check_unique_columns([name, "x", name], "t.csv", [["a", "b"], "c", None])
