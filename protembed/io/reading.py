@@ -6,12 +6,15 @@ import io
 import json
 import lzma
 import os
+import re
 import stat
 import sys
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from difflib import get_close_matches
 from glob import has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -35,6 +38,9 @@ STANDARD_STREAM = Path("-")
 # brackets.
 SPOOLED_STDIN = "<stdin>"
 _BLOCK, _BUFFER = 1 << 20, 1 << 17
+
+_QUOTATION_MARKS = tuple("\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\"'")
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\")
 
 # The suffixes that the name of a result does not take over from its input.
 _COMPRESSED_SUFFIXES = {".gz", ".gzip", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd"}
@@ -274,6 +280,24 @@ class _InputStream(io.RawIOBase):
         return num_bytes
 
 
+def _advise_missing(path: Path) -> str:
+    """Say what is unusual about the path of a file that cannot be opened, or which file of its folder may be meant."""
+    name = str(path)
+    if name[:1] in _QUOTATION_MARKS:
+        return "type the path without quotation marks, or in straight ones"
+    if name.startswith("file:"):
+        return "give the path alone, without file://"
+    if _WINDOWS_PATH.match(name):
+        return "this is a path of Windows: in WSL, write /mnt/c/ for C:\\, and / for each \\"
+    try:
+        siblings = {sibling.name: sibling for sibling in path.absolute().parent.iterdir()}
+    except OSError:
+        return "check the path"
+    alike = {unicodedata.normalize("NFKC", sibling).casefold(): sibling for sibling in siblings}
+    near = get_close_matches(unicodedata.normalize("NFKC", path.name).casefold(), alike, n=1, cutoff=0.85)
+    return f"check the path, there is {alike[near[0]]!r}" if near and path.name not in siblings else "check the path"
+
+
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open a file, or stdin for `-`, which stays open, as a buffered stream, without decompressing it.
@@ -285,7 +309,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     try:
         raw = cast("BinaryIO", sys.stdin.buffer) if path == STANDARD_STREAM else path.open("rb")
     except OSError as error:
-        advice = "no file matches this pattern" if has_magic(name) else "check the path"
+        advice = "no file matches this pattern" if has_magic(name) else _advise_missing(path)
         raise InputNotFoundError(name, reason_of(error), advice) from error
     try:
         with io.BufferedReader(_InputStream(raw, name, _begin_reading(path, raw)), _BUFFER) as source:

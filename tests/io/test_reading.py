@@ -142,6 +142,31 @@ def test_opening_a_missing_file_or_a_directory_is_an_input_error(tmp_path):
         assert caught.value.exit_status == 66
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("“labels.csv”", "type the path without quotation marks"),
+        ("file:///home/x/labels.csv", "give the path alone, without file://"),
+        (
+            "C:\\Users\\Jörg\\labels.csv",
+            r"this is a path of Windows: in WSL, write /mnt/c/ for C:\\, and / for each \\",
+        ),
+        ("Ro\u0308hre.csv", "check the path, there is 'Röhre.csv'"),
+        ("labels.CSV", "check the path, there is 'labels.csv'"),
+        ("label.csv", "check the path, there is 'labels.csv'"),
+        ("other.csv", "check the path$"),
+        ("nowhere/labels.csv", "check the path$"),
+    ],
+)
+def test_the_error_about_a_missing_file_says_what_is_unusual_about_its_path(tmp_path, monkeypatch, name, advice):
+    monkeypatch.chdir(tmp_path)
+    for present in ("labels.csv", "Röhre.csv"):
+        (tmp_path / present).touch()
+
+    with pytest.raises(InputNotFoundError, match=f"No such file or directory; {advice}"):
+        read(Path(name))
+
+
 @pytest.mark.promise(12)
 @pytest.mark.parametrize("kind", ["plain", *ARCHIVERS])
 def test_an_archive_is_recognised_by_content_and_not_by_name(tmp_path, kind):
