@@ -1,15 +1,20 @@
 """How commands show their help: flags without a type, and the examples of the docstring at the end."""
 
 import inspect
+import re
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from protembed.cli.display import Display
 from protembed.config.common import ConsoleConfig
 
 _HEADING = "\nExamples:\n"
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_TYPOGRAPHIC_OPTION = re.compile(f"(?!--?[a-zA-Z])[{_DASHES}]+[a-zA-Z]")
 
 
 def split_examples(docstring: str) -> tuple[str, str]:
@@ -30,6 +35,22 @@ def _without_types(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
+def check_dashes(args: Sequence[str]) -> None:
+    """Check that no option begins with a dash of word processors, which turn `--` into one; values may.
+
+    Raises:
+        BadParameter: An option does.
+
+    >>> check_dashes(["labels.csv", "--target", "–x"])
+    """
+    for before, argument in zip(["", *args], args, strict=False):
+        if _TYPOGRAPHIC_OPTION.match(argument) and not before.startswith("-"):
+            right = argument.lstrip(_DASHES)
+            right = f"-{right}" if len(right) == 1 else f"--{right}"
+            found = f"{argument!r} begins with another dash than '-', as word processors and web pages write it"
+            raise typer.BadParameter(f"{found}; type {right}")
+
+
 class Command(TyperCommand):
     """A command of protembed."""
 
@@ -37,6 +58,7 @@ class Command(TyperCommand):
         """Read the command line; report wrong usage as JSON too if --json is given."""
         is_json = "--json" in args
         try:
+            check_dashes(args)
             return super().parse_args(ctx, args)
         except Exception as error:
             # Typer brings its own copy of click's exceptions, or imports click's, depending on its version.

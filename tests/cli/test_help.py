@@ -131,3 +131,18 @@ def test_version_has_a_short_name(invoke):
 
 def test_quiet_has_a_short_name(invoke):
     assert invoke("models", "-q").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "right"),
+    [("—method", "--method"), ("–-method", "--method"), ("−m", "-m"), ("–method=full", "--method=full")],
+)
+def test_an_option_with_a_dash_of_a_word_processor_is_a_usage_error_that_names_the_right_one(invoke, argument, right):
+    result = invoke("finetune", "labels.csv", argument, "frozen")
+
+    assert result.exit_code == 2
+    assert f"type {right}" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_values_of_options_may_begin_with_any_dash(invoke):
+    assert "labels.csv: No such file" in invoke("finetune", "labels.csv", "--target", "–ΔG").stderr
