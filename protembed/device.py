@@ -199,13 +199,6 @@ def total_memory(device: torch.device) -> int:
     return available_memory()
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that memory ran out."""
-    # The allocators of CPUs and Apple GPUs, and cuBLAS, raise a plain RuntimeError.
-    texts = ("allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in texts)
-
-
 @cache
 def load_kernels() -> None:
     """Call each kernel library once in this thread, before several threads call them at the same time.

@@ -78,6 +78,13 @@ def available_memory() -> int:
     return min([memory, *_scheduled_memory(), *_process_limits(), *_group_limits()])
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory ran out: on a GPU, in torch, or where a library is loaded."""
+    # The allocators of CPUs and Apple GPUs, and cuBLAS, raise a plain RuntimeError, and the loader an ImportError.
+    texts = ("allocate memory", "out of memory", "ALLOC_FAILED", "failed to map segment")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
 def _scheduled_memory() -> Iterator[int]:
     """Yield the memory that SLURM grants, which does not always limit a job by control groups; 0 is all of it."""
     num_cores = environment_number("SLURM_CPUS_ON_NODE", 0) or environment_number("SLURM_CPUS_PER_TASK", 1)

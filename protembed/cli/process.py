@@ -15,9 +15,10 @@ from types import FrameType
 from typing import Any, TextIO
 
 from protembed.config.base import with_flags
-from protembed.errors import OutputError, PeerProcessError, ProtembedError
+from protembed.errors import OutputError, PeerProcessError, ProtembedError, ResourceError
 from protembed.io.writing import check_temporary_directory
-from protembed.text import printable
+from protembed.resources import available_memory, is_out_of_memory
+from protembed.text import format_bytes, printable
 
 INTERRUPTED, TERMINATED = 130, 143
 _BROKEN_PIPE, _FAILED = 141, 1
@@ -194,6 +195,12 @@ def exit_on_errors(report: Callable[[str, Exception, int], None] = print_error) 
     except BrokenPipeError:
         redirect_stdout_to_null()
         raise SystemExit(_BROKEN_PIPE) from None
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        shortage = ResourceError(f"memory ran out ({format_bytes(available_memory())} may be used); ask for more")
+        report(str(shortage), shortage, shortage.exit_status)
+        raise SystemExit(shortage.exit_status) from None
     except OSError as error:
         if error.errno is None:
             raise

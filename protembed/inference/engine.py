@@ -18,8 +18,9 @@ from protembed.config.common import GPU_MICRO_BATCH_TOKENS, MICRO_BATCH_TOKENS, 
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, concatenate, make_crop, split_by_budget
-from protembed.device import WorkerPool, is_out_of_memory, worker_pool
+from protembed.device import WorkerPool, worker_pool
 from protembed.errors import TooLongForMemoryError
+from protembed.resources import is_out_of_memory
 
 # The tokens that are held with their results, and lost when a run is killed: some seconds of work of a small model,
 # fewer tokens for a large one, down to a few micro-batches.

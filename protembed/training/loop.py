@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from protembed.callbacks import StepReport
 from protembed.data.batching import AnyBatch
-from protembed.device import is_out_of_memory, peak_memory
+from protembed.device import peak_memory
 from protembed.errors import DivergedError, TooLongForMemoryError
+from protembed.resources import is_out_of_memory
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, Objective
