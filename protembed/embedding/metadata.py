@@ -17,7 +17,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.embedding.selection import Shard
 from protembed.errors import InputNotFoundError, VerificationError
 from protembed.io.reading import read_json
-from protembed.io.result import META, sidecar
+from protembed.io.result import META, UNFINISHED, sidecar, unfinished
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")
@@ -72,16 +72,27 @@ def read_meta(output: Path) -> dict[str, Any]:
     """Read the meta file of a finished result.
 
     Raises:
-        InputNotFoundError: The result does not exist.
+        InputNotFoundError: The result does not exist, or is not finished.
         VerificationError: Its meta file is missing or invalid.
     """
     if not os.path.exists(output):
+        if os.path.exists(unfinished(output)):
+            raise InputNotFoundError(str(output), "this result is unfinished", "run its command again to resume it")
         raise InputNotFoundError(str(output), "this result does not exist", "check the path")
     with suppress(OSError, ValueError):
         content: dict[str, Any] = read_json(sidecar(output, META))
         if is_meta(content):
             return content
-    raise VerificationError(output, "it has no valid meta file beside it; it may be unfinished")
+    raise VerificationError(output, _reason_without_meta(output))
+
+
+def _reason_without_meta(path: Path) -> str:
+    """Explain what a path is that has no meta file beside it; `emb.*` matches more than results."""
+    if path.suffix == UNFINISHED:
+        return "it is unfinished; run its command again to resume it"
+    if path.name.endswith((META, *COMPANIONS)) or path.is_dir():
+        return f"it is {'a directory' if path.is_dir() else 'a file beside a result'}; name the file with the vectors"
+    return "it has no valid meta file beside it; it may be unfinished"
 
 
 def read_ids_lines(output: Path) -> Iterator[str]:

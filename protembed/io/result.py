@@ -69,7 +69,7 @@ from protembed.text import format_row
 RUN, IDENTITY = "run.json", "identity"
 # In the directory of other unfinished results: their fingerprint, and how far they have come, if they can be resumed.
 _FINGERPRINT, PROGRESS = "fingerprint.json", "progress.json"
-META = ".meta.json"
+META, UNFINISHED = ".meta.json", ".partial"
 _MAX_HEADER = 1000
 _OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".bz2", ".xz", ".zip")
 
@@ -97,6 +97,11 @@ def sidecar(output: Path, suffix: str) -> Path:
     """
     stem = output.with_suffix("") if output.suffix == ".npy" else output
     return stem.with_name(stem.name + suffix)
+
+
+def unfinished(output: Path) -> Path:
+    """Return the path of the directory in which a result grows."""
+    return output.with_name(output.name + UNFINISHED)
 
 
 def files_of(output: Path) -> list[Path]:
@@ -153,8 +158,7 @@ class Result:
         self._companions = {sidecar(self.path, end): header for end, header in (companions or {}).items()}
         # Paths that are published, in their order; the last one completes the result.
         self._files = [self.path] if self.is_directory else [*self._companions, self.path, self._record]
-        partial = self.path.with_name(f"{self.path.name}.partial")
-        self._directory = self.path if self._in_place else partial
+        self._directory = self.path if self._in_place else unfinished(self.path)
         if self.path == STANDARD_STREAM and self.is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
         if self.path != STANDARD_STREAM:

@@ -373,6 +373,27 @@ def test_a_damaged_result_is_not_joined_and_nothing_is_left(shards, failure, odd
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_an_unfinished_part_is_named_with_the_way_to_finish_it(join, embed, tmp_path):
+    (tmp_path / "part.npy.partial").mkdir()
+    whole = embed("emb.npy")
+
+    with pytest.raises(InputNotFoundError, match="part.npy: this result is unfinished; run its command again"):
+        join([whole, tmp_path / "part.npy"])
+    with pytest.raises(VerificationError, match="part.npy.partial is not verified: it is unfinished; run its command"):
+        join([whole, tmp_path / "part.npy.partial"])
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("emb.ids.tsv", "a file beside a result"), ("emb.meta.json", "a file beside a result"), (".", "a directory")],
+)
+def test_a_part_that_is_no_result_is_named_for_what_it_is(join, embed, tmp_path, name, found):
+    embed("emb.npy")
+
+    with pytest.raises(VerificationError, match=f"it is {found}; name the file with the vectors"):
+        join([tmp_path / name])
+
+
 def test_a_result_that_does_not_exist_is_named(join, embed, tmp_path):
     with pytest.raises(InputNotFoundError, match="none.npy: this result does not exist"):
         join([embed("emb.npy"), tmp_path / "none.npy"])
