@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +21,7 @@ from protembed.cli.process import is_first_process
 from protembed.cli.progress import Progress
 from protembed.config.base import Options, flags_in
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
-from protembed.errors import FaultyRowsError
+from protembed.errors import FaultyRowsError, reason_of
 from protembed.text import pluralize, printable
 
 
@@ -89,9 +89,13 @@ class Display:
             self._write_log(first_line)
 
     def _write_log(self, line: str) -> None:
-        if self._log is not None:
-            with suppress(OSError):  # a full disk must not end a run
-                self._log.write(f"{_now()} {printable(line)}\n".encode())
+        if self._log is None:
+            return
+        try:
+            self._log.write(f"{_now()} {printable(line)}\n".encode())
+        except OSError as error:  # a full disk must not end a run
+            self._log = None
+            self.warn(f"cannot write {self._show.log_file} ({reason_of(error)}); this and later lines are not logged")
 
     def _print(self, line: str) -> None:
         is_terminal = self._console.is_terminal

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -23,10 +23,21 @@ from protembed.config.recorded import options_from_record
 from protembed.errors import ConfigError
 from protembed.io.reading import STANDARD_STREAM
 
-# Typer would check whether a file can be read, and report one that cannot as wrong usage.
-_SKIP_TYPER_PATH_CHECK = False
 # Longer choices would be broken in the middle of a word at 66 columns.
 _MAX_CHOICE_WIDTH = 14
+
+
+def nonempty_path(text: str) -> Path:
+    """Read a path of the command line; `Path("")` would be the current directory, which an unset variable never means.
+
+    Whether a file exists and can be read is found out later: Typer would report it as wrong usage.
+
+    Raises:
+        BadParameter: The text is empty.
+    """
+    if not text:
+        raise typer.BadParameter("the path is empty; is a variable of your script unset?")
+    return Path(text)
 
 
 def argument(metavar: str, help: str, *reads: FileKind) -> Any:
@@ -35,7 +46,7 @@ def argument(metavar: str, help: str, *reads: FileKind) -> Any:
         metavar=metavar,
         help=help,
         show_default=False,
-        readable=_SKIP_TYPER_PATH_CHECK,
+        parser=nonempty_path,
         autocompletion=file_completer(reads),
     )
 
@@ -146,7 +157,9 @@ def _make_options(
 
 
 def _check_log_file(log_file: Path | None, values: Iterable[Any]) -> None:
-    """Check that the log file is neither an input nor the output."""
+    """Check that the log file is a file, and neither an input nor the output."""
+    if log_file == STANDARD_STREAM:
+        raise ConfigError("log_file", str(log_file), "the lines are on stderr anyway: name a file")
     paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
     if log_file is not None and any(isinstance(path, Path) and _is_same(path, log_file) for path in paths):
         raise ConfigError("log_file", str(log_file), "the command reads or writes this file: name another one")
@@ -174,14 +187,14 @@ def _parameter(config: type[Config], spec: "Field[Any]") -> inspect.Parameter:
     is_long, help = len(listed) > _MAX_CHOICE_WIDTH, spec.metadata["help"]
     if is_long and not set(choices) <= set(re.findall(r"[\w-]+", help)):
         help += f" One of: {', '.join(choices)}."
-    reads = spec.metadata["reads"]
+    reads, is_path = spec.metadata["reads"], bool({Path, list[Path]} & {hint, *get_args(hint)})
     panel = (config.__doc__ or "").split(":")[0].rstrip(".")
     declaration = typer.Option(
         *filter(None, [spec.metadata["short"], flag_name(spec.name)]),  # a lone name: there is no --no-quiet
         help=help,
-        metavar="<choice>" if is_long else f"<{listed}>" if choices else None,
+        metavar="<choice>" if is_long else f"<{listed}>" if choices else "<path>" if is_path else None,
         rich_help_panel="Advanced" if spec.metadata["advanced"] else panel,
-        readable=_SKIP_TYPER_PATH_CHECK,
+        parser=nonempty_path if is_path else None,
         show_default=default is not None and default is not False and default != [],
         autocompletion=choice_completer(choices) if choices else file_completer([reads]) if reads else None,
     )

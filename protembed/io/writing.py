@@ -438,12 +438,13 @@ def open_append(path: Path, size: int = 0) -> BinaryIO:
 
 
 def open_log(path: Path) -> BinaryIO:
-    """Open a log file to append lines, each of which is on disk when it is written.
+    """Open a log file to append lines, each of which is on disk when it is written; create its directory.
 
     Raises:
-        OutputError: It cannot be opened.
+        OutputError: It cannot be opened, or more than one directory is missing.
     """
     with output_errors(path):
+        path.parent.mkdir(exist_ok=True)
         return path.open("ab", buffering=0)
 
 

@@ -100,6 +100,25 @@ def test_paths_refused_by_the_system_are_sentences_and_bugs_tracebacks(capsys):
 
 
 @pytest.mark.promise(23)
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes."),
+    ],
+)
+def test_memory_that_runs_out_is_one_sentence(capsys, error):
+    with pytest.raises(SystemExit) as left, exit_on_errors():
+        raise error
+
+    assert left.value.code == 1
+    assert re.fullmatch(
+        r"protembed: memory ran out \([\d,.]+ GB may be used\); ask for more\n", capsys.readouterr().err
+    )
+
+
+@pytest.mark.promise(23)
 def test_interrupt_exits_130():
     with pytest.raises(SystemExit) as left, exit_on_errors():
         raise KeyboardInterrupt
@@ -338,6 +357,18 @@ def test_log_file_is_appended_to_with_times_even_with_quiet(capsys, tmp_path):
     logged = ["done", "warning: beware", "protembed: x.fasta: it is empty"]
     assert without_times(path.read_text()).splitlines() == ["protembed embed 1", *logged, "protembed embed 2", *logged]
     assert capsys.readouterr().err == 2 * "warning: beware\nprotembed: x.fasta: it is empty\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_log_file_on_a_full_disk_is_warned_of_once(capsys):
+    with ExitStack() as files:
+        display = Display(ConsoleConfig(quiet=True, log_file=Path("/dev/full")))
+        display.open_log(files, "protembed embed")
+        display.say("done")
+
+    assert capsys.readouterr().err == (
+        "warning: cannot write /dev/full (No space left on device); this and later lines are not logged\n"
+    )
 
 
 def test_error_of_another_than_the_first_process_is_printed_but_not_as_json(monkeypatch, capsys):

@@ -74,10 +74,35 @@ def test_log_file_must_be_neither_an_input_nor_the_output(invoke, small_fasta, t
 
 
 def test_log_file_that_cannot_be_written_is_an_error_before_the_work(invoke, small_fasta, tmp_path):
-    result = invoke("embed", small_fasta, "-o", tmp_path / "e.npy", "--log-file", tmp_path / "missing" / "run.log")
+    result = invoke("embed", small_fasta, "-o", tmp_path / "e.npy", "--log-file", tmp_path / "a" / "b" / "run.log")
 
     assert result.exit_code == 1 and "run.log" in result.stderr
     assert not (tmp_path / "e.npy").exists()
+
+
+def test_log_file_on_stdout_is_an_error(invoke, small_fasta):
+    result = invoke("embed", small_fasta, "--log-file", "-")
+
+    assert result.exit_code == 2 and "--log-file is '-', but the lines are on stderr" in result.stderr
+
+
+def test_directory_of_the_log_file_is_created(invoke, tmp_path):
+    invoke("embed", tmp_path / "missing.fasta", "--log-file", tmp_path / "logs" / "run.log")
+
+    assert "missing.fasta" in (tmp_path / "logs" / "run.log").read_text()
+
+
+@pytest.mark.parametrize("option", ["-o", "--model", "--config", "--log-file"])
+def test_empty_path_is_an_error_and_not_the_current_directory(invoke, small_fasta, option):
+    result = invoke("embed", small_fasta, option, "", "--json")
+
+    assert result.exit_code == 2 and "a variable of your script unset?" in json.loads(result.stdout)["error"]["message"]
+
+
+def test_empty_input_is_an_error_and_not_the_current_directory(invoke):
+    result = invoke("embed", "", "--json")
+
+    assert result.exit_code == 2 and "the path is empty" in json.loads(result.stdout)["error"]["message"]
 
 
 def test_log_file_ends_with_the_error(invoke, tmp_path):
