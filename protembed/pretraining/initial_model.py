@@ -28,6 +28,18 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
         raise NotEnoughMemoryError(config.shape.name, needed, available, advice)
 
 
+def check_models(config: PretrainConfig) -> None:
+    """Check that the models to start from and to compare with predict amino acids, before any file is written.
+
+    Raises:
+        InputNotFoundError: If one does not exist.
+        ModelFormatError: If one is damaged, not ESM-2, or has no masked-LM head.
+    """
+    for model in (config.init_from, config.compare_model):
+        if model is not None:
+            load_checkpoint(model).require_lm_head()
+
+
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """Make a new model, or load the model to start from, and record the length of the training's crops as its window.
 

@@ -26,7 +26,7 @@ from protembed.model.catalog import model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
-from protembed.pretraining.initial_model import check_memory, initial_model
+from protembed.pretraining.initial_model import check_memory, check_models, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
 from protembed.pretraining.request import settings_of
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
@@ -62,6 +62,7 @@ def _opened(
     config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
 
     def store_corpora(directory: Path) -> None:
+        check_models(config)
         clusters = None if config.clusters is None else ClusterTable(config.clusters, config.cluster_column)
         corpora = directory / "corpus"
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, reader=options.reader))

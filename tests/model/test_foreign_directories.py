@@ -242,3 +242,4 @@ def test_tasks_that_need_a_masked_lm_head_reject_a_model_without_one(tiny_model,
 
     with pytest.raises(ModelFormatError, match="the weights have no lm_head"):
         run()
+    assert not output.exists()
