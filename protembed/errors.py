@@ -71,7 +71,7 @@ class ConfigError(ProtembedError):
 
     Args:
         option: Name of a config's field, or of the argument or environment variable.
-        found: Value of the option.
+        found: Value of the option; None if it is not given.
         expected: Clause that says what is expected instead.
     """
 
@@ -79,7 +79,8 @@ class ConfigError(ProtembedError):
 
     def __init__(self, option: str, found: object, expected: str) -> None:
         self.option, self.found, self.expected = option, found, expected
-        super().__init__(f"{option} is {found!r}, but {expected}")
+        value = "not given" if found is None else repr(found)
+        super().__init__(f"{option} is {value}, but {expected}")
 
 
 class InputError(ProtembedError):

@@ -205,9 +205,7 @@ class SiteTests:
             return []
         first = unknown[0]
         if len(unknown) == len(self._sites):
-            found = (
-                f"none of the {len(unknown):,} sites names a protein of the input; the first names {first.protein!r}"
-            )
+            found = f"no site names a protein of the input; the first names {first.protein!r}"
             raise TableError(self._path, found, _NAME_ADVICE, line=first.line)
         which = f"the first is {first.protein!r} in line {first.line}"
         return [f"{self._path}: {len(unknown):,} of {len(self._sites):,} sites name no protein of the input; {which}"]

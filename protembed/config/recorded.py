@@ -49,7 +49,7 @@ def options_from_record(kind: type[_Options], path: PathLike, **values: Any) -> 
         return kind.from_values(**settings | values)
     _check_names(kind, file, recorded)
     for name in sorted(_paths_given(settings, hints) - values.keys()):
-        raise ConfigError(name, None, f"{file} does not record where that file is: give it too")
+        raise ConfigError(name, None, f"{file} does not record where that file is: give it")
     model = {} if "model" not in hints or "model" in values else {"model": _model_of({**content, **settings}, file)}
     known = {name: value for name, value in recorded.items() if value is not None}
     return kind.from_values(**known | model | values)
@@ -105,4 +105,4 @@ def _model_of(settings: Mapping[str, Any], file: Path) -> str:
     name, revision = settings.get("model_name"), settings.get("model_revision")
     if name == DEFAULT_MODEL or revision is not None:
         return f"{name}@{revision}" if revision is not None else DEFAULT_MODEL
-    raise ConfigError("model", None, f"{file} does not record where the model is: give it too")
+    raise ConfigError("model", None, f"{file} does not record where the model is: give it")

@@ -76,7 +76,7 @@ def test_paths_that_a_record_does_not_hold_must_be_given(record, tmp_path):
     identity = {"command": "pretrain", "options": {"steps": 7}, "clusters": "1" * 64}
     path = record({"identity": identity})
 
-    with pytest.raises(ConfigError, match="clusters is None, but .* does not record where that file is"):
+    with pytest.raises(ConfigError, match="clusters is not given, but .* does not record where that file is"):
         options_from_record(PretrainOptions, path)
     assert options_from_record(PretrainOptions, path, clusters="c.tsv").pretrain.steps == 7
 
@@ -86,7 +86,7 @@ def test_model_is_found_by_its_name_if_it_is_bundled_or_on_the_hub(record):
     here = {**facts, "model_name": "mine.model", "model_revision": None}
     hub = {**facts, "model_name": "owner/name", "model_revision": "abc"}
 
-    with pytest.raises(ConfigError, match="model is None, but .* does not record where the model is"):
+    with pytest.raises(ConfigError, match="model is not given, but .* does not record where the model is"):
         options_from_record(PredictOptions, record(here))
     assert str(options_from_record(PredictOptions, record(hub)).model.model) == "owner/name@abc"
     assert str(options_from_record(PredictOptions, record(here), model="x").model.model) == "x"
