@@ -53,7 +53,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from protembed.text import format_bytes, pluralize
+from protembed.text import format_bytes, name_foreign_letters, pluralize
 
 
 class ProtembedError(Exception):
@@ -173,6 +173,9 @@ _ADVICE_BY_CHARACTER = {
         "this is a stop codon within a protein: correct the translation, or pass `on_illegal` mask (read it as X) or "
         "`on_illegal` skip (leave the record out)"
     ),
+    **dict.fromkeys(
+        string.digits, "if these are the positions that UniProt and GenBank display beside sequences, remove them"
+    ),
     ":": _CHAIN_ADVICE,
     "/": _CHAIN_ADVICE,
     # In any other sequence letters are upper-cased before they are checked.
@@ -200,7 +203,8 @@ class IllegalResidueError(SkippableError):
     def __init__(self, path: str, line: int, record_id: str, column: int, letter: str, *, alignment: str = "") -> None:
         self.record_id, self.column, self.letter = record_id, column, letter
         self.reason = f"{letter!r} in column {column} is no amino acid"
-        found = f"{letter!r} in column {column} of record {record_id!r} is not an amino acid"
+        shown = f"{letter!r}{name_foreign_letters(letter)}"
+        found = f"{shown} in column {column} of record {record_id!r} is not an amino acid"
         advice = _ADVICE_BY_CHARACTER.get(letter, _USUAL_ADVICE)
         super().__init__(path, found, f"this is {alignment}: {_GAP_ADVICE}" if alignment else advice, line=line)
 

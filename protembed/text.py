@@ -64,13 +64,13 @@ def _has_width(letter: str) -> bool:
 
 
 def name_foreign_letters(text: str) -> str:
-    """Name the first letter of a message's text that looks like a Latin one and is not; empty if there is none.
+    """Name, in parentheses, the first letter that may look like one of ASCII and is not; empty if there is none.
 
     >>> name_foreign_letters("A42\u0410"), name_foreign_letters("A42G")
-    (' (with the letter CYRILLIC CAPITAL LETTER A)', '')
+    (' (CYRILLIC CAPITAL LETTER A)', '')
     """
     foreign = next((letter for letter in text if letter.isalpha() and not letter.isascii()), None)
-    return f" (with the letter {unicodedata.name(foreign, repr(foreign))})" if foreign else ""
+    return f" ({unicodedata.name(foreign, repr(foreign))})" if foreign else ""
 
 
 def _escape(letter: str) -> str:

@@ -1,7 +1,7 @@
 """The strict streaming FASTA reader: Biopython's parser behind protembed's validation.
 
 Biopython alone returns nothing for a file with a byte-order mark or for FASTQ, drops all text before the first `>`, and
-joins comment lines to sequences; `_LineChecker` sees every line before Biopython does, and rejects those.
+joins comment lines to sequences; `LineChecker` sees every line before Biopython does, and rejects those.
 """
 
 import io
@@ -21,6 +21,7 @@ import numpy as np
 
 from protembed.config.common import Gaps, InputConfig, OnIllegal as OnIllegal
 from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
+from protembed.data.fasta_lines import GAPS, LineChecker, without_surrogates
 from protembed.errors import (
     DamagedArchiveError,
     FormatError,
@@ -31,13 +32,10 @@ from protembed.errors import (
 )
 from protembed.io.reading import Paths, as_paths, display_name, open_input
 from protembed.io.sniffing import (
-    A3M_WITH_COMMENT,
     advise_fasta,
-    detect_alignment,
     detect_binary_format,
-    detect_text_format,
 )
-from protembed.text import pluralize
+from protembed.text import pluralize, without_invisible
 
 _ACCEPTED = RESIDUES + "J"
 _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
@@ -48,8 +46,7 @@ _READ_AS_UNKNOWN = str.maketrans("J", "X")
 # Masking a gap or the end of a chain would make a residue of it and shift the residues behind it; a letter still in
 # lower case is one of SaProt's letters for structure.
 _NEVER_MASKED = re.compile("[-./:a-z]")
-_GAPS = "-."
-_WITHOUT_GAPS = str.maketrans("", "", _GAPS)
+_WITHOUT_GAPS = str.maketrans("", "", GAPS)
 # HHsuite writes secondary structure, its confidence and its source into the alignments that it makes.
 _STRUCTURE_RECORDS = ("ss_pred", "ss_conf", "ss_dssp", "sa_dssp")
 # SaProt's tokens are an amino acid and a 3Di letter; soft-masked regions are runs of lower case.
@@ -62,9 +59,9 @@ _WITHOUT_BASES = str.maketrans("", "", "ACGTUN")
 _MIN_LETTERS_PER_AMBIGUOUS_BASE = 20
 # A shorter peptide may well consist of A, C, G and T only.
 _MIN_NUCLEOTIDES = 12
-# Files joined by `cat` keep their byte-order marks, each before the first header of its file.
-_MARKED_HEADER = "\ufeff>"
 
+# What follows the first `>` where a mail program put one before each line.
+_QUOTED_MAIL = re.compile(r"\s+>")
 # NBRF/PIR's codes for the type of a record.
 _PIR = re.compile(r"(P1|F1|DL|DC|RL|RC|N1|N3|XX);\S")
 
@@ -203,14 +200,14 @@ def is_nucleotide_like(sequence: str) -> bool:
 
 
 def clean_sequence(letters: str) -> str:
-    """Remove white space and a trailing stop codon (`*` or `.`), and upper-case a sequence.
+    """Remove white space, characters without width and a trailing stop codon (`*` or `.`), and upper-case a sequence.
 
     A structure-aware sequence of SaProt keeps its lower case, so that `accept_sequence` rejects it.
 
     >>> clean_sequence("mkt ayi*"), clean_sequence("MdEvVpLd")
     ('MKTAYI', 'MdEvVpLd')
     """
-    sequence = "".join(letters.split())
+    sequence = without_invisible("".join(letters.split()))
     if _STRUCTURE_AWARE.fullmatch(sequence):
         return sequence
     sequence = sequence.translate(_UPPER_CASE)
@@ -236,7 +233,7 @@ def accept_sequence(
         NoProteinError: The sequence consists of gaps, and is not to be skipped.
     """
     num_gaps = 0
-    if reader.gaps == "drop" and (num_gaps := sum(map(sequence.count, _GAPS))):
+    if reader.gaps == "drop" and (num_gaps := sum(map(sequence.count, GAPS))):
         illegal_residue = _with_gaps(illegal_residue, sequence)
         sequence = sequence.translate(_WITHOUT_GAPS).removesuffix("*")
         if not sequence:
@@ -293,79 +290,8 @@ def _with_gaps(
     illegal_residue: Callable[[int], IllegalResidueError], gapped: str
 ) -> Callable[[int], IllegalResidueError]:
     """Make the error about a letter from its index in the sequence without gaps."""
-    indices = (index for index, letter in enumerate(gapped) if letter not in _GAPS)
+    indices = (index for index, letter in enumerate(gapped) if letter not in GAPS)
     return lambda index: illegal_residue(next(islice(indices, index, None), 0))
-
-
-def _without_surrogates(text: str) -> str:
-    r"""Escape bytes that are no UTF-8, so that different bytes stay different: `\xe9` becomes four characters."""
-    return text if text.isascii() else text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-@dataclass
-class _RecordLines:
-    """The lines of one record: the number of its header line, and its sequence lines as written, with their numbers."""
-
-    line: int
-    sequence_lines: list[tuple[int, str]] = field(default_factory=list)
-
-    def illegal_residue(self, path: str, record_id: str, residue: int) -> IllegalResidueError:
-        """Make the error about the residue at this index (from 0, white space not counted), with line and column."""
-        letters = (
-            (line, column, letter)
-            for line, text in self.sequence_lines
-            for column, letter in enumerate(text, start=1)
-            if not letter.isspace()
-        )
-        line, column, letter = next(islice(letters, residue, None))
-        alignment = detect_alignment("".join(text for _, text in self.sequence_lines)) if letter in _GAPS else ""
-        return IllegalResidueError(path, line, record_id, column, _without_surrogates(letter), alignment=alignment)
-
-
-class _LineChecker:
-    """Checks the lines of a FASTA file before the parser sees them, and remembers the lines of the two latest records.
-
-    Two, because Biopython reads the header of the next record before it yields a record. If the file may be an
-    alignment, it may begin with comments, as A3M does.
-    """
-
-    def __init__(self, text: Iterable[str], name: str, *, is_alignment: bool) -> None:
-        self._text, self._name, self._is_alignment = text, name, is_alignment
-        self._latest: list[_RecordLines] = []
-        self._num_records = self._num_lines = 0
-
-    def finished_record(self, number: int) -> _RecordLines:
-        """Return the lines of the record with this number, from 1; only the two latest records are remembered."""
-        return self._latest[number - 1 - self._num_records]
-
-    def __iter__(self) -> Iterator[str]:
-        # Biopython asks for an iterator twice, for the first header and for the rest; the counts continue.
-        for line in self._text:
-            self._num_lines += 1
-            line = line[1:] if line.startswith(_MARKED_HEADER) else line
-            if line.startswith(">"):
-                self._latest = [*self._latest[-1:], _RecordLines(self._num_lines)]
-                self._num_records += 1
-            elif self._is_comment(line):
-                line = "\n"
-            elif line.strip():
-                self._check_is_fasta(line)
-                self._latest[-1].sequence_lines.append((self._num_lines, line))
-            yield line if line.strip() else "\n"
-
-    def _is_comment(self, line: str) -> bool:
-        may_be_comment = self._is_alignment and not self._latest and line.startswith("#")
-        return may_be_comment and detect_text_format(line) in (None, A3M_WITH_COMMENT)
-
-    def _check_is_fasta(self, line: str) -> None:
-        if not self._latest:
-            foreign = detect_text_format(line)
-            found = f"this is {foreign}" if foreign else f"the first line is {line.rstrip()[:40]!r}, not a '>' header"
-            raise FormatError(self._name, found, advise_fasta(foreign), line=self._num_lines)
-        if line.startswith((";", "#")):
-            raise FormatError(
-                self._name, f"a {line[0]!r} comment line", "FASTA has none, remove it", line=self._num_lines
-            )
 
 
 @contextmanager
@@ -386,6 +312,9 @@ def open_records(path: Path, statistics: ReadStatistics) -> Iterator[BinaryIO]:
 def _check_title(title: str, name: str, line: int, number: int) -> None:
     if not title.split():
         raise RecordError(name, line, number, "has no identifier after '>'", "name it")
+    if number == 1 and _QUOTED_MAIL.match(title):
+        advice = "remove the '>' that the mail put before each line"
+        raise FormatError(name, f"the first header is {f'>{title}'[:40]!r}, as in a quoted mail", advice, line=line)
     if number == 1 and _PIR.match(title):
         raise FormatError(name, "this is PIR, whose records have a title line", advise_fasta())
     if (nul := title.find("\0")) >= 0:
@@ -406,12 +335,13 @@ def read_fasta_stream(
         raise FormatError(name, f"this is {foreign}", advise_fasta(foreign))
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     try:
-        lines = _LineChecker(text, name, is_alignment=reader.gaps == "drop")
+        lines = LineChecker(text, name, is_alignment=reader.gaps == "drop")
         number = 0
         for number, (raw_title, letters) in enumerate(SimpleFastaParser(lines), start=1):
-            title, record = _without_surrogates(raw_title), lines.finished_record(number)
+            title, record = without_surrogates(raw_title), lines.finished_record(number)
             _check_title(title, name, record.line, number)
             record_id = title.split()[0]
+            record.check_header_ends(name, record_id)
             raw = clean_sequence(letters)
             if not raw:
                 found = f"({record_id!r}) has no sequence"

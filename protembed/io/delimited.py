@@ -228,7 +228,9 @@ def reading_text(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) -
     csv.field_size_limit(_MAX_CELL_LETTERS)
     encoding = _encoding(stream)
     if encoding != "utf-16" and (foreign := detect_binary_format(stream)):
-        raise TableError(path, f"this is {foreign}", "save the table as CSV or TSV, in UTF-8")
+        is_archive = "archive" in foreign
+        advice = "unpack it, and give the table" if is_archive else "save the table as CSV or TSV, in UTF-8"
+        raise TableError(path, f"this is {foreign}", advice)
     errors = "strict" if encoding == "utf-16" else "surrogateescape"
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     lines = _checked_lines(text, path)

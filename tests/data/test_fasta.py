@@ -306,10 +306,51 @@ def test_an_illegal_character_is_reported_with_record_line_and_column(fasta, con
 
 
 @pytest.mark.promise(15)
-@pytest.mark.parametrize("letter", ["ſ", "ı", "İ", "ß", "Ａ", "Α", "é", "\u200b", "\xad", "\x00"])
+@pytest.mark.parametrize("letter", ["ſ", "ı", "İ", "ß", "Ａ", "Α", "é", "\x00"])
 def test_letters_of_other_scripts_are_illegal_even_if_their_upper_case_is_a_residue(fasta, letter):
     with pytest.raises(IllegalResidueError):
         read(fasta(f">a\n{'MKT' * 200}{letter}\n"))
+
+
+def test_characters_without_width_are_ignored_as_white_space_is(fasta):
+    path = fasta(">a\nMK\u200bT\u00adAY\ufeff\n>b\nM\u2060K1\n")
+
+    with pytest.raises(IllegalResidueError, match="line 4: '1' in column 4 of record 'b' .*positions .*remove them"):
+        read(path)
+    assert sequences(path, on_illegal="skip") == ["MKTAY"]
+
+
+def test_the_error_names_a_letter_of_another_alphabet(fasta):
+    with pytest.raises(IllegalResidueError, match=r"'\u0410' \(CYRILLIC CAPITAL LETTER A\) in column 3"):
+        read(fasta(">a\nMK\u0410\n"))
+
+
+NEARLY_FASTA = {
+    "a quoted mail": ("> >a\n> MKTAY\n", "line 1: .* as in a quoted mail; remove the '>' that the mail put"),
+    "an indented header": ("\u00a0>a\nMKTAY\n", "line 1: .*; remove what precedes the '>'"),
+    "an angle quotation mark": ("›a\nMKTAY\n", "line 1: .*; write '>' in place of '›'"),
+    "a wide character": ("＞a\nMKTAY\n", "line 1: .*; write '>' in place of '＞'"),
+    "a sequence alone": ("MKTAYIAKQRQISFV\n", "line 1: .*; write a header such as '>name' above each sequence"),
+    "a wrapped header": (
+        ">a globin of\nMus musculus\nMKTAYIAKQRQISFV\n",
+        "line 2: 'Mus musculus' seems to be the end of the header of 'a'; join it to the line above",
+    ),
+    "MEGA": ("#mega\n!Title x;\n#a\nMKT\n", "line 1: this is a MEGA alignment"),
+    "a shortcut": ("L\0\0\0\1\x14\2\0\0\0", "this is a shortcut of Windows"),
+    "SnapGene": ("\t\0\0\0\x0eSnapGene\0\1", "this is a SnapGene file"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), NEARLY_FASTA.values(), ids=NEARLY_FASTA)
+def test_the_error_says_how_to_make_fasta_of_what_is_nearly_fasta(fasta, content, message):
+    with pytest.raises(FormatError, match=message):
+        read(fasta(content))
+
+
+def test_lower_case_lines_of_full_length_and_groups_of_ten_are_sequence(fasta):
+    path = fasta(">a\nmkt ayi\nMKT AYI\n>b\nmkt ay\nmkt ay\n>c\nmk\nMKT\n")
+
+    assert sequences(path) == ["MKTAYIMKTAYI", "MKTAYMKTAY", "MKMKT"]
 
 
 def test_illegal_characters_are_masked_and_counted(fasta):
