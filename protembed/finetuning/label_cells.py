@@ -35,7 +35,7 @@ _UNUSUAL_NUMBERS: Mapping[str, re.Pattern[str]] = {
     ),
     "a decimal comma": re.compile(r"[+-]?[0-9]*,[0-9]+(e[+-]?[0-9]+)?", re.IGNORECASE),
     "a percent sign": re.compile(r"[+-]?[0-9]*[.,]?[0-9]+\s?%"),
-    "a non-ASCII minus sign": re.compile("[\u2212\u2012\u2013\ufe63\uff0d][0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?"),
+    "a non-ASCII minus sign": re.compile(r"[\u2212\u2012\u2013\ufe63\uff0d]\s?[0-9]*[.,]?[0-9]+(e[+-]?[0-9]+)?"),
 }
 # Cells that people read as numbers, and programs as names.
 _PLAIN = r"[+-]?[0-9]+([.,][0-9]+)?(e[+-]?[0-9]+)?"

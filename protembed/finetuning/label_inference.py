@@ -20,7 +20,9 @@ quotation marks and the order of the rows do not matter.
  8   nearly all are numbers                                             classification
  9   cells separated by `|` or `,`, and half of the names after a       several labels
      separator are also the first of a cell
-10   all others                                                         classification; with a warning if names look
+10   nearly all are numbers, over 20 differ, and some have a unit,      an error: more than one reading is possible
+     an error or a limit, as in `5.2 nM` and `>100`
+11   all others                                                         classification; with a warning if names look
                                                                         like several labels
 
 A cell that stands for a missing label, such as `nan` or `#N/A`, does not count in rules 6 to 9.
@@ -58,6 +60,7 @@ from protembed.finetuning.label_cells import (
     RECOGNISED_SEPARATORS,
     Column,
     ambiguous_peptide_length,
+    annotated_number,
     are_multi_hot,
     are_numbers,
     are_per_residue,
@@ -151,6 +154,20 @@ def _are_values(column: Column, labels: Sequence[str]) -> bool:
     return len(numbers) > _MAX_NUMBERED_CLASSES or not all(value.is_integer() for value in numbers)
 
 
+def _check_not_annotated(column: Column) -> None:
+    """Check for many numbers with a unit, an error or a limit; few of them may be the names of classes."""
+    annotated = {label: kind for label in column.known_labels if (kind := annotated_number(label))}
+    num_numbers = sum(label in annotated or looks_like_number(label) for label in column.known_labels)
+    are_few = len(column.known_labels) <= _MAX_NUMBERED_CLASSES
+    if not annotated or are_few or num_numbers < MIN_FRACTION_ALIKE * len(column.known_labels):
+        return
+    label = next(label for label in column.known_labels if label in annotated)
+    advice = "write plain numbers such as 0.5, or pass `task` classification if they are names"
+    row = next(row for row in column.proteins if column.sole_entry(row.label) == label)
+    found = f"the labels seem to be numbers, but {label!r} is {annotated[label]}"
+    raise TableError(column.path, found, advice, line=row.line)
+
+
 def _check_leading_zeros(column: Column) -> None:
     """Check for labels of residues, ones and zeros, that lost leading zeros in a spreadsheet or pandas."""
     are_flags = all(set(label) <= set("01") for label in column.labels)
@@ -184,6 +201,7 @@ def _infer_task(column: Column, choice: TaskChoice, separator: str | None) -> Ta
     if inferred is not None:
         _check_label_sets(column, inferred)
         return TASKS["multilabel"]
+    _check_not_annotated(column)
     return TASKS["classification"]
 
 

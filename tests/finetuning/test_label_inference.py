@@ -289,6 +289,7 @@ def test_values_that_do_not_recur_give_no_warning():
         (["1'142", "2\u2019500", "312"], "thousands separators"),
         (["45%", "7 %", "12.5%"], "a percent sign"),
         (["\u22120.3", "0.3", "1.5"], "a non-ASCII minus sign"),
+        (["\u2013 0.3", "0.3", "1.5"], "a non-ASCII minus sign"),
         (["0,5", "0.5", "#N/A"], "a decimal comma"),
     ],
 )
@@ -297,6 +298,23 @@ def test_numbers_in_an_unusual_notation_are_rejected_by_name(labels, kind):
         TableError, match=rf"line \d+: labels such as .* look like numbers with {kind}; write plain numbers"
     ):
         infer(*labels)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("{} ± 0.3", "a number with its error"),
+        ("{} nM", "a number with a unit"),
+        (">{}", "a limit, not a number"),
+        ("{}-99", "a range, not a number"),
+    ],
+)
+def test_many_numbers_with_something_else_are_rejected_and_few_may_be_classes(rejected, form, kind):
+    labels = [form.format(value) for value in range(21)]
+
+    with rejected(f"the labels seem to be numbers, but {labels[0]!r} is {kind}; write plain numbers", line=2):
+        infer(*labels)
+    assert infer(*labels[:20]).task.name == infer(*labels, choice="classification").task.name == "classification"
 
 
 def test_residue_values_with_a_decimal_comma_are_rejected(rejected):
