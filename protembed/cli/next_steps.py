@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import PredictOptions
-from protembed.io.reading import STANDARD_STREAM
+from protembed.io.reading import is_stream
 
 if TYPE_CHECKING:
     from protembed.attention.summary import AttentionSummary
@@ -34,7 +34,7 @@ def _with_model(model: Path | None) -> list[object]:
 
 def after_embed(summary: "EmbedSummary", fasta: Sequence[Path], options: EmbedOptions) -> str | None:
     """Suggest to verify a result that is a file, of input that can be read again, or to join a shard with others."""
-    if summary.output is None or STANDARD_STREAM in fasta or len(fasta) > _MAX_FILES:
+    if summary.output is None or any(map(is_stream, fasta)) or len(fasta) > _MAX_FILES:
         return None
     if options.embedding.shard is not None:
         return "when all shards are done, `protembed join` makes one result of them"
@@ -55,7 +55,7 @@ def after_join(summary: "JoinSummary") -> str | None:
 
 def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:
     """Suggest to use the model of a finished run."""
-    if summary.model is None or not summary.is_finished or STANDARD_STREAM in fasta:
+    if summary.model is None or not summary.is_finished or is_stream(fasta[0]):
         return None
     return f"{_command('embed', fasta[0], '-m', summary.model.parent)} uses the model"
 

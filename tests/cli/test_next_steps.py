@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,12 @@ def test_result_of_embed_is_verified_with_the_same_files_and_model():
 
 @pytest.mark.parametrize(
     ("output", "fasta"),
-    [(None, ["x.fasta"]), ("a.npy", ["-"]), ("a.npy", ["1.fasta", "2.fasta", "3.fasta", "4.fasta"])],
+    [
+        (None, ["x.fasta"]),
+        ("a.npy", ["-"]),
+        ("a.npy", ["x.fasta", os.devnull]),
+        ("a.npy", ["1.fasta", "2.fasta", "3.fasta", "4.fasta"]),
+    ],
 )
 def test_stdout_stdin_and_many_files_have_no_next_step(output, fasta):
     summary = SimpleNamespace(output=output and Path(output))
