@@ -14,6 +14,7 @@ from protembed.config.embed import FormatName, H5Names
 from protembed.data.hashing import hash_texts, sequence_sha256
 from protembed.errors import ConfigError
 from protembed.io.arrays import hdf5_file, read_header, write_header
+from protembed.io.output_paths import check_not_a_device
 from protembed.io.reading import STANDARD_STREAM
 from protembed.io.writing import atomic_file
 from protembed.text import format_row
@@ -41,6 +42,7 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
     formats = _PER_RESIDUE if per_residue else _PER_PROTEIN
     if output == STANDARD_STREAM and requested == "h5":
         raise ConfigError("format", "h5", "HDF5 cannot be written to stdout: name a file, or use `format` npz")
+    check_not_a_device(output)
     suffix = requested or formats[0] if output == STANDARD_STREAM else output.suffix.removeprefix(".")
     what = "one vector per residue" if per_residue else "one vector per protein"
     expected = f"{what} is written as {', '.join(formats[:-1])} or {formats[-1]}"

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from protembed.errors import ConfigError, OutputExistsError
-from protembed.io.reading import STANDARD_STREAM, is_utf8
+from protembed.io.reading import STANDARD_STREAM, is_stream, is_utf8
 from protembed.io.writing import is_unfinished
 from protembed.text import pluralize
 
@@ -32,6 +32,16 @@ def check_directory(path: Path, *markers: str) -> None:
     if os.path.exists(path) and not is_empty and not any(os.path.exists(path / marker) for marker in markers):
         found = f"has no {markers[0]}, so it is not a result of protembed"
         raise OutputExistsError(path, found, is_replaceable=False)
+
+
+def check_not_a_device(output: Path) -> None:
+    """Check that a result is not to replace a pipe or a device, such as `/dev/stdout`.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if output != STANDARD_STREAM and (is_stream(output) or output.parent == Path("/dev")):
+        raise ConfigError("output", str(output), "a result does not replace a pipe or a device; - is stdout")
 
 
 def check_parent(output: Path) -> None:

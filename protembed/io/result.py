@@ -46,7 +46,14 @@ from protembed.errors import (
 )
 from protembed.io.fingerprint import RECORDED_IF_SET, Fingerprint, differences
 from protembed.io.limitations import report_limitations
-from protembed.io.output_paths import check_contents, check_directory, check_not_an_input, check_parent, is_vacant
+from protembed.io.output_paths import (
+    check_contents,
+    check_directory,
+    check_not_a_device,
+    check_not_an_input,
+    check_parent,
+    is_vacant,
+)
 from protembed.io.reading import STANDARD_STREAM, follow_link, read_json, sha256_of_file
 from protembed.io.writing import (
     check_temporary_directory,
@@ -162,6 +169,7 @@ class Result:
         if self.path == STANDARD_STREAM and self.is_directory:
             raise ConfigError("output", str(self.path), "a directory is expected")
         if self.path != STANDARD_STREAM:
+            check_not_a_device(self.path)
             check_parent(self.path)
             self._check_replaceable(inputs)
             if self.is_directory and force:
@@ -247,12 +255,15 @@ class Result:
             with scratch_directory() as directory:
                 yield Claim(self, directory)
             return
+        if (recorded := self._read_finished_elsewhere(fingerprint)) is not None:
+            yield Claim(self, self._directory, recorded=recorded)
+            return
         target = self.path.resolve()  # the same lock through every link
         lock, callbacks = target.with_name(f".{target.name}.lock"), callbacks or Callbacks()
         with (
             report_limitations(self.path, callbacks.on_warning),
             existing_directory(self.path.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
-            exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder)),
+            exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder), output=self.path),
         ):
             remove_unfinished_beside(self.path)
             begun = self._read_begun()
@@ -268,6 +279,11 @@ class Result:
             is_resumed = is_same and self._is_worth_keeping() and not (self._in_place and self._force)
             with self._unfinished(fingerprint, is_resumed=is_resumed):
                 yield Claim(self, self._directory, is_resumed=is_resumed)
+
+    def _read_finished_elsewhere(self, fingerprint: Fingerprint) -> dict[str, Any] | None:
+        """Read the record of a finished result in a read-only directory, where no lock can be made; None elsewhere."""
+        is_closed = os.path.isdir(self.path.parent) and not os.access(self.path.parent, os.W_OK)
+        return self._read_finished(fingerprint, is_same=False) if is_closed else None
 
     def _read_record(self) -> dict[str, Any] | None:
         """Read the record of the finished result; None if it is missing or invalid."""

@@ -171,14 +171,15 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterator[None]:
+def exclusive_lock(path: Path, make_error: Callable[[str], Exception], *, output: Path | None = None) -> Iterator[None]:
     """Hold a lock file during the block; the kernel releases it if the process dies.
 
     Args:
         path: Path of the lock file, which names its holder and is removed at the end.
         make_error: Function from the holder's name to the exception that is raised if another process holds the lock.
+        output: Path of what is locked; an error names it where the lock cannot be made. None is the lock itself.
     """
-    with output_errors(path):
+    with output_errors(output or path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         holder = os.pread(descriptor, _MAX_HOLDER, 0).decode(errors="replace").strip()
@@ -192,7 +193,7 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception]) -> Iterat
             note_limitation(Limitation.LOCKS)
         own = f"process {os.getpid()} on {platform.node()}\n".encode()
         try:
-            with output_errors(path):
+            with output_errors(output or path):
                 os.ftruncate(descriptor, 0)
                 # On a disk that is nearly full, a stream writes all or fails.
                 with open(descriptor, "wb", closefd=False) as stream:

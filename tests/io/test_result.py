@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 import shutil
@@ -188,8 +189,41 @@ def test_a_path_that_protembed_did_not_write_is_never_replaced(tmp_path):
         with pytest.raises(OutputExistsError, match="has no meta.json, so it is not a result of protembed; .*does not"):
             make_directory(path, force=True)
     for path in (tmp_path / "pipe", Path(os.devnull)):
-        with pytest.raises(OutputExistsError, match="exists and is not a file"):
+        with pytest.raises(ConfigError, match="a result does not replace a pipe or a device; - is stdout"):
             make_table(path, force=True)
+
+
+@pytest.fixture
+def closed_directory(tmp_path, monkeypatch):
+    """A directory that looks read-only, also to root."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    open_ = os.open
+
+    def refuse(path, flags, *rest, **options):
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_(path, flags, *rest, **options)
+
+    def close():
+        monkeypatch.setattr(os, "open", refuse)
+
+    return close
+
+
+def test_finished_result_in_a_read_only_directory_is_up_to_date(tmp_path, closed_directory):
+    make_table(tmp_path / "x.tsv")
+    closed_directory()
+
+    with Result.table(tmp_path / "x.tsv", []).claim(FINGERPRINT) as claim:
+        assert claim.recorded is not None
+
+
+def test_directory_that_cannot_be_written_is_reported_with_the_name_of_the_result(tmp_path, closed_directory):
+    closed_directory()
+
+    with pytest.raises(OutputError, match=r"cannot write .*/x\.tsv \(Permission denied\)"):
+        make_table(tmp_path / "x.tsv")
 
 
 def test_a_directory_with_a_file_of_the_user_is_never_replaced(tmp_path):
@@ -469,7 +503,7 @@ def test_a_lock_on_a_full_disk_is_an_output_error_and_leaves_nothing(tmp_path, m
 
     monkeypatch.setattr("os.ftruncate", fill_up)
 
-    with pytest.raises(OutputError, match=r"cannot write .*\.x\.tsv\.lock \(disk full\)"):
+    with pytest.raises(OutputError, match=r"cannot write .*/x\.tsv \(disk full\)"):
         make_table(tmp_path / "x.tsv")
 
     assert names(tmp_path) == []
