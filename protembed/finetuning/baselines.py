@@ -1,6 +1,6 @@
 """Baselines that a fine-tuned model is compared with: constants, sequence features, and a head on a frozen encoder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 from protembed.evaluation.metrics import best_threshold
-from protembed.finetuning.labels import SplitTable
+from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.probes import ProbeData, Vectors, fit_linear, fit_network, loss
 from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import Prediction, TaskTable, has_target
-from protembed.inference.embedding import Embedder, check_finite
-from protembed.inference.engine import Engine
+from protembed.inference.embedding import Embedder, Embedding, check_finite
+from protembed.inference.engine import Engine, InferenceJob
 from protembed.model.heads import TaskHead
 
 MAX_KMER = 3
@@ -144,6 +144,15 @@ def _window_baseline(table: TaskTable, seed: int, max_residues: int) -> Predicto
     return Predictor(name="15 letters", predictions=predictions)
 
 
+def _embed(
+    engine: Engine, job: InferenceJob[Embedding], proteins: Sequence[LabelledProtein], on_protein: Callable[[int], None]
+) -> Iterator[NDArray[np.float32]]:
+    for protein, embedding in engine.run(job, proteins):
+        check_finite(protein.id, embedding.values)
+        yield embedding.values
+        on_protein(len(protein.sequence))
+
+
 def frozen_head(
     table: TaskTable,
     embedder: Embedder,
@@ -152,23 +161,29 @@ def frozen_head(
     on_protein: Callable[[int], None] = lambda num_residues: None,
     *,
     max_residues: int = MAX_RESIDUES,
+    known: MutableMapping[str, NDArray[np.float32]] | None = None,
 ) -> tuple[TaskHead, float]:
     """Embed the training and validation proteins once with a frozen encoder, and fit a head to the vectors.
+
+    Vectors of proteins that `known` has by sequence are not computed again; new ones are added to it.
 
     Returns:
         The head, and its validation loss.
     """
-    task, samples = table.task, list[ProbeData]()
+    task, samples, known = table.task, list[ProbeData](), {} if known is None else known
     for split in _FITTED:
         chosen = residue_sample(table, split, config.seed, max_residues=max_residues) if task.per_residue else None
-        rows = []
-        job = embedder.proteins() if chosen is None else embedder.residues()
-        for number, (protein, embedding) in enumerate(engine.run(job, table.splits[split])):
-            check_finite(protein.id, embedding.values)
-            rows.append(embedding.values[None] if chosen is None else embedding.values[chosen[number]])
-            on_protein(len(protein.sequence))
-        known = table.known_targets(split) if chosen is None else _targets_at(table, split, chosen)
-        samples.append(ProbeData(vectors=np.concatenate(rows), targets=known))
+        proteins = table.splits[split]
+        if chosen is None:
+            new = list({protein.sequence: protein for protein in proteins if protein.sequence not in known}.values())
+            computed = _embed(engine, embedder.proteins(), new, on_protein)
+            known.update((protein.sequence, vector) for protein, vector in zip(new, computed, strict=True))
+            vectors, targets = np.stack([known[protein.sequence] for protein in proteins]), table.known_targets(split)
+        else:
+            residues = _embed(engine, embedder.residues(), proteins, on_protein)
+            vectors = np.concatenate([values[indices] for values, indices in zip(residues, chosen, strict=True)])
+            targets = _targets_at(table, split, chosen)
+        samples.append(ProbeData(vectors=vectors, targets=targets))
     if config.head == "mlp":
         probe = fit_network(task, table.num_classes, *samples, seed=config.seed)
     else:

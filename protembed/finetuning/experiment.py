@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.callbacks import Callbacks
@@ -114,6 +115,8 @@ class Experiment:
         self._engine, self._device, self._open_run, self._callbacks = engine, device, open_run, callbacks
         self._predictions: dict[str, list[list[Prediction]]] = defaultdict(list)
         self._divergences: dict[str, list[Divergence | None]] = defaultdict(list)
+        # Vectors of the frozen pretrained encoder by sequence: folds share most of their proteins.
+        self._vectors: dict[str, NDArray[np.float32]] = {}
         self._best: TrainedModel | None = None
         self._best_repeat = 0
 
@@ -198,7 +201,10 @@ class Experiment:
         # A pooling that is yet to be learned starts as the mean.
         poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self._design.metadata.poolings)
         embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
-        head, valid_loss = frozen_head(table, embedder, self._engine, self._config, self._callbacks.on_progress)
+        known = self._vectors if self._design.has_folds and not random else None
+        head, valid_loss = frozen_head(
+            table, embedder, self._engine, self._config, self._callbacks.on_progress, known=known
+        )
         checkpoint.task_head = head.to(checkpoint.device)
         predictions = self._predict(checkpoint, embedder, table.splits["test"])
         return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)

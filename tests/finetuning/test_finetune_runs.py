@@ -223,6 +223,15 @@ def test_kfold_predicts_every_protein_once_by_a_model_that_did_not_see_it(
     assert max(similar.values()) < 1
 
 
+def test_kfold_embeds_each_training_protein_once(without_splits, tiny_model, tmp_path, read_rows, finetune_options):
+    table, embedded = without_splits("classification"), []
+    kfold = finetune_options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
+
+    finetune_model(table, kfold, Callbacks(on_progress=embedded.append))
+
+    assert sorted(embedded) == sorted(map(len, {row["sequence"] for row in read_rows(table, ",")}))
+
+
 def test_the_majority_baseline_has_no_skill_in_kfold(without_splits, tiny_model, tmp_path, finetune_options):
     kfold = finetune_options(tmp_path / "folds.model", tiny_model, method="frozen", labels={"split": "kfold"})
 
