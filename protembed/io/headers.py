@@ -9,6 +9,9 @@ NUM_FIRST_ROWS = 30
 def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) -> int:
     """Find the header: the row with the most known names, if it is wider than all above; else the first below titles.
 
+    Of rows with equally many, one with several cells is preferred to one with a first cell alone, such as a title
+    "Variants".
+
     Args:
         rows: First rows of a table, as stripped cells.
         is_known: Function that returns whether a cell is the name of a column that the caller expects.
@@ -24,7 +27,7 @@ def find_header(rows: Sequence[Sequence[str]], is_known: Callable[[str], bool]) 
     widths = [sum(map(bool, row)) for row in rows]
     filled = [index for index, width in enumerate(widths) if width]
     num_known = [len({cell for cell in row if is_known(cell)}) for row in rows]
-    best = max(filled, key=num_known.__getitem__, default=0)
+    best = max(filled, key=lambda index: (num_known[index], any(rows[index][1:])), default=0)
     if filled and num_known[best] and all(width < widths[best] for width in widths[:best]):
         return best
     for index, following in zip(filled, filled[1:], strict=False):

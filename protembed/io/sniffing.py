@@ -41,8 +41,8 @@ _ZIP, _ZIP_NAME_OFFSET = b"PK\x03\x04", 30
 _IN_DOCUMENTS = (b"[Content_Types].xml", b"_rels/", b"docProps/", b"word/", b"xl/", b"mimetype")
 # A tar archive describes each file in a block of 512 bytes, which has this mark at offset 257.
 _TAR, _TAR_OFFSET = b"ustar", 257
-# UTF-16 without a byte-order mark: the header's `>` and one more letter, in either byte order.
-_UTF16 = re.compile(rb">\0[^\0]\0|\0>\0[^\0]", re.DOTALL)
+# UTF-16 without a byte-order mark, in either byte order: four letters of ASCII, or a header's `>` and one more letter.
+_UTF16 = re.compile(rb"(?:[\t\n\r -~]\0){4}|(?:\0[\t\n\r -~]){4}|>\0[^\0]\0|\0>\0[^\0]", re.DOTALL)
 _LINE_STARTS = {
     "@": "FASTQ, SAM, or another format whose lines begin with '@'",
     ";": "the old FASTA dialect with ';' lines",

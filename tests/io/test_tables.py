@@ -252,6 +252,12 @@ def test_incomplete_utf16_is_rejected_as_damaged():
         read("a\tb\n1\t2\n3".encode("utf-16")[:-1])
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_byte_order_mark_is_rejected_by_name(encoding):
+    with pytest.raises(TableError, match="this is UTF-16 text; save the table as CSV or TSV, in UTF-8"):
+        read("id\tH\np1\tx\n".encode(encoding))
+
+
 def test_titles_and_blank_rows_above_the_header_are_skipped():
     table = (["id", "label", "Tm"], [["p1", "x", "0.5"]])
 
@@ -279,6 +285,12 @@ def test_notes_above_the_header_are_skipped_if_the_header_has_an_expected_name()
     assert read_cells("Mutants,\nseq,mutants,label\nMKT,label,x\n", known=["label", "mutants"])[2] == [
         "its header in line 2"
     ]
+    for title in ("Mutants,,\n", "Mutants\n"):
+        assert read_cells(f"{title}mutants,Tm\nQ2A,0.5\n", known=["mutants"])[:2] == (
+            ["mutants", "Tm"],
+            [["Q2A", "0.5"]],
+        )
+    assert read_cells("mutants,,\nwt,,\n", known=["mutants", "wt"])[1] == [["wt"]]
     assert read_cells("seq,label\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
     assert read_cells("seq,kind\nMKT,label\n", known=["label"])[1] == [["MKT", "label"]]
 
