@@ -281,6 +281,7 @@ class InputConfig(Config):
         "error",
         "What to do about the gaps of an alignment, - and .: stop with an error, or read each protein without them "
         "(aligned FASTA, A3M, A2M).",
+        advanced=True,
     )
 
 

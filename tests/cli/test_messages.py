@@ -7,6 +7,7 @@ from protembed.pretraining.report import PretrainSummary
 
 def summary_lines(gains, num_valid_proteins=16):
     summary = PretrainSummary(
+        output=Path("a.run"),
         model=Path("a.run/model"),
         num_steps=10,
         num_residues=1000,
