@@ -381,7 +381,7 @@ HOLES = SMALL + "e,,1.5,train\nf,MWW,,train\ng,MWA,1.5,\nh,MK1,1.5,train\n"
 def test_all_faulty_rows_are_reported_together(read_labelled, rejected):
     faults = (
         "3 faults: line 6: row 'e' has no sequence; line 8: row 'g' has no split; line 9: '1' in column 3 of record "
-        "'h' is not an amino acid; complete or remove it, or pass `on_missing` skip (leave it out); correct the file"
+        "'h' is not an amino acid; complete or remove it, or pass `on_missing` skip (leave it out); if these"
     )
     with rejected(faults):
         read_labelled(HOLES)
