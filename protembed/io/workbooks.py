@@ -58,14 +58,16 @@ def _format_cell(value: Any) -> str:
 
 
 class _Workbook:
-    """The visible sheets of an `.xlsx` file; messages name the file by `path`."""
+    """The sheets of an `.xlsx` file; messages name the file by `path`."""
 
     def __init__(self, content: bytes, path: str) -> None:
         self.path, self._content = path, content
         self._values = self._load(data_only=True)
         self._formulas = self._load(data_only=False) if self._contains(_FORMULAS) else None
         self._layout = self._load(data_only=True, read_only=False) if self._contains(_LAYOUT) else None
-        self.names = [sheet.title for sheet in self._values.worksheets if sheet.sheet_state == "visible"]
+        sheets = [(sheet.title, sheet.sheet_state == "visible") for sheet in self._values.worksheets]
+        self.names = [name for name, is_visible in sheets if is_visible]
+        self.hidden_names = [name for name, is_visible in sheets if not is_visible]
 
     def read(self, name: str) -> _Rows:
         """Read the rows of a sheet, blank ones included."""
@@ -139,16 +141,23 @@ def _check_format(stream: BinaryIO, path: str) -> None:
         raise TableError(path, found, f"{_SAVE_AS_CSV}, or run `pip install openpyxl`")
 
 
+def _has_known_column(rows: _Rows, is_known: Callable[[str], bool]) -> bool:
+    first = rows[:NUM_FIRST_ROWS]
+    return bool(first) and any(map(is_known, first[find_header(first, is_known)]))
+
+
 def _choose_sheet(workbook: _Workbook, is_known: Callable[[str], bool]) -> tuple[str, _Rows]:
     """Choose the first sheet with a column that the caller expects, else the first that is not empty."""
     chosen = None
     for name in workbook.names:
         rows = workbook.read(name)
-        first = rows[:NUM_FIRST_ROWS]
-        if first and any(map(is_known, first[find_header(first, is_known)])):
+        if _has_known_column(rows, is_known):
             return name, rows
         if chosen is None and any(map(any, rows)):
             chosen = name, rows
+    for name in workbook.hidden_names:
+        if _has_known_column(workbook.read(name), is_known):
+            raise TableError(workbook.path, f"the table is in the hidden sheet {name!r}", "unhide it, and save")
     if chosen is None:
         raise TableError(workbook.path, "the workbook has no sheet with cells", "give a table with a header")
     return chosen

@@ -85,6 +85,13 @@ def test_the_second_row_of_a_header_has_names_that_are_merged_with_the_first():
     assert (header, cells) == (["id", "Tm", "SD"], [(3, ["p1", "50", "1"])])
 
 
+def test_a_table_in_a_hidden_sheet_alone_is_an_error_that_names_it():
+    content = workbook(("Readme", [["what this is"]]), ("Data", SMALL), invisible=["Data"])
+
+    with pytest.raises(TableError, match="t.xlsx: the table is in the hidden sheet 'Data'; unhide it, and save"):
+        read(content, known=["Tm"])
+
+
 def test_hidden_rows_are_read_and_counted():
     header, rows, traits = read(laid_out([*SMALL, ["p3", 4]], hidden=[2, 4]))
 
