@@ -20,6 +20,10 @@ COMMENT = "# "
 
 # The longest known protein has 45,000 residues; csv's default limit of 131,072 characters is too close to that.
 _MAX_CELL_LETTERS = 10_000_000
+# In which word processors and some programs put the names of columns.
+_OTHER_QUOTATION_MARKS = re.compile(
+    "[\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb'].*[\u201c\u201d\u2018\u2019\u00ab\u00bb']"
+)
 # Surrogates, which `surrogateescape` decodes invalid bytes to.
 _NO_UTF8 = re.compile("[\udc80-\udcff]")
 # Further byte-order marks, and spaces without width.
@@ -212,6 +216,30 @@ def _traits(reading: _Reading, encoding: str, num_comments: int, lines: Sequence
         yield f"its header in line {num_comments + reading.start + 1}"
 
 
+def _check_columns_are_separated(
+    header: Sequence[str], header_line: str, below: Sequence[str], path: str, line: int
+) -> None:
+    """Check that the names of the columns are not one cell, nor within other quotation marks than straight double ones.
+
+    Args:
+        header: Names of the columns.
+        header_line: The header as it was written.
+        below: The next lines of the file.
+        path: Name of the table, for messages.
+        line: Line of the header, for messages.
+    """
+    if len(header) == 1 and re.search("[,;\t]", header[0]):
+        found = "each row seems to be within one pair of quotation marks"
+        raise TableError(path, found, "remove them, or export the table again", line=line)
+    num_words, next_line = len(header_line.split()), next(filter(str.strip, below), "")
+    if len(header) == 1 and ('" "' in header_line or 1 < num_words == len(next_line.split())):
+        found = "its columns seem to be separated by spaces"
+        raise TableError(path, found, "separate them by commas or tabs", line=line)
+    if all(_OTHER_QUOTATION_MARKS.fullmatch(name) for name in header if name):
+        found = f"the names of its columns are within other quotation marks, as in {header[0][:20]}"
+        raise TableError(path, found, "remove them, or replace them by straight double ones", line=line)
+
+
 @contextmanager
 def reading_text(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) -> Iterator[RawTable]:
     """Read delimited text from a buffered stream, in UTF-8, or in UTF-16 if it has a byte-order mark.
@@ -242,9 +270,7 @@ def reading_text(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) -
         line, rest = num_comments + reading.start + 1, chain(first[reading.start + 1 :], lines)
         header_line, separator = first[reading.start], reading.separator
         header, num_lines = _read_header(header_line, rest, separator, path, line)
-        if len(header) == 1 and '" "' in header_line:
-            found = "its columns seem to be separated by spaces"
-            raise TableError(path, found, "separate them by commas or tabs", line=line)
+        _check_columns_are_separated(header, header_line, first[reading.start + 1 :], path, line)
         yield RawTable(
             header=header,
             line=line,

@@ -74,6 +74,13 @@ def test_reading_a_table_leaves_the_stream_open():
         ("# made by hand\na,b\n1,2\n3\n", "line 4: this row has 1 cells, the header 2"),
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
         ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
+        ('"a,b"\n"1,2"\n', "line 1: each row seems to be within one pair of quotation marks; remove them"),
+        ("a b c\n1 2 3\n", "line 1: its columns seem to be separated by spaces; separate them by commas or tabs"),
+        ('"a" "b"\n1 2\n', "line 1: its columns seem to be separated by spaces"),
+        ("“a”,“b”\n“1”,2\n", "line 1: the names of its columns are within other quotation marks, as in “a”; remove"),
+        ("'a','b'\n'1','2'\n", "line 1: the names of its columns are within other quotation marks, as in 'a'"),
+        ("L\0\0\0\1\x14\2\0\0\0", "this is a shortcut of Windows, .*; save the table as CSV"),
+        ("PK\3\4" + 30 * "\0" + "labels.csv", "this is a zip archive; unpack it, and give the table"),
         ('a,b\n"' + "x" * 10_000_001 + '",2\n', "the table cannot be read"),
     ],
 )
@@ -367,3 +374,7 @@ def test_only_columns_that_are_not_expected_can_share_a_name():
     for name in ("a", "B", "c"):
         with pytest.raises(TableError, match=f"line 1: the header has 2 columns named '{name}'; rename them"):
             check_unique_columns([name, "x", name], "t.csv", [["a", "b"], "c", None])
+
+
+def test_names_of_a_single_column_may_hold_spaces():
+    assert read("protein sequence\nMKT\nMKV\n") == (["protein sequence"], [(1, 2, ["MKT"]), (2, 3, ["MKV"])])
