@@ -1,6 +1,7 @@
 """Tables with a header, read row by row: what all of the user's tables have in common."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from protembed.io.workbooks import is_workbook, read_workbook
 SEQUENCE_COLUMNS = (
     *("sequence", "protein_sequence", "protein_seq", "aa_sequence", "amino_acid_sequence", "seq", "aa_seq"),
     "sequences",
+    # In other languages of Europe.
+    *("sequenz", "proteinsequenz", "aminosäuresequenz", "séquence", "séquence_protéique", "secuencia", "sequenza"),
+    *("sequência", "sequentie", "sekvens", "sekwencja", "sekvence", "szekvencia"),
 )
 IDENTIFIER_COLUMNS = (
     *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
@@ -64,10 +68,13 @@ def is_missing(text: str) -> bool:
 def normalize_name(name: str) -> str:
     """Normalize the name of a column, so that case, spaces, dots, dashes and underscores do not matter.
 
+    Nor does it matter whether accents are characters of their own.
+
     >>> normalize_name("Protein ID") == normalize_name("protein_id") == normalize_name("protein-id")
     True
     """
-    return _BETWEEN_WORDS.sub("", name).casefold()
+    composed = name if name.isascii() else unicodedata.normalize("NFC", name)
+    return _BETWEEN_WORDS.sub("", composed).casefold()
 
 
 def find_column(

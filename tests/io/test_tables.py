@@ -4,7 +4,14 @@ import pytest
 
 from protembed.errors import DamagedArchiveError, FaultyRowsError, TableError
 from protembed.io.faults import Faults
-from protembed.io.tables import check_unique_columns, describe_traits, find_column, find_columns, reading_table
+from protembed.io.tables import (
+    SEQUENCE_COLUMNS,
+    check_unique_columns,
+    describe_traits,
+    find_column,
+    find_columns,
+    reading_table,
+)
 
 
 def stream_of(content):
@@ -122,6 +129,11 @@ def test_usual_names_match_regardless_of_case_spaces_dashes_and_underscores():
     assert find_column(["Protein ID", "id"], "t.csv", "id", ["id", "protein_id"]) == 1
     assert find_column(["protein", "x"], "t.csv", "id", ["id", "protein_id"]) is None
     assert find_column(["name", "protein"], "t.csv", "id", ["name", "protein"], taken=["name"]) == 1
+
+
+@pytest.mark.parametrize("name", ["Sequenz", "Séquence", "Se\u0301quence protéique", "SECUENCIA", "Sequenza"])
+def test_the_column_of_sequences_may_have_its_name_in_another_language(name):
+    assert find_column(["id", name], "t.csv", "sequence", SEQUENCE_COLUMNS) == 1
 
 
 @pytest.mark.parametrize("name", ["Tm\n(°C)", "Tm\u00a0(°C)", "tm  (°c)"])
