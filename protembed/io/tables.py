@@ -34,6 +34,7 @@ _MISSING = frozenset("na n/a nan <na> null".split())
 # `#VALUE!` is `#WERT!` and `#VALEUR!`. A narrow column is exported as `###`.
 _SPREADSHEET_ERROR = re.compile(r"#[^\s#]{1,20}[!?]|#n/[a-z]|#i/t|#nv|err:[0-9]{3}|#{3,}")
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
+_RULE = re.compile(":?-{2,}:?")
 # Limits of a message: the number of columns that it names, and of letters in each name.
 _MAX_NAMES, _MAX_LETTERS = 20, 40
 
@@ -290,11 +291,16 @@ def _fault(raw: RawTable, path: str, row: Row) -> TableError | None:
     return None
 
 
+def _is_rule(cells: Sequence[str]) -> bool:
+    """Return whether a row is the rule that Markdown draws below a header; pandas' `to_markdown` writes it."""
+    return cells[-1] == "" and cells[0] == "" and all(map(_RULE.fullmatch, cells[1:-1])) and len(cells) > 2
+
+
 def _check_rows(raw: RawTable, path: str, faults: Faults) -> Iterator[Row]:
-    """Check and number the rows, and drop blank ones and the empty cells to the right of the header."""
+    """Check and number the rows, and drop blank ones, rules, and the empty cells to the right of the header."""
     num_columns = len(raw.header)
     for number, (line, cells) in enumerate(raw.rows, start=1):
-        if any(cells):
+        if any(cells) and not _is_rule(cells):
             if not any(cells[num_columns:]):
                 del cells[num_columns:]
             row = Row(number=number, line=line, cells=cells)

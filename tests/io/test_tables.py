@@ -390,3 +390,10 @@ def test_only_columns_that_are_not_expected_can_share_a_name():
 
 def test_names_of_a_single_column_may_hold_spaces():
     assert read("protein sequence\nMKT\nMKV\n") == (["protein sequence"], [(1, 2, ["MKT"]), (2, 3, ["MKV"])])
+
+
+def test_the_rule_below_the_header_of_markdown_is_dropped():
+    assert read("| id | sequence |\n|:---|-----:|\n| p1 | MKT |\n| p2 | MKV |\n", known=["sequence"]) == (
+        ["", "id", "sequence", ""],
+        [(2, 3, ["", "p1", "MKT", ""]), (3, 4, ["", "p2", "MKV", ""])],
+    )
