@@ -35,6 +35,8 @@ _MISSING = frozenset("na n/a nan <na> null".split())
 _SPREADSHEET_ERROR = re.compile(r"#[^\s#]{1,20}[!?]|#n/[a-z]|#i/t|#nv|err:[0-9]{3}|#{3,}")
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 _RULE = re.compile(":?-{2,}:?")
+# What a name of a column never is.
+_PROTEIN = re.compile("[ACDEFGHIKLMNPQRSTVWYX]{25,}")
 # Limits of a message: the number of columns that it names, and of letters in each name.
 _MAX_NAMES, _MAX_LETTERS = 20, 40
 
@@ -321,6 +323,9 @@ def _without_nameless(rows: Iterator[Row], path: str, num_columns: int, faults: 
 
 
 def _check_table(raw: RawTable, path: str, faults: Faults) -> Table:
+    if any(map(_PROTEIN.fullmatch, raw.header)):
+        found = "the first row holds a sequence, so the table seems to have no header"
+        raise TableError(path, found, "write the names of the columns above it", line=raw.line)
     header, rows = list(raw.header), _check_rows(raw, path, faults)
     if header[-2:] == ["", ""]:  # Excel writes columns that were emptied
         while len(header) > 1 and not header[-1]:

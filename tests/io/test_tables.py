@@ -82,6 +82,10 @@ def test_reading_a_table_leaves_the_stream_open():
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
         ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
         ('"a,b"\n"1,2"\n', "line 1: each row seems to be within one pair of quotation marks; remove them"),
+        (
+            "p1,MKTAYIAKQRQISFVKSHFSRQLEE,1\n",
+            "line 1: the first row holds a sequence, so .* no header; write the names",
+        ),
         ("a b c\n1 2 3\n", "line 1: its columns seem to be separated by spaces; separate them by commas or tabs"),
         ('"a" "b"\n1 2\n', "line 1: its columns seem to be separated by spaces"),
         ("“a”,“b”\n“1”,2\n", "line 1: the names of its columns are within other quotation marks, as in “a”; remove"),
