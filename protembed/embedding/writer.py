@@ -150,12 +150,14 @@ class ArrayWriter:
             self._rows.finish()
         self._files.close()
         rows = ProteinRows(self._paths["rows"], self._paths["members"], per_residue=self._fingerprint["per_residue"])
-        convert(rows, self._claim.path, self._fingerprint)
-        if skipped:
-            lines = [(Path(record.path).name, record.line, record.id, record.reason) for record in skipped]
-            write_table(self._claim.companion(FAILED), FAILED_HEADER, lines)
-        facts = {**asdict(self._counts), "num_refused": len(skipped), "ids_sha256": sha256_of_file(self._paths["ids"])}
-        return self._claim.publish({**self._fingerprint, **facts})
+        with output_errors(self._claim.output):  # what was written may be gone: some clusters remove old files
+            convert(rows, self._claim.path, self._fingerprint)
+            if skipped:
+                lines = [(Path(record.path).name, record.line, record.id, record.reason) for record in skipped]
+                write_table(self._claim.companion(FAILED), FAILED_HEADER, lines)
+            ids_sha256 = sha256_of_file(self._paths["ids"])
+            facts = {**asdict(self._counts), "num_refused": len(skipped), "ids_sha256": ids_sha256}
+            return self._claim.publish({**self._fingerprint, **facts})
 
 
 def _close(stream: BinaryIO) -> None:

@@ -388,6 +388,18 @@ def test_a_full_disk_keeps_committed_proteins(tmp_path, kind, uninterrupted, mon
     assert contents(tmp_path) == uninterrupted(kind)
 
 
+@every_kind
+def test_unfinished_files_that_were_removed_are_an_output_error(tmp_path, kind):
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*emb\..* \(No such file or directory\)"),
+        embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer,
+    ):
+        add(writer, kind, (0, 1))
+        writer.commit()
+        shutil.rmtree(tmp_path / f"{kind.output(tmp_path).name}.partial")
+        writer.publish([])
+
+
 # Resuming
 
 
