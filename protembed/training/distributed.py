@@ -6,6 +6,7 @@ support one backward pass at a time, and here several micro-batches are differen
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from protembed.device import WorkerPool, process_rank, world_size
-from protembed.errors import PeerProcessError
+from protembed.errors import ConfigError, PeerProcessError
 
 # Rank 0 may build the corpus of a large database while the others wait.
 _CORPUS_TIMEOUT = timedelta(hours=24)
@@ -94,16 +95,30 @@ class ProcessGroup:
 SINGLE_PROCESS = ProcessGroup()
 
 
+def _check_environment() -> None:
+    """Check that the variables of torchrun are complete; a scheduler or MPI may set some of them.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            expected = f"{name} is not set: start the processes with torchrun, or unset WORLD_SIZE for a single one"
+            raise ConfigError("WORLD_SIZE", os.environ["WORLD_SIZE"], expected)
+
+
 @contextmanager
 def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, if it did, each on its device; leave them at the end of the block.
 
     Raises:
+        ConfigError: The variables of torchrun are incomplete.
         PeerProcessError: Within the block, if another process has ended early.
     """
     if world_size() == 1:
         yield SINGLE_PROCESS
         return
+    _check_environment()
     # Numbers on the CPU are exchanged by gloo, gradients by the backend of their device.
     backend = "gloo"
     if device.type == "cuda":

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from protembed.errors import ConfigError
 from protembed.pretraining.report import FINISHED
-from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup, joined_processes
 
 
 def test_items_are_sharded_in_turn():
@@ -15,6 +17,18 @@ def test_items_are_sharded_in_turn():
 
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
     assert SINGLE_PROCESS.shard("abc") == "abc"
+
+
+def test_incomplete_variables_of_torchrun_are_an_error(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+
+    with (
+        pytest.raises(ConfigError, match="WORLD_SIZE is '2', but MASTER_ADDR is not set: start .* with torchrun"),
+        joined_processes(torch.device("cpu")),
+    ):
+        pass
 
 
 def test_a_single_process_is_the_first_and_sums_only_its_numbers():
