@@ -16,7 +16,7 @@ import typer
 
 from protembed.cli.completion import choice_completer, file_completer
 from protembed.cli.display import Display
-from protembed.cli.process import exit_on_errors
+from protembed.cli.process import check_current_directory, exit_on_errors
 from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name, flags_in
 from protembed.config.common import ConsoleConfig
 from protembed.config.recorded import options_from_record
@@ -131,6 +131,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         name = command.__name__.replace("_", "-")
         display = Display(show, command=name, data_on_stdout=values.get("output") == STANDARD_STREAM)
         with ExitStack() as files, exit_on_errors(display.error):
+            check_current_directory()
             _check_log_file(show.log_file, values.values())
             display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))
             made = {argument.name: values.pop(argument.name) for argument in arguments}

@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any, TextIO
 
 from protembed.config.base import with_flags
-from protembed.errors import OutputError, PeerProcessError, ProtembedError, ResourceError
+from protembed.errors import InputNotFoundError, OutputError, PeerProcessError, ProtembedError, ResourceError
 from protembed.io.writing import check_temporary_directory
-from protembed.resources import available_memory, is_out_of_memory
+from protembed.resources import available_memory, environment_number, is_out_of_memory
 from protembed.text import format_bytes, printable
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -150,8 +150,23 @@ class BestEffortStream:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    """Return whether this is the only process, or the first of those that torchrun started.
+
+    A script may set RANK for its own purposes; it counts beside WORLD_SIZE alone.
+    """
+    return environment_number("WORLD_SIZE", 1) == 1 or environment_number("RANK", 0) == 0
+
+
+def check_current_directory() -> None:
+    """Check that the current directory exists; in one that was removed, torch and MKL end in obscure errors.
+
+    Raises:
+        InputNotFoundError: It was removed.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise InputNotFoundError(".", "the current directory was removed", "change to one that exists") from None
 
 
 def print_error(sentence: str, error: Exception, status: int) -> None:

@@ -152,6 +152,7 @@ def test_terminal_shows_a_panel_of_loss_perplexity_speed_and_time():
 
 def test_only_the_first_of_several_processes_prints(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
 
     display = Display(ConsoleConfig(json=True))
     display.say("hello")
@@ -371,8 +372,18 @@ def test_log_file_on_a_full_disk_is_warned_of_once(capsys):
     )
 
 
+def test_rank_without_several_processes_silences_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+    Display(ConsoleConfig()).warn("beware")
+
+    assert capsys.readouterr().err == "warning: beware\n"
+
+
 def test_error_of_another_than_the_first_process_is_printed_but_not_as_json(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
 
     Display(ConsoleConfig(json=True)).error("x: it is empty", FormatError("x", "it is empty", "look"), 65)
 

@@ -105,6 +105,17 @@ def test_empty_input_is_an_error_and_not_the_current_directory(invoke):
     assert result.exit_code == 2 and "the path is empty" in json.loads(result.stdout)["error"]["message"]
 
 
+def test_removed_current_directory_is_an_error(invoke, small_fasta, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    result = invoke("embed", small_fasta, "-o", tmp_path / "e.npy")
+
+    assert result.exit_code == 66
+    assert result.stderr == "protembed: .: the current directory was removed; change to one that exists\n"
+
+
 def test_log_file_ends_with_the_error(invoke, tmp_path):
     invoke("embed", tmp_path / "missing.fasta", "--log-file", tmp_path / "run.log")
 
