@@ -16,6 +16,8 @@ from protembed.io.reading import PathLike, as_path, read_json
 _Options = TypeVar("_Options", bound=Options)
 # Records of trainings hold the settings under the first name; all hold the options as given under the second.
 _IDENTITY, _OPTIONS, _COMMAND = "identity", "options", "command"
+# What older records of `embed` and `predict` say of a result; options of other commands have these names.
+_FACTS = {"dim", "target"}
 _NO_FILES = hashlib.sha256().hexdigest()
 _ADVICE = "name a record of protembed (NAME.meta.json, meta.json, run.json, metrics.json), or a JSON object of options"
 
@@ -86,7 +88,9 @@ def _check_names(kind: type[Options], file: Path, recorded: Mapping[str, Any]) -
 def _older_options(kind: type[Options], file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the options from a record of a version that did not list them."""
     hints = _hints_of(kind)
-    of_others = {spec.name for config in Config.__subclasses__() for spec in dataclasses.fields(config)} - hints.keys()
+    of_others = (
+        {spec.name for config in Config.__subclasses__() for spec in dataclasses.fields(config)} - hints.keys() - _FACTS
+    )
     foreign = sorted(of_others & settings.keys())
     if foreign:
         found = f"{foreign[0]!r} is not an option of `protembed {kind.command}`: it is a record of another command"

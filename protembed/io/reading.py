@@ -343,9 +343,12 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; OSError and ValueError pass, because only the caller knows what the file is for."""
+    """Read a JSON file; OSError and ValueError pass, because only the caller knows what the file is for.
+
+    Editors on Windows may write a byte-order mark.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -39,12 +39,26 @@ def test_settings_of_an_older_run_are_read_under_their_former_names(record):
 
 
 def test_settings_of_an_older_result_are_read_from_among_its_other_facts(record):
-    facts = {"layer": [6], "pooling": ["mean", "max"], "dtype": "float16", "num_proteins": 12, "sha256": "0" * 64}
+    facts = {"layer": [6], "pooling": ["mean", "max"], "dtype": "float16", "dim": 640, "sha256": "0" * 64}
 
     options = options_from_record(EmbedOptions, record({**BUNDLED, **facts}))
 
     embedding = options.embedding
     assert (embedding.layer, embedding.pooling, embedding.store_dtype) == ("6", "mean,max", "float16")
+
+
+def test_older_predictions_are_repeated_though_they_name_their_target(record):
+    facts = {"target": "label", "on_illegal": "skip", "num_proteins": 12}
+
+    options = options_from_record(PredictOptions, record({**BUNDLED, **facts}), model="signal.model")
+
+    assert options.reader.on_illegal == "skip"
+
+
+def test_byte_order_mark_of_a_windows_editor_is_harmless(tmp_path):
+    (tmp_path / "own.json").write_text('{"pooling": "max"}', encoding="utf-8-sig")
+
+    assert options_from_record(EmbedOptions, tmp_path / "own.json").embedding.pooling == "max"
 
 
 @pytest.mark.parametrize(
