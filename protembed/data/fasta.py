@@ -135,6 +135,14 @@ class ReadStatistics:
         """Number of records that were read, skipped ones included."""
         return self.num_records + len(self.skipped)
 
+    def left_out(self) -> dict[str, list[dict[str, object]]]:
+        """List the skipped records for the record of a result; empty if there are none."""
+        listed: list[dict[str, object]] = [
+            {"id": record.id, "file": Path(record.path).name, "line": record.line, "reason": record.reason}
+            for record in self.skipped
+        ]
+        return {"left_out": listed} if listed else {}
+
     def skip_or_raise(self, record_id: str, error: SkippableError, policy: str) -> None:
         """List a record as left out if the policy is `skip`, or raise the error about it."""
         if policy != "skip":

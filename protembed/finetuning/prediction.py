@@ -195,6 +195,7 @@ def write_predictions(
     return {
         "num_proteins": statistics.num_records,
         "num_refused": len(statistics.skipped),
+        **statistics.left_out(),
         "target": checkpoint.metadata.target or "",
         **(
             {"sequence_column": columns.sequence_name, "id_column": columns.id_name, "notes": proteins.notes}

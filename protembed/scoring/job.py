@@ -55,6 +55,7 @@ class _Job:
             "num_wild_types": len(self.scorer.mutated.positions),
             "num_positions": self.scorer.mutated.num_positions,
             "num_refused": len(self._statistics.skipped),
+            **self._statistics.left_out(),
             "score_column": self._columns[-1],
             **({"notes": self._table.notes} if self._table.notes else {}),
         }

@@ -170,6 +170,18 @@ def test_a_prediction_records_its_model_and_its_input(predict, classifier, tmp_p
     assert recorded["model_sha256"] == locate_model(classifier).sha256()
     assert recorded["sha256"] == sha256_of_file(tmp_path / "p.tsv")
     assert {"protembed_version", "input_sha256", "on_illegal", "num_proteins"} <= recorded.keys()
+    assert "left_out" not in recorded
+
+
+def test_rows_that_were_left_out_on_request_are_listed_in_the_record(classifier, tmp_path):
+    table = tmp_path / "holes.csv"
+    table.write_text("id,sequence\na,MKTAYIAKQR\nb,\n")
+    options = PredictOptions.from_values(model=classifier, output=tmp_path / "p.tsv", on_missing="skip")
+
+    predict_fasta([table], options)
+
+    left_out = [{"id": "b", "file": "holes.csv", "line": 3, "reason": "no sequence"}]
+    assert read_json(tmp_path / "p.tsv.meta.json")["left_out"] == left_out
 
 
 def test_inputs_and_the_model_are_not_overwritten_with_force(classifier, proteins_fasta, tmp_path):

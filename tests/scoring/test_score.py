@@ -286,6 +286,18 @@ def test_rows_that_cannot_be_scored_are_skipped_on_request_with_a_warning(score,
     assert "1 record left out, the first: '2' ('A2del' is not a substitution)" in summary.warnings
 
 
+def test_rows_that_were_left_out_on_request_are_listed_in_the_record(tiny_model, wild_type, tmp_path):
+    (tmp_path / "variants.csv").write_text(rows(wild_type, ["WT", "A2del"]))
+    output = tmp_path / "scores.tsv"
+
+    options = ScoreOptions.from_values(model=tiny_model, output=output, on_illegal="skip")
+    score_variants(tmp_path / "variants.csv", options)
+
+    (left_out,) = read_json(tmp_path / "scores.tsv.meta.json")["left_out"]
+    reason = "'A2del' is not a substitution"
+    assert left_out == {"id": "2", "file": "variants.csv", "line": 3, "reason": reason}
+
+
 def test_an_existing_table_needs_force_and_an_input_is_never_overwritten(tiny_model, wild_type, tmp_path):
     path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
     path.write_text(rows(wild_type, ["WT"]))
