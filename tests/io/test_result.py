@@ -226,6 +226,14 @@ def test_directory_that_cannot_be_written_is_reported_with_the_name_of_the_resul
         make_table(tmp_path / "x.tsv")
 
 
+def test_lock_that_another_user_left_is_named(tmp_path, closed_directory):
+    (tmp_path / ".x.tsv.lock").touch()
+    closed_directory()
+
+    with pytest.raises(OutputError, match=r"cannot write .*/\.x\.tsv\.lock \(Permission denied\)"):
+        make_table(tmp_path / "x.tsv")
+
+
 def test_a_directory_with_a_file_of_the_user_is_never_replaced(tmp_path):
     def make(**options):
         with Result(
