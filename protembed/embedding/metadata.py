@@ -22,6 +22,7 @@ from protembed.io.result import META, UNFINISHED, sidecar, unfinished
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")
 IDS, FAILED = ".ids.tsv", ".failed.tsv"
+_UNFINISHED_ADVICE = "wait for its command, or run it again to resume it"
 COMPANIONS = {IDS: IDS_HEADER, FAILED: FAILED_HEADER}
 # Fields of a meta file that differ between the shards of a result, and add up to those of the whole.
 COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
@@ -77,7 +78,7 @@ def read_meta(output: Path) -> dict[str, Any]:
     """
     if not os.path.exists(output):
         if os.path.exists(unfinished(output)):
-            raise InputNotFoundError(str(output), "this result is unfinished", "run its command again to resume it")
+            raise InputNotFoundError(str(output), "this result is unfinished", _UNFINISHED_ADVICE)
         raise InputNotFoundError(str(output), "this result does not exist", "check the path")
     with suppress(OSError, ValueError):
         content: dict[str, Any] = read_json(sidecar(output, META))
@@ -89,7 +90,7 @@ def read_meta(output: Path) -> dict[str, Any]:
 def _reason_without_meta(path: Path) -> str:
     """Explain what a path is that has no meta file beside it; `emb.*` matches more than results."""
     if path.suffix == UNFINISHED:
-        return "it is unfinished; run its command again to resume it"
+        return f"it is unfinished; {_UNFINISHED_ADVICE}"
     if path.name.endswith((META, *COMPANIONS)) or path.is_dir():
         return f"it is {'a directory' if path.is_dir() else 'a file beside a result'}; name the file with the vectors"
     return "it has no valid meta file beside it; it may be unfinished"

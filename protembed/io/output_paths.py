@@ -30,7 +30,7 @@ def check_directory(path: Path, *markers: str) -> None:
     """
     is_empty = os.path.isdir(path) and os.access(path, os.R_OK) and all(map(is_unfinished, path.iterdir()))
     if os.path.exists(path) and not is_empty and not any(os.path.exists(path / marker) for marker in markers):
-        found = f"has no {markers[0]}, so it is not a result of protembed"
+        found = f"has no {markers[0]}, so it is not a result of this command"
         raise OutputExistsError(path, found, is_replaceable=False)
 
 

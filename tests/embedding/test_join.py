@@ -377,9 +377,13 @@ def test_an_unfinished_part_is_named_with_the_way_to_finish_it(join, embed, tmp_
     (tmp_path / "part.npy.partial").mkdir()
     whole = embed("emb.npy")
 
-    with pytest.raises(InputNotFoundError, match="part.npy: this result is unfinished; run its command again"):
+    with pytest.raises(
+        InputNotFoundError, match="part.npy: this result is unfinished; wait for its command, or run it"
+    ):
         join([whole, tmp_path / "part.npy"])
-    with pytest.raises(VerificationError, match="part.npy.partial is not verified: it is unfinished; run its command"):
+    with pytest.raises(
+        VerificationError, match="part.npy.partial is not verified: it is unfinished; wait for its command"
+    ):
         join([whole, tmp_path / "part.npy.partial"])
 
 

@@ -186,7 +186,9 @@ def test_a_path_that_protembed_did_not_write_is_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
 
     for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter"):
-        with pytest.raises(OutputExistsError, match="has no meta.json, so it is not a result of protembed; .*does not"):
+        with pytest.raises(
+            OutputExistsError, match="has no meta.json, so it is not a result of this command; .*does not"
+        ):
             make_directory(path, force=True)
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(ConfigError, match="a result does not replace a pipe or a device; - is stdout"):
