@@ -50,6 +50,9 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
         if output == STANDARD_STREAM:
             raise ConfigError("format", requested, expected)
         example = requested if requested in formats else formats[0]
+        if output.is_dir():
+            expected = f"this is a directory: name a file, such as {output / f'embeddings.{example}'}"
+            raise ConfigError("output", str(output), expected)
         raise ConfigError("output", str(output), f"{expected}: name it, for example, {output.stem}.{example}")
     if requested not in (None, suffix):
         raise ConfigError("format", requested, f"the suffix of {output.name!r} means {suffix}; {expected}")

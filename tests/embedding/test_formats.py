@@ -118,6 +118,11 @@ def test_a_format_that_contradicts_the_suffix_or_the_vectors_is_a_usage_error(
         choose_format(output, requested, per_residue=per_residue)
 
 
+def test_a_directory_as_the_output_is_an_error_with_an_example(tmp_path):
+    with pytest.raises(ConfigError, match=r"this is a directory: name a file, such as .*embeddings\.npy"):
+        choose_format(tmp_path, None, per_residue=False)
+
+
 def test_columns_of_several_layers_or_poolings_are_named_after_them():
     slices = [
         {"pooling": "mean", "layer": 3, "start": 0, "stop": 2},
