@@ -28,10 +28,12 @@ def split_examples(docstring: str) -> tuple[str, str]:
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
-    """Remove the type of flags: `--quiet <bool>` invites to type `--quiet true`."""
+    """Remove the type of flags, because `--quiet <bool>` invites to type `--quiet true`, and Python's type of files."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
     return parameters
 
 

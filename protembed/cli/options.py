@@ -52,7 +52,8 @@ def argument(metavar: str, help: str, *reads: FileKind) -> Any:
 
 
 FastaPaths = Annotated[
-    list[Path], argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz); - is stdin.", "fasta")
+    list[Path],
+    argument("FASTA", "Proteins in FASTA, plain or compressed (gzip, bzip2, xz, zstd); - is stdin.", "fasta"),
 ]
 ProteinPaths = Annotated[
     list[Path],
@@ -67,7 +68,8 @@ LabelsPath = Annotated[
     Path,
     argument(
         "LABELS",
-        "Labelled proteins: CSV or TSV with a sequence and a target column, or FASTA with SET= and TARGET=.",
+        "Labelled proteins: a table (CSV, TSV, Excel) with a sequence and a target column, or FASTA with SET= and "
+        "TARGET=.",
         *("table", "fasta"),
     ),
 ]
@@ -75,8 +77,8 @@ VariantsPath = Annotated[
     Path,
     argument(
         "VARIANTS",
-        "Variants: CSV or TSV, plain or compressed, with mutations (A42G, several joined by a colon), mutated "
-        "sequences or both; - is stdin.",
+        "Variants: a table (CSV, TSV, Excel), plain or compressed, with mutations (A42G, several joined by a colon), "
+        "mutated sequences or both; - is stdin.",
         "table",
     ),
 ]
