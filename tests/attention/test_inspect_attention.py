@@ -371,7 +371,10 @@ def test_sites_of_a_copy_count_if_an_earlier_copy_has_none(inspect, proteins, tm
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("unknown\t1\tx", "line 2: none of the 1 sites names"), ("{id}\t100000\tx", "line 2: position 100000 of")],
+    [
+        ("unknown\t1\tx", "line 2: no site names a protein of the input"),
+        ("{id}\t100000\tx", "line 2: position 100000 of"),
+    ],
 )
 def test_sites_without_residues_raise_an_error_before_the_computation(inspect, tmp_path, monkeypatch, line, message):
     monkeypatch.setattr("protembed.inference.engine.Engine.run", lambda *arguments: pytest.fail("it was computed"))
