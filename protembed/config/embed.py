@@ -59,7 +59,9 @@ class EmbedConfig(Config):
     window_residues: int | None = window_option()
     precision: EmbedPrecisionName = precision_option()
     store_dtype: Literal["float32", "float16"] = option("float32", "Precision of the stored numbers.")
-    format: FormatName | None = option(None, "Format of stdout and of the default output file.")
+    format: FormatName | None = option(
+        None, "Format of stdout, of the default output file, and of a file whose suffix names none, such as .dat."
+    )
     h5_names: H5Names = option(
         "id",
         "Names of the datasets in .h5: identifiers (a hash of the sequence where an identifier is not unique or has a "
@@ -90,7 +92,9 @@ class JoinConfig(Config):
         "the first shard without its number, or joined.npy.",
         short="-o",
     )
-    format: FormatName | None = option(None, "Format of stdout and of the default output file.")
+    format: FormatName | None = option(
+        None, "Format of stdout, of the default output file, and of a file whose suffix names none, such as .dat."
+    )
     force: bool = option(False, "Replace an existing result of a different command.")
 
 

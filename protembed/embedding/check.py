@@ -47,9 +47,7 @@ class CheckSummary:
 
 
 def _is_result(path: Path) -> bool:
-    return path.suffix in (".npy", ".npz", ".h5") or (
-        path.suffix == ".tsv" and sidecar(follow_link(path), META).exists()
-    )
+    return path.suffix in (".npy", ".npz", ".h5") or sidecar(follow_link(path), META).exists()
 
 
 def _results_in_order(paths: Sequence[Path]) -> list[StoredResult]:

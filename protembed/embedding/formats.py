@@ -21,6 +21,8 @@ from protembed.text import format_row
 
 _PER_PROTEIN: tuple[FormatName, ...] = ("npy", "npz", "tsv", "h5")
 _PER_RESIDUE: tuple[FormatName, ...] = ("npz", "h5")
+# A requested format is taken at its word under any other suffix, such as the .dat of Galaxy, but not under these.
+_OTHER_FORMATS = (".csv", ".xlsx", ".json", ".parquet", ".pt", ".pkl", ".gz", ".bz2", ".xz", ".zst", ".zip", ".fasta")
 _COPY_BLOCK = 1 << 20
 # An array of strings of equal width takes four bytes per letter of the longest one. It is used up to this ratio of the
 # longest to the mean length, or up to this total number of letters.
@@ -33,7 +35,7 @@ _MAX_DATASET_NAME = 1000
 
 
 def choose_format(output: Path, requested: FormatName | None, *, per_residue: bool) -> FormatName:
-    """Choose the format of a result by the suffix of its name; on stdout, the requested one.
+    """Choose the format of a result by the suffix of its name; on stdout, and under other suffixes, the requested one.
 
     Raises:
         ConfigError: The suffix is not that of a format, contradicts the requested format, or is that of a format
@@ -43,7 +45,11 @@ def choose_format(output: Path, requested: FormatName | None, *, per_residue: bo
     if output == STANDARD_STREAM and requested == "h5":
         raise ConfigError("format", "h5", "HDF5 cannot be written to stdout: name a file, or use `format` npz")
     check_not_a_device(output)
-    suffix = requested or formats[0] if output == STANDARD_STREAM else output.suffix.removeprefix(".")
+    says_nothing = output.suffix.lower() not in ("", *_OTHER_FORMATS, *(f".{name}" for name in _PER_PROTEIN))
+    is_taken_at_its_word = requested in formats and says_nothing and not output.is_dir()
+    suffix = output.suffix.removeprefix(".")
+    if output == STANDARD_STREAM or is_taken_at_its_word:
+        suffix = requested or formats[0]
     what = "one vector per residue" if per_residue else "one vector per protein"
     expected = f"{what} is written as {', '.join(formats[:-1])} or {formats[-1]}"
     if suffix not in formats:

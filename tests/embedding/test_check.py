@@ -127,6 +127,13 @@ def test_an_intact_result_is_verified_with_any_options(embed, check, options):
     assert summary.num_recomputed == summary.num_proteins > 0
 
 
+@pytest.mark.parametrize(("format_name", "per_residue"), [("npy", False), ("tsv", False), ("h5", True)])
+def test_a_result_is_verified_under_a_name_without_its_format(embed, check, format_name, per_residue):
+    output = embed("dataset_1.dat", format=format_name, per_residue=per_residue)
+
+    assert check(output).num_recomputed == 20
+
+
 @pytest.mark.parametrize("on_illegal", ["mask", "skip"])
 def test_check_applies_the_on_illegal_policy_of_the_result(embed, check, tmp_path, on_illegal):
     fasta = tmp_path / "odd.fasta"

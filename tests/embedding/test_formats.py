@@ -84,6 +84,8 @@ def store(folder, format_name, ids, *, per_residue=False, dtype="float32", h5_na
         ("-", "tsv", False, "tsv"),
         ("-", "npz", False, "npz"),
         ("-", "npz", True, "npz"),
+        ("dataset_1.dat", "npy", False, "npy"),
+        ("dataset_1.dat", "h5", True, "h5"),
     ],
 )
 def test_the_suffix_chooses_the_format_if_none_is_requested(tmp_path, name, requested, per_residue, expected):
@@ -96,13 +98,15 @@ def test_the_suffix_chooses_the_format_if_none_is_requested(tmp_path, name, requ
     ("name", "requested", "per_residue", "message"),
     [
         ("x.h5.gz", None, False, "output is .*, but one vector per protein is written as npy, npz, tsv or h5"),
-        ("x.dat", "tsv", False, "written as npy, npz, tsv or h5: name it, for example, x.tsv"),
+        ("x.dat", None, False, "written as npy, npz, tsv or h5: name it, for example, x.npy"),
+        ("x.csv", "tsv", False, "written as npy, npz, tsv or h5: name it, for example, x.tsv"),
         ("x", "npy", True, "written as npz or h5: name it, for example, x.npz"),
         ("x.npy", None, True, "output is .*, but one vector per residue is written as npz or h5"),
         ("x", None, False, "output is"),
         ("x.pt", None, False, "output is"),
         ("x.h5", "npz", True, "format is 'npz', but the suffix of 'x.h5' means h5"),
-        ("x.dat", "npy", False, "output is"),
+        ("x.dat", "npy", True, "output is"),
+        ("x", "npy", False, "output is"),
         ("x.npy", "tsv", False, "format is .tsv., but the suffix of .x.npy. means npy"),
         ("-", "npy", True, "format is"),
         ("-", "h5", True, "HDF5 cannot be written to stdout"),
