@@ -17,7 +17,7 @@ from rich.console import Console
 from protembed._version import __version__
 from protembed.callbacks import Callbacks
 from protembed.cli.messages import fault_lines, up_to_date
-from protembed.cli.process import is_first_process
+from protembed.cli.process import STATUS_OF_SIGNAL, is_first_process
 from protembed.cli.progress import Progress
 from protembed.config.base import Options, flags_in
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
@@ -65,6 +65,7 @@ class Display:
         self._is_json_alone = show.json and data_on_stdout
         self._is_silent = not is_first_process() or self._is_json_alone
         self._printed: set[str] = set()
+        self._has_printed_json = False
         self._warnings: list[str] = []
         self._log: BinaryIO | None = None
         self._began = time.monotonic()
@@ -142,6 +143,17 @@ class Display:
                 content["faults"] = [{**_place(fault), "message": flags_in(fault.found)} for fault in error.errors]
             self._print_json({"error": content})
 
+    @contextmanager
+    def report_signals(self) -> Iterator[None]:
+        """Print with --json that a signal has ended the command, unless its summary says so."""
+        try:
+            yield
+        except SystemExit as end:
+            if self._show.json and not self._has_printed_json and end.code in STATUS_OF_SIGNAL.values():
+                message = "ended by a signal; run the same command again"
+                self._print_json({"error": {"status": end.code, "type": "SystemExit", "message": message}})
+            raise
+
     # What a command is about to do
 
     def callbacks(self, **functions: Callable[..., Any]) -> Callbacks:
@@ -204,6 +216,7 @@ class Display:
     def _print_json(self, content: Mapping[str, Any]) -> None:
         if not is_first_process():
             return
+        self._has_printed_json = True
         seconds = round(time.monotonic() - self._began, 3)
         content = {"command": self._command, "version": __version__, "seconds": seconds, **content}
         print(json.dumps(content, default=_plain), file=sys.stderr if self._data_on_stdout else sys.stdout)

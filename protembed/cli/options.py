@@ -132,7 +132,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             show = ConsoleConfig(**{spec.name: values.pop(spec.name, None) for spec in fields(ConsoleConfig)})
         name = command.__name__.replace("_", "-")
         display = Display(show, command=name, data_on_stdout=values.get("output") == STANDARD_STREAM)
-        with ExitStack() as files, exit_on_errors(display.error):
+        with ExitStack() as files, display.report_signals(), exit_on_errors(display.error):
             check_current_directory()
             _check_log_file(show.log_file, values.values())
             display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))

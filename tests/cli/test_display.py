@@ -428,6 +428,19 @@ def test_error_is_json_alone_on_stderr_if_stdout_carries_data(capsys):
     assert printed.out == "" and json.loads(printed.err)["error"]["message"] == "x: it is empty"
 
 
+def test_signal_that_ends_a_command_is_an_error_in_json_unless_the_summary_is_printed(capsys):
+    for is_summarised in (False, True):
+        display = Display(ConsoleConfig(json=True))
+        with pytest.raises(SystemExit), display.report_signals():
+            if is_summarised:
+                display.summary({"is_finished": False}, [])
+            raise SystemExit(143)
+
+    interrupted, summarised = map(json.loads, capsys.readouterr().out.splitlines())
+    assert interrupted["error"]["status"] == 143
+    assert summarised["is_finished"] is False
+
+
 def test_stderr_holds_the_json_alone_if_stdout_carries_data(capsys):
     display = Display(ConsoleConfig(json=True), data_on_stdout=True)
     display.say("working")
