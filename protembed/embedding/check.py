@@ -3,6 +3,7 @@
 Imports torch only to compute a sample again.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,7 +21,7 @@ from protembed.embedding.parts import check_same_settings, in_order
 from protembed.embedding.selection import Selection
 from protembed.embedding.stored_result import StoredResult
 from protembed.errors import ConfigError, VerificationError
-from protembed.io.reading import Paths, as_paths, check_inputs, follow_link, unchanged_inputs
+from protembed.io.reading import Paths, as_paths, check_inputs, unchanged_inputs
 from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.text import format_row
@@ -47,7 +48,8 @@ class CheckSummary:
 
 
 def _is_result(path: Path) -> bool:
-    return path.suffix in (".npy", ".npz", ".h5") or sidecar(follow_link(path), META).exists()
+    # Unlike methods of Path, these functions raise no error about a loop of links or a name that is too long.
+    return path.suffix in (".npy", ".npz", ".h5") or os.path.exists(sidecar(Path(os.path.realpath(path)), META))
 
 
 def _results_in_order(paths: Sequence[Path]) -> list[StoredResult]:
