@@ -3,7 +3,7 @@
 Imports torch only to compute.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,8 @@ def inspect_attention(
     options, callbacks, files = options or AttentionOptions(), callbacks or Callbacks(), as_paths("fasta", fasta)
     config, model = options.attention, locate_model(options.model.model)
     sites = [] if config.sites is None else [config.sites]
-    inputs, output = [*files, *config.structures, *sites], config.output or default_path(files[0], ".attention")
-    read = [*inputs, model.directory]
-    result = Result(
-        output,
-        read,
-        force=config.force,
-        record=_RECORD,
-        contents=_CONTENTS,
-        is_record=lambda content: "summary" in content,
-    )
+    inputs = [*files, *config.structures, *sites]
+    result = _describe_result(config, [*inputs, model.directory])
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
         fasta, structures = paths[: len(files)], paths[len(files) : len(files) + len(config.structures)]
         config = replace(config, structures=structures, sites=paths[-1] if sites else None)
@@ -82,6 +74,18 @@ def inspect_attention(
                 summary, record = inspect(claim, model, fasta, replace(options, attention=config), callbacks)
                 claim.publish({**fingerprint, **record})
             return summary
+
+
+def _describe_result(config: AttentionConfig, inputs: Sequence[Path]) -> Result:
+    """Describe the directory, named after the first of the inputs by default, and check that it may be written."""
+    return Result(
+        config.output or default_path(inputs[0], ".attention"),
+        inputs,
+        force=config.force,
+        record=_RECORD,
+        contents=_CONTENTS,
+        is_record=lambda content: "summary" in content,
+    )
 
 
 def _settings(config: AttentionConfig, shape: EncoderShape) -> dict[str, Any]:

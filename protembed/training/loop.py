@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from protembed.callbacks import StepReport
@@ -60,6 +62,25 @@ class TrainingSetup(Generic[AnyBatch]):
     executor: Executor
 
 
+def _compute_gradients(
+    training: TrainingSetup[AnyBatch], parameters: Sequence[nn.Parameter], micro_batch: AnyBatch
+) -> tuple[LossSum, Gradients]:
+    """Compute the loss of a micro-batch, and its gradients; none where it has no targets."""
+    objective = training.objective
+    is_mixed = training.executor.precision == torch.bfloat16
+    try:
+        with torch.autocast(objective.device.type, torch.bfloat16, enabled=is_mixed):
+            loss = objective(micro_batch)
+        # Not .backward(), which adds to the parameters' gradients: micro-batches are computed concurrently, and their
+        # gradients must be summed in a fixed order.
+        gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TooLongForMemoryError(micro_batch.num_tokens) from error
+    return loss.detach(), gradients
+
+
 def take_step(
     training: TrainingSetup[AnyBatch], micro_batches: Sequence[AnyBatch], clip_norm: float | None
 ) -> StepResult:
@@ -73,22 +94,9 @@ def take_step(
     """
     objective, executor = training.objective, training.executor
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-
-    def compute_gradients(micro_batch: AnyBatch) -> tuple[LossSum, Gradients]:
-        try:
-            with torch.autocast(objective.device.type, torch.bfloat16, enabled=executor.precision == torch.bfloat16):
-                loss = objective(micro_batch)
-            # Not .backward(), which adds to the parameters' gradients: micro-batches are computed concurrently, and
-            # their gradients must be summed in a fixed order.
-            gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise TooLongForMemoryError(micro_batch.num_tokens) from error
-        return loss.detach(), gradients
-
+    compute = partial(_compute_gradients, training, parameters)
     losses, total = LossSum.zero(objective.device), GradientSum()
-    for loss, gradients in executor.pool.map(compute_gradients, executor.processes.shard(micro_batches)):
+    for loss, gradients in executor.pool.map(compute, executor.processes.shard(micro_batches)):
         losses += loss
         if loss.count:
             total.add(gradients)
