@@ -1,4 +1,4 @@
-"""The options of an earlier command, from the record that it wrote or from a file of the user's. No torch."""
+"""The options of an earlier command, from the record that it wrote or from the user's own file. No torch."""
 
 import dataclasses
 import hashlib

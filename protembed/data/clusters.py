@@ -79,7 +79,7 @@ def _find_columns(table: Table, path: str, column: str | None) -> tuple[int, int
 
 
 def _cells_of_mmseqs(table: Table) -> Iterator[Sequence[str]]:
-    """Yield the representative and the member of each row of MMseqs2's table, of whose full headers the first words.
+    """Yield the representative and the member of each row of MMseqs2's table, each by the first word of its header.
 
     What follows in a table of alignments, such as their scores, is not read.
     """
