@@ -216,10 +216,10 @@ def _traits(reading: _Reading, encoding: str, num_comments: int, lines: Sequence
         yield f"its header in line {num_comments + reading.start + 1}"
 
 
-def _check_columns_are_separated(
+def _check_names_of_columns(
     header: Sequence[str], header_line: str, below: Sequence[str], path: str, line: int
 ) -> None:
-    """Check that the names of the columns are not one cell, nor within other quotation marks than straight double ones.
+    """Check that columns have names, in several cells, and within no quotation marks but straight double ones.
 
     Args:
         header: Names of the columns.
@@ -228,6 +228,9 @@ def _check_columns_are_separated(
         path: Name of the table, for messages.
         line: Line of the header, for messages.
     """
+    names = list(filter(None, header))
+    if not names:
+        raise TableError(path, "this line names no column", "give a CSV or TSV table with a header", line=line)
     if len(header) == 1 and re.search("[,;\t]", header[0]):
         found = "each row seems to be within one pair of quotation marks"
         raise TableError(path, found, "remove them, or export the table again", line=line)
@@ -235,8 +238,8 @@ def _check_columns_are_separated(
     if len(header) == 1 and ('" "' in header_line or 1 < num_words == len(next_line.split())):
         found = "its columns seem to be separated by spaces"
         raise TableError(path, found, "separate them by commas or tabs", line=line)
-    if all(_OTHER_QUOTATION_MARKS.fullmatch(name) for name in header if name):
-        found = f"the names of its columns are within other quotation marks, as in {header[0][:20]}"
+    if all(map(_OTHER_QUOTATION_MARKS.fullmatch, names)):
+        found = f"the names of its columns are within other quotation marks, as in {names[0][:20]}"
         raise TableError(path, found, "remove them, or replace them by straight double ones", line=line)
 
 
@@ -270,7 +273,7 @@ def reading_text(stream: BinaryIO, path: str, is_known: Callable[[str], bool]) -
         line, rest = num_comments + reading.start + 1, chain(first[reading.start + 1 :], lines)
         header_line, separator = first[reading.start], reading.separator
         header, num_lines = _read_header(header_line, rest, separator, path, line)
-        _check_columns_are_separated(header, header_line, first[reading.start + 1 :], path, line)
+        _check_names_of_columns(header, header_line, first[reading.start + 1 :], path, line)
         yield RawTable(
             header=header,
             line=line,

@@ -1,4 +1,6 @@
 import io
+from contextlib import suppress
+from itertools import product
 
 import pytest
 
@@ -78,6 +80,8 @@ def test_reading_a_table_leaves_the_stream_open():
         ("", "line 1: the first line is empty"),
         ("\n\n", "line 1: the first line is empty"),
         ("# made by hand\n", "line 2: the first line is empty"),
+        ("\r,", "line 1: this line names no column; give a CSV or TSV table with a header"),
+        (",,\n,,\n", "line 1: this line names no column"),
         ("# made by hand\na,b\n1,2\n3\n", "line 4: this row has 1 cells, the header 2"),
         ("a,b\n1,2\n3\n", "line 3: this row has 1 cells, the header 2"),
         ("a,b\n1,2,3\n", "line 2: this row has 3 cells, the header 2"),
@@ -98,6 +102,16 @@ def test_reading_a_table_leaves_the_stream_open():
 def test_a_malformed_table_is_rejected_with_the_line(content, message):
     with pytest.raises(TableError, match=message):
         read(content)
+
+
+@pytest.mark.promise(24)
+@pytest.mark.parametrize("letters", ["\r\n,;\t a", "\n,\"'“|#a"])
+def test_every_short_text_of_separators_is_read_or_is_a_table_error(letters):
+    texts = ("".join(text) for length in range(5) for text in product(letters, repeat=length))
+
+    for text in texts:
+        with suppress(TableError):
+            read(text)
 
 
 @pytest.mark.parametrize(
