@@ -1,8 +1,9 @@
 """Text that a terminal, a page or a spreadsheet displays but does not interpret."""
 
+import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?|[+-]?(inf|nan)", re.IGNORECASE)
 # Without these characters a formula can neither call a function nor start a program, nor can a quotation mark merge
@@ -28,6 +29,28 @@ def format_number(value: float) -> str:
     ('0.814', '-0.250', '1.5e-09', '3.21e+30', '0.000')
     """
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
+
+
+def choose_decimals(numbers: Iterable[float], digits: int) -> int:
+    """Choose the decimals with which the largest of several numbers has so many significant digits.
+
+    Numbers below 1 have as many decimals as digits, so that fractions are aligned with 1.
+
+    >>> choose_decimals([0.81349, 0.02], 3), choose_decimals([12.5, 0.1], 3), choose_decimals([1234.5], 3)
+    (3, 1, 0)
+    """
+    largest = max(map(abs, numbers), default=0.0)
+    return digits if largest <= 1 else max(0, digits - 1 - math.floor(math.log10(largest)))
+
+
+def format_decimals(number: float, decimals: int) -> str:
+    """Format a number with fixed decimals, or with two significant digits where these would show a false zero.
+
+    >>> format_decimals(0.8135, 3), format_decimals(-1e-5, 3), format_decimals(0.0, 3), format_decimals(12345.6, 0)
+    ('0.814', '-1e-05', '0.000', '12,346')
+    """
+    text = f"{number:,.{decimals}f}"
+    return text if number == 0 or text.strip("-0.") else f"{number:.2g}"
 
 
 def format_bytes(num_bytes: int) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from protembed.report.page import TEMPLATES, render_page
+from protembed.report.page import TEMPLATES, render_template, script_data
 from protembed.text import pluralize, printable
 
 # Side of the picture of a map.
@@ -180,7 +179,7 @@ class AttentionPage:
         numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
         sizes = [pluralize(number, noun) for noun, number in numbers.items()]
         script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-        return render_page(
+        return render_template(
             "attention.html",
             version=version,
             summary=", ".join(sizes),
@@ -190,16 +189,6 @@ class AttentionPage:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             tables=[_format_table(table) for table in tables],
         )
-
-
-def script_data(value: object) -> Markup:
-    r"""Format a value as JSON that is safe inside a script element: nothing in it can end the element or begin another.
-
-    >>> print(script_data({"id": "</script>&"}))
-    {"id":"\u003c/script\u003e\u0026"}
-    """
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII, so U+2028 and U+2029 are escaped too
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
 def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
-from protembed.report.page import inline_png, render_page
+from protembed.report.page import inline_png, render_template
 from protembed.text import LabelText, format_number
 from protembed.training.run_directory import LOG
 
@@ -119,7 +119,7 @@ class FinetuneReport:
         task, classes = self._table.task, self._table.classes
         kind = f"{len(classes)} classes" if classes else "a value"
         sizes = ", ".join(f"{size:,} {split}" for split, size in self._table.split_sizes.items())
-        return render_page(
+        return render_template(
             "finetuning.html",
             version=__version__,
             target=self._table.target,

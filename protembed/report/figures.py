@@ -1,12 +1,16 @@
 """Figures as PNG or SVG, drawn by matplotlib without a display."""
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cycler import cycler
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,14 +20,43 @@ from numpy.typing import ArrayLike, NDArray
 
 from protembed.evaluation.metrics import confusion_matrix
 from protembed.io.writing import atomic_path
+from protembed.report.design import COLOURS, TYPE
 from protembed.text import printable
 
-_BLUE, _ORANGE, _GREY, _DARK_GREY = "#1f5fa8", "#d9730d", "#8a8a8a", "#555555"
-_DOTS_PER_INCH = 120
-# A screen of high resolution shows the picture of a training, which is looked at most, without blur.
-_SHARP_DOTS_PER_INCH = 2 * _DOTS_PER_INCH
+_BLUE, _ORANGE, _GREY, _DARK_GREY = (COLOURS[name].light for name in ("accent", "contrast", "grey", "muted"))
+# Sharp on a screen of high resolution.
+_DOTS_PER_INCH = 192
 # Without the version of matplotlib in its metadata, a figure has the same bytes on every machine.
 _METADATA = {"Software": None}
+_SVG_METADATA = {"Creator": None, "Date": None}
+_STYLE: dict[Any, Any] = {
+    "font.size": TYPE["label"],
+    "axes.titlesize": TYPE["title"],
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.labelsize": TYPE["label"],
+    "axes.labelcolor": COLOURS["muted"].light,
+    "axes.edgecolor": COLOURS["grey"].light,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": cycler(color=[COLOURS[name].light for name in ("accent", "contrast", "third", "fourth")]),
+    "grid.color": COLOURS["rule"].light,
+    "legend.edgecolor": "none",
+    "legend.fontsize": TYPE["small"],
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "protembed",
+    "text.color": COLOURS["ink"].light,
+    "xtick.color": COLOURS["grey"].light,
+    "xtick.labelcolor": COLOURS["muted"].light,
+    "xtick.labelsize": TYPE["small"],
+    "ytick.color": COLOURS["grey"].light,
+    "ytick.labelcolor": COLOURS["muted"].light,
+    "ytick.labelsize": TYPE["small"],
+}
+# In a page, the colours of the light theme become custom properties, which a dark page sets otherwise.
+_VARIABLES = {colour.light: f"var(--{name})" for name, colour in COLOURS.items()}
 _MAX_CLASSES_WITH_NUMBERS = 12
 # The loss of a diverging run is cut off here; a uniform prediction has a loss of 3.
 _MAX_LOSS = 20.0
@@ -48,7 +81,7 @@ def draw_training(
             two None without an interval.
         title: What was trained on what.
     """
-    with figure_file(path, width=7, height=5, dots_per_inch=_SHARP_DOTS_PER_INCH) as figure:
+    with figure_file(path, width=7, height=5, dots_per_inch=_DOTS_PER_INCH) as figure:
         losses, rates = figure.subplots(2, sharex=True, height_ratios=(4, 1))
         residues, of_steps = _curve(reports, "residues", _training_key(reports))
         _draw_training_loss(losses, residues, np.minimum(of_steps, _MAX_LOSS))
@@ -175,11 +208,51 @@ def drawable(text: str) -> str:
 @contextmanager
 def figure_file(path: Path, width: float, height: float, *, dots_per_inch: int = _DOTS_PER_INCH) -> Iterator[Figure]:
     """Yield a figure of a size in inches, and write it as PNG or SVG unless an error occurs."""
-    figure = _new_figure(width, height, dots_per_inch)
-    yield figure
-    is_svg = path.suffix == ".svg"
-    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "protembed"}):
-        figure.savefig(temporary, metadata={"Creator": None, "Date": None} if is_svg else _METADATA)
+    with rc_context(_STYLE):
+        figure = _new_figure(width, height, dots_per_inch)
+        yield figure
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, metadata=_SVG_METADATA if path.suffix == ".svg" else _METADATA)
+
+
+@dataclass
+class InlineFigure:
+    """A figure whose SVG stands within a page: its colours follow the theme of the page, and its text is text.
+
+    Attributes:
+        figure: Figure to draw on, in the colours of the light theme.
+        markup: SVG element of what was drawn; empty as long as the figure is being drawn.
+    """
+
+    figure: Figure
+    markup: Markup = field(default_factory=Markup)
+
+
+@contextmanager
+def inline_svg(width: float, height: float) -> Iterator[InlineFigure]:
+    """Yield a figure of a size in inches for a page; its `markup` is complete when the context ends.
+
+    >>> with inline_svg(4, 3) as inline:
+    ...     _ = inline.figure.subplots().plot([1, 2], color=COLOURS["accent"].light)
+    >>> inline.markup.startswith("<svg"), "var(--accent)" in inline.markup
+    (True, True)
+    """
+    with rc_context(_STYLE | {"legend.framealpha": 0}):
+        inline, stream = InlineFigure(_new_figure(width, height)), io.StringIO()
+        yield inline
+        inline.figure.savefig(stream, format="svg", transparent=True, metadata=_SVG_METADATA)
+    inline.markup = Markup(_as_inline(stream.getvalue()))
+
+
+def _as_inline(svg: str) -> str:
+    """Turn matplotlib's SVG document into an element that shares its page with others and takes its colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    referenced = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", svg)
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _VARIABLES.get(match[0], match[0]), svg)
+    svg = re.sub(r"(font: [^;\"]*?[\d.]+px)[^;\"]*", r"\1 var(--sans)", svg)
+    return re.sub(r"\n\s*", "\n", svg)
 
 
 def _new_figure(width: float, height: float, dots_per_inch: int = _DOTS_PER_INCH) -> Figure:

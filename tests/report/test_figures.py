@@ -93,7 +93,7 @@ def test_training_figure_has_one_line_for_the_baselines_that_coincide(monkeypatc
 def test_training_figure_is_sharp_on_a_screen_of_high_resolution(tmp_path):
     draw_training(tmp_path / "training.png", REPORTS["complete run"])
 
-    assert matplotlib.image.imread(tmp_path / "training.png").shape[:2] == (1200, 1680)
+    assert matplotlib.image.imread(tmp_path / "training.png").shape[:2] == (960, 1344)
 
 
 def test_training_figure_shows_the_gain_with_its_interval(tmp_path):
@@ -229,7 +229,7 @@ def test_class_that_never_occurs_is_drawn_empty():
 def test_figure_of_many_classes_has_a_limited_size(num_classes):
     drawn = pixels(draw_confusion(*make_predictions(num_classes), [f"class {number}" for number in range(num_classes)]))
 
-    assert max(drawn.shape) <= 12.6 * 120
+    assert max(drawn.shape) <= 12.6 * 192
 
 
 @pytest.mark.promise(17)

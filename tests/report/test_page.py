@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from protembed.config.common import METRIC_NAMES, TASKS
 from protembed.finetuning.comparison import Subgroup, compare
-from protembed.report.page import inline_png, render_page
+from protembed.report.page import inline_png, render_template
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -61,7 +61,7 @@ def values():
 
 @pytest.fixture(scope="module")
 def page(values):
-    return render_page("finetuning.html", **values)
+    return render_template("finetuning.html", **values)
 
 
 @pytest.mark.promise(17)
@@ -127,9 +127,9 @@ def test_missing_value_raises_an_error(values):
     rest = {name: value for name, value in values.items() if name != "summary"}
 
     with pytest.raises(jinja2.UndefinedError, match="summary"):
-        render_page("finetuning.html", **rest)
+        render_template("finetuning.html", **rest)
 
 
 @pytest.mark.promise(9)
 def test_same_values_give_the_same_page(page, values):
-    assert render_page("finetuning.html", **values) == page
+    assert render_template("finetuning.html", **values) == page

@@ -1,0 +1,65 @@
+"""The design that pages and figures share: colours by their meaning, scales of colours, sizes of type.
+
+All colours can be distinguished by people with a colour-vision deficiency, and text has a contrast of at least 4.5 with
+what is behind it (WCAG 2.2, level AA), in light and in dark.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Colour(NamedTuple):
+    """A colour on a light page or figure, and the same on a dark page, as `#rrggbb`."""
+
+    light: str
+    dark: str
+
+
+# The names are those of the custom properties in page.css.
+COLOURS: Mapping[str, Colour] = {
+    "surface": Colour("#ffffff", "#16171a"),
+    "raised": Colour("#f5f6f8", "#212327"),
+    "ink": Colour("#1c1d20", "#e9eaee"),
+    "muted": Colour("#595b63", "#a9acb6"),
+    "rule": Colour("#dcdee3", "#3a3d44"),
+    # What the page is about: the model, the chosen head.
+    "accent": Colour("#1d5fa6", "#82b6f2"),
+    "tint": Colour("#e7f0fa", "#1d3147"),
+    # What it is compared with, and what is wrong.
+    "contrast": Colour("#b65200", "#f0a35e"),
+    # A third and a fourth series.
+    "third": Colour("#0a756b", "#56c5b5"),
+    "fourth": Colour("#86499a", "#d0a0e2"),
+    "grey": Colour("#83868f", "#8b8e98"),
+    # The ends of the shades of a table; ink is readable on all of them.
+    "more": Colour("#78ade6", "#2b5f9e"),
+    "less": Colour("#eda66a", "#8a4a12"),
+}
+
+# Scales of matplotlib by what they show, on a light and on a dark page; the lowest value is close to the surface.
+SCALES: Mapping[str, tuple[str, str]] = {
+    "attention": ("magma_r", "magma"),
+    "statistic": ("viridis", "viridis"),
+    "contact": ("Blues", "Blues_r"),
+    "share": ("Blues", "Blues_r"),
+}
+_NUM_STOPS = 17
+
+# Sizes of type in figures, in points of 1/72 inch; an inch of a figure is 96 pixels of a page.
+TYPE = {"title": 10.5, "label": 9.5, "small": 8.5, "tiny": 7.0}
+
+
+def scale_colours(use: str) -> dict[str, list[str]]:
+    """List the colours of a scale from the lowest value to the highest, at equal steps, by the theme of the page.
+
+    >>> scale_colours("attention")["dark"][0], scale_colours("attention")["light"][-1]
+    ('#000004', '#000004')
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    steps = [step / (_NUM_STOPS - 1) for step in range(_NUM_STOPS)]
+    return {
+        theme: [to_hex(colormaps[name](step)) for step in steps]
+        for theme, name in zip(("light", "dark"), SCALES[use], strict=True)
+    }
