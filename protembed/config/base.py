@@ -5,6 +5,7 @@ import inspect
 import math
 import os
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,9 @@ class _Frozen:
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 
+
+# Where a result is written, and what else says nothing about it.
+_NOT_ON_PAGES = ("output", "force", "dry_run", "report")
 
 _SCALARS: Mapping[type, tuple[type, str]] = {
     bool: (bool, "True or False"),
@@ -169,6 +173,23 @@ class Options(_Frozen):
         options = {name: value for name, value in values.items() if name not in paths and name != "dry_run"}
         return {"command": self.command, "options": options}
 
+    def command_line(self, inputs: Iterable[Path]) -> str:
+        """Write the command for a page: its inputs, and the options that are not the default.
+
+        Files are named without their folders, which concern nobody else. The output, and what does not affect a result,
+        such as the number of threads, are left out.
+
+        Args:
+            inputs: Files that the command takes without a flag; `-` is stdin.
+        """
+        words = ["protembed", self.command, *(path.name for path in inputs)]
+        for config in (config for name, config in vars(self).items() if name != "compute"):
+            default = type(config)()
+            for name, value in vars(config).items():
+                if value != getattr(default, name) and name not in _NOT_ON_PAGES:
+                    words += _as_words(name, value)
+        return shlex.join(words)
+
     def without_effect(self) -> list[str]:
         """List a sentence for each option that is not the default, and has no effect beside the others."""
         configs = vars(self).values()
@@ -202,6 +223,15 @@ class Options(_Frozen):
             advice = f"; did you mean `{near[0]}`?" if near else ""
             raise ConfigError(name, value, f"{cls.__name__} has no field of this name{advice}")
         return cls(**configs)
+
+
+def _as_words(name: str, value: Any) -> list[str]:
+    """Write an option and its value as the words of a command line."""
+    if isinstance(value, bool):
+        return [flag_name(name if value else f"no_{name}")]
+    values = value if isinstance(value, list) else [value]
+    texts = [part.name if isinstance(part, Path) else str(part) for part in values]
+    return [word for text in texts for word in (flag_name(name), text)]
 
 
 def configs_of(options: type[Options]) -> dict[str, type[Config]]:

@@ -23,6 +23,7 @@ from protembed.config.base import (
 from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.finetune import FinetunedModelConfig
+from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig, PretrainOptions
 from protembed.errors import ConfigError, TableError
@@ -338,3 +339,20 @@ def test_a_former_name_is_taken_and_a_near_one_suggested():
     assert EmbedOptions.from_values(dtype="float16").embedding.store_dtype == "float16"
     with pytest.raises(ConfigError, match="did you mean `layer`"):
         EmbedOptions.from_values(layr=3)
+
+
+def test_command_line_names_inputs_without_folders_and_options_that_are_not_the_default():
+    model = ModelConfig(model="/home/me/my model")
+    attention = AttentionConfig(output="att", structures=["/data/1abc.pdb", "b.cif"], rollout=True, layers="1,2")
+    options = AttentionOptions(model=model, attention=attention, compute=DeviceConfig(threads=1))
+
+    command = options.command_line([Path("/home/me/proteins.fasta"), Path("-")])
+
+    assert command == (
+        "protembed inspect-attention proteins.fasta - --model 'my model' --layers 1,2 --rollout --structures 1abc.pdb "
+        "--structures b.cif"
+    )
+
+
+def test_command_line_of_the_defaults_is_the_command_and_its_inputs():
+    assert EmbedOptions().command_line([Path("a.fasta")]) == "protembed embed a.fasta"
