@@ -176,7 +176,7 @@ class Options(_Frozen):
     def command_line(self, inputs: Iterable[Path]) -> str:
         """Write the command for a page: its inputs, and the options that are not the default.
 
-        Files are named without their folders, which concern nobody else. The output, and what does not affect a result,
+        Files are named without their folders, which are private. The output, and what does not affect a result,
         such as the number of threads, are left out.
 
         Args:
