@@ -26,7 +26,7 @@ COLOURS: Mapping[str, Colour] = {
     "accent": Colour("#1d5fa6", "#82b6f2"),
     "tint": Colour("#e7f0fa", "#1d3147"),
     # What it is compared with, and what is wrong.
-    "contrast": Colour("#b65200", "#f0a35e"),
+    "contrast": Colour("#ad4e00", "#f0a35e"),
     # A third and a fourth series.
     "third": Colour("#0a756b", "#56c5b5"),
     "fourth": Colour("#86499a", "#d0a0e2"),

@@ -1,18 +1,18 @@
-import base64
 import re
 from html.parser import HTMLParser
 
-import jinja2
 import numpy as np
 import pytest
-from markupsafe import Markup
 
-from protembed.config.common import METRIC_NAMES, TASKS
-from protembed.finetuning.comparison import Subgroup, compare
-from protembed.report.page import inline_png, render_template
+from protembed._version import __version__
+from protembed.evaluation.intervals import MetricWithInterval
+from protembed.report.design import COLOURS, SCALES, scale_colours
+from protembed.report.figures import inline_svg
+from protembed.report.page import Card, Details, Figure, Page, Section, render_page
+from protembed.report.table import Column, Table
 
-HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}\u202e"
+ESCAPED = HOSTILE.replace("\u202e", "\\u202e")
 
 
 class Reader(HTMLParser):
@@ -20,116 +20,193 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.elements, self.text = [], ""
+        self.elements, self.text, self._inside = [], "", []
         self.feed(page)
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._inside and self._inside.pop() != tag:
+            pass
 
     def handle_data(self, data):
-        self.text += data
+        if not {"script", "style"} & set(self._inside[-1:]):
+            self.text += data
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def make_subgroup(num_proteins, metrics, intervals):
-    return Subgroup(low=0.4, high=0.6, num_proteins=num_proteins, metrics=metrics, intervals=intervals)
+@pytest.fixture(scope="module")
+def content():
+    """Return a page in which all names that a user may choose are hostile."""
+    with inline_svg(4, 3) as inline:
+        inline.figure.subplots().plot([1, 2, 3], label=HOSTILE)
+    metric = MetricWithInterval(value=0.5, low=0.25, high=0.75)
+    table = Table(
+        title=HOSTILE,
+        note=f"{HOSTILE} `--region`",
+        columns=[
+            Column(name=HOSTILE, cells=[HOSTILE, "frozen"], note=HOSTILE),
+            Column(name="MCC", cells=[metric, 1.0], best="high", shade="sequential"),
+        ],
+        row_kinds=["few", "model"],
+    )
+    figure = Figure(picture=inline.markup, caption=HOSTILE, description=HOSTILE, title=HOSTILE)
+    return Page(
+        title=HOSTILE,
+        command="finetune",
+        facts={"Command": HOSTILE, HOSTILE: HOSTILE},
+        summary=[f"It finds {HOSTILE}.", "See `--help`."],
+        cards=[Card(name=HOSTILE, value=HOSTILE, note=HOSTILE)],
+        sections=[
+            Section(title=HOSTILE, body=[HOSTILE, figure]),
+            Section(title="Tables", body=[table, Details(title=HOSTILE, body=[HOSTILE])]),
+        ],
+        notes=[HOSTILE],
+        data={"id": HOSTILE},
+    )
 
 
 @pytest.fixture(scope="module")
-def values():
-    """Return the values of a fine-tuning page, in which all names that a user may choose are hostile."""
-    truth = list(map(np.array, np.random.default_rng(0).normal(size=30)))
-    outputs = {"mean": [[0.0] * 30], HOSTILE: [[float(value) + 0.1 for value in truth]], "frozen": [truth]}
-    comparison = compare(TASKS["regression"], truth, outputs)
-    metrics = {name: score.value for name, score in comparison.model_metrics.items()}
-    return {
-        "version": "1.2.3",
-        "target": HOSTILE,
-        "summary": f"regression of {HOSTILE}",
-        "comparison": comparison,
-        "metrics": list(comparison.model_metrics),
-        "names": METRIC_NAMES,
-        "min_proteins": 10,
-        "notes": [f"a note about {HOSTILE}"],
-        "figures": [("Training", inline_png(PNG), f"caption of {HOSTILE}")],
-        "by_similarity": [("0.4 to 0.6", make_subgroup(1234, metrics, dict.fromkeys(metrics, (0.25, 0.75))))],
-        "by_length": [(HOSTILE, make_subgroup(1, dict.fromkeys(metrics), dict.fromkeys(metrics)))],
-    }
-
-
-@pytest.fixture(scope="module")
-def page(values):
-    return render_template("finetuning.html", **values)
+def page(content):
+    return render_page(content)
 
 
 @pytest.mark.promise(17)
 def test_values_are_escaped_as_text(page):
     read = Reader(page)
 
-    assert "<script" not in page
-    assert read.all("script") == []
-    # Title, heading, summary, comparison, sentence, note, caption and subgroup.
-    assert read.text.count(HOSTILE) >= 8
-    assert [attributes["alt"] for attributes in read.all("img")] == [f"caption of {HOSTILE}"]
-
-
-def test_picture_is_embedded_in_the_page(page):
-    (picture,) = Reader(page).all("img")
-
-    kind, _, content = picture["src"].partition(",")
-    assert kind == "data:image/png;base64"
-    assert base64.b64decode(content, validate=True) == PNG
-
-
-def test_embedded_picture_is_markup_without_escapes():
-    # All bytes, so that the encoding contains + and /.
-    source = inline_png(bytes(range(256)))
-
-    assert isinstance(source, Markup)
-    assert {"+", "/"} <= set(source.partition(",")[2])
-    assert "&" not in source
+    # The data, which is no code, and the script of the page.
+    assert [attributes.get("type") for attributes in read.all("script")] == ["application/json", None]
+    assert "<script>alert" not in page
+    # Title twice, lede, card, facts, contents, headings, prose, figure, table, details, notes.
+    assert read.text.count(ESCAPED) >= 18
+    assert "\u202e" not in page
+    assert "49" not in read.text
 
 
 @pytest.mark.promise(19)
-def test_page_fetches_nothing(page):
+def test_page_fetches_nothing_and_runs_one_script(page):
     read = Reader(page)
 
     links = [value for _, attributes in read.elements for name, value in attributes.items() if name in ("src", "href")]
-    assert all(link.startswith("data:") for link in links)
-    assert not re.search(r"url\(|@import|https?:", page)
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"@import|https?:(?!//www\.w3\.org/)", page)
+    (policy,) = (attributes["content"] for attributes in read.all("meta") if "http-equiv" in attributes)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_page_shows_metrics_with_intervals_and_marks_undefined_ones(page, values):
-    text, figures = Reader(page).text, values["comparison"].predictors[HOSTILE]
+def test_header_names_command_version_and_documentation(page):
+    text = Reader(page).text
 
-    assert f"{figures['rmse'].value:.3f} {figures['rmse'].low:.3f} to {figures['rmse'].high:.3f}" in text
-    # The correlation of the mean, and all metrics of the last subgroup.
-    assert text.count("undefined") == 1 + 4
-    assert "1,234" in text
-    assert text.count("0.250 to 0.750") == 4
-    assert "Grey: fewer than 10 proteins, too few for a 95 % interval." in text
-    assert len([row for row in Reader(page).all("tr") if row.get("class") == "few"]) == 1
-    assert all(METRIC_NAMES[metric] in text for metric in values["metrics"])
-    assert all(sentence in text for sentence in values["comparison"].sentences())
-    assert "Made by protembed 1.2.3." in text
+    assert f"protembed {__version__}; docs/finetune.md explains all files and numbers" in text
+    assert "See --help." in text
 
 
-def test_row_of_the_model_is_marked(page):
-    rows = [attributes for attributes in Reader(page).all("tr") if attributes.get("class") == "model"]
+def test_table_of_contents_leads_to_each_section(page):
+    read = Reader(page)
 
-    assert len(rows) == 1
-    assert re.search(r'<tr class="model"><td>frozen</td>', page)
+    ids = {attributes["id"] for _, attributes in read.elements if "id" in attributes}
+    links = [attributes["href"][1:] for attributes in read.all("a")]
+    assert len(links) == 3  # and the link that skips the header
+    assert set(links) <= ids
 
 
-def test_missing_value_raises_an_error(values):
-    rest = {name: value for name, value in values.items() if name != "summary"}
+def test_cells_carry_all_digits_and_the_best_is_marked(page):
+    cells = {cell.get("data-values"): cell for cell in Reader(page).all("td")}
 
-    with pytest.raises(jinja2.UndefinedError, match="summary"):
-        render_template("finetuning.html", **rest)
+    assert set(cells) == {"0.5 0.25 0.75", "1"}
+    assert cells["1"]["class"] == "best"
+    assert cells["0.5 0.25 0.75"]["style"] == "--more-share: 50%"
+    assert [row.get("class") for row in Reader(page).all("tr")] == [None, "few", "model"]
 
 
 @pytest.mark.promise(9)
-def test_same_values_give_the_same_page(page, values):
-    assert render_template("finetuning.html", **values) == page
+def test_same_values_give_the_same_page(page, content):
+    assert render_page(content) == page
+
+
+# The design
+
+
+def luminance(colour):
+    channels = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("behind", ["surface", "raised", "tint"])
+@pytest.mark.parametrize("name", ["ink", "muted", "accent", "contrast", "third", "fourth"])
+def test_text_can_be_read_on_every_background(name, behind, theme):
+    assert contrast(getattr(COLOURS[name], theme), getattr(COLOURS[behind], theme)) >= 4.5
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("end", ["more", "less"])
+def test_ink_can_be_read_on_the_full_shade_of_a_table(end, theme):
+    assert contrast(getattr(COLOURS["ink"], theme), getattr(COLOURS[end], theme)) >= 4.5
+
+
+def test_each_colour_of_the_light_theme_is_unique():
+    # Inline figures recognise a colour by its value.
+    assert len({colour.light for colour in COLOURS.values()}) == len(COLOURS)
+
+
+@pytest.mark.parametrize("use", SCALES)
+def test_scales_have_a_colour_for_each_step_in_both_themes(use):
+    light, dark = scale_colours(use).values()
+
+    assert len(light) == len(dark) == 17
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in light + dark)
+    brightness = np.array([luminance(colour) for colour in light])
+    assert (np.diff(brightness) > 0).all() or (np.diff(brightness) < 0).all()
+
+
+# Inline figures
+
+
+def test_inline_figure_takes_its_colours_and_its_font_from_the_page():
+    with inline_svg(4, 3) as inline:
+        axes = inline.figure.subplots()
+        axes.plot([1, 2], color=COLOURS["contrast"].light, label="validation")
+        axes.legend()
+
+    assert inline.markup.startswith("<svg") and inline.markup.strip().endswith("</svg>")
+    assert "var(--contrast)" in inline.markup and COLOURS["contrast"].light not in inline.markup
+    assert ">validation</text>" in inline.markup
+    assert "DejaVu" not in inline.markup
+    assert not re.search("<style|<metadata|<script", inline.markup)
+
+
+def test_two_inline_figures_share_no_anchor_that_means_different_things():
+    def draw(values):
+        with inline_svg(4, 3) as inline:
+            inline.figure.subplots().plot(values, "o-")
+        return inline.markup
+
+    anchors = [
+        dict(re.findall(r'(?s)<(?:path|clipPath) id="([^"]+)"(.*?)/>', draw(values))) for values in ([1, 2], [5, 1])
+    ]
+
+    assert anchors[0]
+    assert all(anchors[0][name] == anchors[1][name] for name in anchors[0].keys() & anchors[1].keys())
+    assert not re.search(r' id="(figure|axes|patch|line2d)_1"', draw([1, 2]))
+
+
+@pytest.mark.promise(9)
+def test_same_inline_figure_has_the_same_markup():
+    def draw():
+        with inline_svg(4, 3) as inline:
+            inline.figure.subplots().plot([1, 2, 3], "o")
+        return inline.markup
+
+    assert draw() == draw()

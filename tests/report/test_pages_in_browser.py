@@ -1,0 +1,196 @@
+"""Every kind of page in a real browser: Debian's chromium and chromium-driver, with selenium and axe-core.
+
+The environment variable AXE_CORE names axe.min.js of npm's package axe-core, from 4.8 on, which knows `color-mix`.
+"""
+
+import base64
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protembed.evaluation.intervals import MetricWithInterval
+from protembed.report.figures import inline_svg
+from protembed.report.page import Card, Details, Figure, Page, Section, render_page
+from protembed.report.table import Column, Table
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="there is no chromium with its driver"
+)
+
+WIDTHS = (1400, 900, 400)
+
+
+def axe_core():
+    if not (path := os.environ.get("AXE_CORE")):
+        pytest.skip("AXE_CORE names no axe.min.js")
+    return Path(path).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as browser:
+        yield browser
+
+
+def sample_page():
+    rng = np.random.default_rng(0)
+    with inline_svg(7, 3) as inline:
+        inline.figure.subplots().plot(rng.normal(size=30), "o-")
+    metric = MetricWithInterval(value=0.5, low=0.25, high=0.75)
+    heads = [Column(name=name, cells=list(range(40))) for name in ("layer", "head")]
+    numbers = [
+        Column(name=f"column {index}", cells=list(rng.normal(size=40)), shade="diverging") for index in range(20)
+    ]
+    metrics = [
+        Column(name="predictor", cells=["=k-mers", "frozen"]),
+        Column(name="MCC", cells=[metric, 0.25], best="high"),
+    ]
+    return Page(
+        title="Signal peptides",
+        command="finetune",
+        facts={"Command": "protembed finetune labels.csv", "Model": "protembed_t6_8M", "Input": "labels.csv"},
+        summary=["It finds 51 of 56.", "That is better than every baseline."],
+        cards=[Card(name="MCC", value="0.833", note="0.731 to 0.899")],
+        sections=[
+            Section(
+                title="Comparison",
+                body=[
+                    Figure(picture=inline.markup, caption="Look.", description="A curve that rises", title="Curve"),
+                    Table(title="Metrics", columns=metrics, row_kinds=["few", "model"]),
+                ],
+            ),
+            Section(
+                title="Heads",
+                body=[
+                    Table(title="All heads", columns=[*heads, *numbers], num_fixed=2),
+                    Details(title="More", body=["A sentence on request."]),
+                ],
+            ),
+        ],
+        notes=["A note."],
+    )
+
+
+@pytest.fixture(scope="module", params=["sample"])
+def page(request, tmp_path_factory):
+    """Write one page of each kind."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(render_page(sample_page()), encoding="utf-8")
+    return path
+
+
+def open_page(browser, path, *, width=1400, theme="light"):
+    preference = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preference})
+    metrics = {"width": width, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(path.as_uri())
+
+
+def style(browser, selector, name):
+    return browser.execute_script(
+        "return getComputedStyle(document.querySelector(arguments[0])).getPropertyValue(arguments[1])", selector, name
+    )
+
+
+def test_page_logs_no_error_and_requests_nothing_else(browser, page):
+    browser.get_log("browser"), browser.get_log("performance")
+    open_page(browser, page)
+
+    requests = [entry for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]]
+    assert browser.get_log("browser") == []
+    assert all('"url":"file://' in entry["message"] or '"url":"data:' in entry["message"] for entry in requests)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_has_no_accessibility_violation(browser, page, width, theme):
+    open_page(browser, page, width=width, theme=theme)
+    browser.execute_script(axe_core())
+
+    result = browser.execute_async_script("axe.run().then(arguments[0])")
+
+    assert [(violation["id"], violation["nodes"][0]["html"]) for violation in result["violations"]] == []
+    assert "color-contrast" in {rule["id"] for rule in result["passes"]}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_is_not_wider_than_the_window(browser, page, width):
+    open_page(browser, page, width=width)
+
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_button_switches_between_light_and_dark(browser, page):
+    open_page(browser, page, theme="dark")
+    dark = style(browser, "body", "background-color")
+
+    browser.find_element("id", "theme").click()
+    light = style(browser, "body", "background-color")
+
+    assert (dark, light) == ("rgb(22, 23, 26)", "rgb(255, 255, 255)")
+    assert browser.find_element("id", "theme").text == "Dark"
+
+
+def test_print_is_light_and_shows_what_can_be_opened(browser, page):
+    open_page(browser, page, theme="dark")
+
+    pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    hidden = browser.execute_script(
+        "return [...document.querySelectorAll('.tall')].filter(box => box.scrollHeight > box.clientHeight + 1).length"
+    )
+
+    assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
+    assert style(browser, "body", "background-color") == "rgb(255, 255, 255)"
+    assert hidden == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_every_control_is_reached_by_the_tab_key_and_has_a_name(browser, page):
+    open_page(browser, page)
+    controls = browser.find_elements("css selector", "button, select, summary, nav a")
+    visible = [control for control in controls if control.is_displayed() and control.is_enabled()]
+
+    reached = set()
+    for _ in range(4 * len(controls) + 20):
+        webdriver.ActionChains(browser).send_keys("\ue004").perform()
+        reached.add(browser.switch_to.active_element.id)
+
+    assert {control.id for control in visible if control.get_attribute("tabindex") != "-1"} <= reached
+    assert all(control.accessible_name for control in visible)
+
+
+def test_table_sorts_by_a_column_in_both_directions_and_has_the_same_columns_in_each_row_of_its_tsv(browser, page):
+    open_page(browser, page)
+    table = browser.find_element("css selector", ".table table:not(.matrix)")
+    header = table.find_elements("css selector", "thead button")[1]
+
+    header.click()
+    ascending = browser.execute_script("return valuesOf(arguments[0].tBodies[0].rows[0].cells[1])", table)
+    header.click()
+    descending = browser.execute_script("return valuesOf(arguments[0].tBodies[0].rows[0].cells[1])", table)
+
+    assert float(ascending[0]) <= float(descending[0])
+    assert table.find_element("css selector", "[aria-sort=descending]").text.strip("↓ ")
+    tsv = browser.execute_script("return asTsv(arguments[0])", table)
+    assert len({line.count("\t") for line in tsv.rstrip("\n").split("\n")}) == 1
+
+
+def test_sample_table_is_saved_with_intervals_and_without_formulas(browser, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render_page(sample_page()), encoding="utf-8")
+    open_page(browser, path)
+
+    tsv = browser.execute_script("return asTsv(document.querySelector('.table table'))")
+
+    assert tsv == "predictor\tMCC\tMCC low\tMCC high\n'=k-mers\t0.5\t0.25\t0.75\nfrozen\t0.25\t\t\n"
