@@ -13,7 +13,8 @@ from protembed.model.catalog import locate_model
 from protembed.model.metadata import MODEL_FILES
 
 _CONTENTS = (
-    *(RUN, "metrics.jsonl", "amino_acids.tsv", "training.png", "checkpoints/*", "corpus/*", "tensorboard/*"),
+    *(RUN, "metrics.jsonl", "amino_acids.tsv", "confusions.tsv", "training.png"),
+    *("checkpoints/*", "corpus/*", "tensorboard/*"),
     *(f"model/{name}" for name in MODEL_FILES),
 )
 # Options that change neither the weights nor any metric, and those of a shape, which are recorded as one, if at all.

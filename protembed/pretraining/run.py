@@ -24,6 +24,7 @@ from protembed.io.writing import scratch_directory, write_table
 from protembed.model.card import pretrained_card
 from protembed.model.catalog import model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, check_models, initial_model
@@ -42,6 +43,8 @@ from protembed.training.run_directory import RunDirectory
 from protembed.training.schedule import TrainingSchedule, make_schedule
 from protembed.training.tensorboard import EventWriter, event_writer
 
+# The key of `run.json` that holds how the best model predicts each amino acid.
+_AMINO_ACIDS = "amino_acids"
 # Numbers of a checkpoint for each weight: the weight itself and the state of the optimiser.
 _CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2, "adamw": 3}
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
@@ -154,11 +157,19 @@ class _Job:
 
     def train(self, callbacks: Callbacks) -> None:
         """Train to the end or until stopped, and write the log and the best model."""
+        amino_acids = AminoAcidPredictions.zero()
+
+        def validate() -> Mapping[str, float]:
+            nonlocal amino_acids
+            validation = self.evaluator.validate(_masked_lm(self.model), self.references)
+            amino_acids = validation.amino_acids
+            return validation.metrics
+
         reports = train(
             self.setup,
             self.schedule,
             self.checkpoints,
-            validate=lambda: self.evaluator.validate(self.setup.objective, self.references),
+            validate=validate,
             replan=self._replan,
             stop=callbacks.stop,
         )
@@ -167,8 +178,8 @@ class _Job:
                 self.run.log(report.log_line())
                 if events is not None:
                     events.add(report.log_line())
-                if report.is_best and self._is_first:
-                    self._export(report)
+                if report.is_best:
+                    self._keep(report, amino_acids)
                 callbacks.on_step(report)
 
     def _events(self) -> AbstractContextManager[EventWriter | None]:
@@ -184,8 +195,14 @@ class _Job:
             self.run.store("plan", asdict(corrected))
         return self.schedule
 
+    def _keep(self, report: StepReport, amino_acids: AminoAcidPredictions) -> None:
+        """Write the current model, the best so far, and store how it predicts each amino acid."""
+        self.run.store(_AMINO_ACIDS, amino_acids.plain())
+        if self._is_first:
+            self._export(report)
+
     def _export(self, report: StepReport) -> None:
-        """Write the current model, the best so far, as a Hugging Face directory."""
+        """Write the current model as a Hugging Face directory."""
         base = self.options.pretrain.init_from
         self.model.metadata = replace(
             self.model.metadata,
@@ -203,14 +220,19 @@ class _Job:
     def evaluate(self) -> tuple[dict[str, MetricWithInterval], list[ClassMetrics]]:
         """Return the gains of the best model, and its metrics of each amino acid, which only the first process has."""
         best = load_checkpoint(self.run.path("model")).to(self.model.device) if self._is_first else None
-        amino_acids = [] if best is None else self._evaluate_by_amino_acid(best)
+        predictions = None if best is None else self.evaluator.by_amino_acid(_masked_lm(best))
+        self.run.store(_AMINO_ACIDS, None if predictions is None else predictions.plain())
         gains = self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
+        amino_acids = [] if predictions is None else self._write_amino_acids(predictions)
         return {name: MetricWithInterval(**gain) for name, gain in gains.items()}, amino_acids
 
-    def _evaluate_by_amino_acid(self, best: Checkpoint) -> list[ClassMetrics]:
-        metrics = self.evaluator.by_amino_acid(_masked_lm(best))
+    def _write_amino_acids(self, predictions: AminoAcidPredictions) -> list[ClassMetrics]:
+        """Write the tables of amino acids, and return their metrics."""
+        metrics = predictions.metrics()
         columns = ["amino_acid", "masked", "loss", "accuracy", "top_confusion"]
         write_table(self.run.path("amino_acids.tsv"), columns, map(astuple, metrics))
+        columns = ["amino_acid", "predicted", "count", "mean_probability"]
+        write_table(self.run.path("confusions.tsv"), columns, predictions.rows())
         return metrics
 
     def _compute_gains(self, best: Checkpoint) -> dict[str, Any]:

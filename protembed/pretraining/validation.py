@@ -3,23 +3,24 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACIDS
+from protembed.data.alphabet import FIRST_AMINO_ACID
 from protembed.data.batching import MaskedBatch
 from protembed.errors import EmptyValidationSetError
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
-from protembed.evaluation.metrics import ClassMetrics, class_metrics
 from protembed.inference.embedding import check_finite
+from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import validation_batches
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpus
 from protembed.pretraining.ngrams import NgramModel
 from protembed.training.distributed import Executor
-from protembed.training.objective import MaskedLM, Objective, evaluate
+from protembed.training.objective import LossSum, MaskedLM, evaluate, total_loss
 
 # Validating on a twentieth of a large database would take longer than training.
 _MAX_HELD_OUT = 5_000
@@ -64,6 +65,19 @@ class ValidationSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The result of a validation.
+
+    Attributes:
+        metrics: Metrics of all sets, as in `metrics.jsonl`.
+        amino_acids: Predictions of the masked residues of the first set.
+    """
+
+    metrics: Mapping[str, float]
+    amino_acids: AminoAcidPredictions
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluator:
     """Evaluates models on validation sets, beside the references that they are compared with.
 
@@ -83,14 +97,18 @@ class Evaluator:
         """Residues of all windows of all sets, masked ones included."""
         return sum(micro_batch.num_residues for valid_set in self.valid_sets for micro_batch in valid_set.micro_batches)
 
+    @cached_property
+    def ngrams(self) -> NgramModel:
+        """The n-gram models of the training proteins, which are counted once."""
+        return NgramModel(self.train)
+
     def reference_losses(self) -> References:
         """Evaluate the n-gram models, and the other model if there is one, on each validation set.
 
         Raises:
             NotFiniteError: If a loss of the compared model is not finite.
         """
-        ngrams = NgramModel(self.train)
-        references = {valid_set.name: ngrams.losses(valid_set.micro_batches) for valid_set in self.valid_sets}
+        references = {valid_set.name: self.ngrams.losses(valid_set.micro_batches) for valid_set in self.valid_sets}
         compared = self.load_compared()
         if compared is not None:
             for valid_set in self.valid_sets:
@@ -99,37 +117,28 @@ class Evaluator:
                 references[valid_set.name]["compared"] = loss
         return references
 
-    def validate(self, objective: Objective[MaskedBatch], references: References) -> dict[str, float]:
+    def validate(self, objective: MaskedLM, references: References) -> Validation:
         """Compute `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity on each set.
 
         Metrics of all sets but the first are prefixed with the name of the set and a slash.
         """
         metrics = dict[str, float]()
+        predictions = list[AminoAcidPredictions]()
         for valid_set in self.valid_sets:
             prefix = "" if valid_set is self.valid_sets[0] else f"{valid_set.name}/"
-            loss = evaluate(objective, valid_set.micro_batches, self.executor)
+            loss, by_amino_acid = _predict(objective, valid_set.micro_batches, self.executor)
+            predictions.append(by_amino_acid)
             mean = loss.mean().item()
             metrics[f"{prefix}valid_loss"] = mean
             metrics[f"{prefix}valid_perplexity"] = perplexity(mean)
             metrics[f"{prefix}valid_accuracy"] = loss.num_correct.item() / loss.count
             for name, reference in references[valid_set.name].items():
                 metrics[f"{prefix}{name}_perplexity"] = perplexity(reference)
-        return metrics
+        return Validation(metrics=metrics, amino_acids=predictions[0])
 
-    def by_amino_acid(self, objective: MaskedLM) -> list[ClassMetrics]:
-        """Evaluate a model on each amino acid of the first set, in the order of the alphabet, in this process alone."""
-        losses = np.zeros(NUM_AMINO_ACIDS)
-        confusion = np.zeros((NUM_AMINO_ACIDS, NUM_AMINO_ACIDS), dtype=np.int64)  # (true, predicted)
-
-        def predict(batch: MaskedBatch) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            with torch.inference_mode():
-                log_probs = objective.logits(batch).log_softmax(-1).cpu().numpy()  # (masked, 20)
-            return batch.targets.numpy() - FIRST_AMINO_ACID, log_probs
-
-        for targets, log_probs in self.executor.pool.map(predict, self.valid_sets[0].micro_batches):
-            np.subtract.at(losses, targets, log_probs[np.arange(len(targets)), targets])
-            np.add.at(confusion, (targets, log_probs.argmax(1)), 1)
-        return class_metrics(AMINO_ACIDS, losses, confusion)
+    def by_amino_acid(self, objective: MaskedLM) -> AminoAcidPredictions:
+        """Predict the masked residues of the first set, in this process alone."""
+        return _predict(objective, self.valid_sets[0].micro_batches, Executor(pool=self.executor.pool))[1]
 
     def gains(self, objective: MaskedLM) -> dict[str, MetricWithInterval]:
         """Compute how much better a model is than each reference on the first set, in this process alone.
@@ -138,7 +147,7 @@ class Evaluator:
             Mean loss of `unigram`, `bigram` and `compared` (if there is one) minus that of the model, in nats per
             masked residue, with 95 % intervals over proteins. Both losses are of the same proteins.
         """
-        ngrams, compared = NgramModel(self.train), self.load_compared()
+        ngrams, compared = self.ngrams, self.load_compared()
         models = {"model": objective} | ({} if compared is None else {"compared": compared})
 
         def compute_nats(batch: MaskedBatch) -> dict[str, Tensor]:
@@ -156,3 +165,23 @@ class Evaluator:
         }
         model_sums, num_residues = sums.pop("model"), np.bincount(proteins).astype(np.float64)
         return {name: ratio_with_interval(total - model_sums, num_residues) for name, total in sums.items()}
+
+
+def _predict(
+    objective: MaskedLM, micro_batches: Sequence[MaskedBatch], executor: Executor
+) -> tuple[LossSum, AminoAcidPredictions]:
+    """Predict masked residues in one pass, in float32; each process computes its share, and all have the sums."""
+
+    def compute(batch: MaskedBatch) -> tuple[LossSum, NDArray[np.int64], NDArray[np.float32]]:
+        with torch.inference_mode():
+            logits = objective.logits(batch)
+            log_probs = logits.log_softmax(-1).cpu().numpy()  # (masked, 20)
+            return objective.loss(logits, batch), batch.targets.numpy() - FIRST_AMINO_ACID, log_probs
+
+    losses, predictions = list[LossSum](), AminoAcidPredictions.zero()
+    for loss, targets, log_probs in executor.pool.map(compute, executor.processes.shard(micro_batches)):
+        losses.append(loss)
+        predictions.add(targets, log_probs)
+    sums = (predictions.losses, predictions.counts, predictions.probabilities)
+    executor.processes.all_reduce([torch.from_numpy(array) for array in sums])  # in place
+    return total_loss(losses, objective.device, executor.processes), predictions

@@ -4,7 +4,7 @@ The sum is divided once, by the number of targets of the whole step. The loss is
 tokens (or all proteins), however a step is divided into micro-batches; a mean of means would weight small ones more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, cast
 
@@ -18,7 +18,7 @@ from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_protein
-from protembed.training.distributed import Executor
+from protembed.training.distributed import Executor, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,15 @@ class MaskedLM(Objective[MaskedBatch]):
         return F.cross_entropy(self.logits(batch), targets, reduction="none")
 
     def forward(self, batch: MaskedBatch) -> LossSum:
-        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the masked residues of a batch, and over those behind `<mask>` alone."""
-        logits, targets = self.logits(batch), batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        """Sum the loss of a batch; see `loss`."""
+        return self.loss(self.logits(batch), batch)
+
+    def loss(self, logits: Tensor, batch: MaskedBatch) -> LossSum:
+        """Sum C(y, ŷ) = -Σ y_i log ŷ_i over the masked residues of a batch, and over those behind `<mask>` alone.
+
+        The logits are those of the batch, (masked, 20), float32.
+        """
+        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
         is_mask_token = batch.tokens[batch.positions] == MASK  # the others show a random residue, or their own
         nats = F.cross_entropy(logits.detach(), targets, reduction="none")
         behind_mask = nats.where(is_mask_token.to(self.device, non_blocking=True), 0.0)
@@ -197,8 +204,12 @@ def evaluate(objective: Objective[AnyBatch], batches: Sequence[AnyBatch], execut
         with torch.inference_mode():
             return objective(batch)
 
-    processes = executor.processes
-    losses = executor.pool.map(compute_loss, processes.shard(batches))
-    total = sum(losses, start=LossSum.zero(objective.device))
+    losses = executor.pool.map(compute_loss, executor.processes.shard(batches))
+    return total_loss(losses, objective.device, executor.processes)
+
+
+def total_loss(losses: Iterable[LossSum], device: torch.device, processes: ProcessGroup) -> LossSum:
+    """Sum the losses of batches that this process has computed on a device, and then those of all processes."""
+    total = sum(losses, start=LossSum.zero(device))
     loss, count, num_correct = processes.all_reduce_sum(total.sum.item(), total.count, total.num_correct.item())
     return LossSum(torch.tensor(loss), int(count), torch.tensor(int(num_correct)))

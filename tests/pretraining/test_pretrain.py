@@ -36,6 +36,7 @@ from protembed.errors import (
 )
 from protembed.io.result import RUN, Result
 from protembed.model.checkpoint import load_checkpoint
+from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
 SMALL = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
@@ -71,6 +72,7 @@ def test_a_finished_run_contains_all_promised_files(undisturbed):
 
     assert {path.name for path in run.iterdir()} == {
         *("run.json", "metrics.jsonl", "checkpoints", "corpus", "model", "training.png", "amino_acids.tsv"),
+        "confusions.tsv",
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -495,6 +497,35 @@ def test_the_table_of_amino_acids_has_one_row_per_amino_acid(undisturbed):
 
     assert lines[0].split("\t") == ["amino_acid", "masked", "loss", "accuracy", "top_confusion"]
     assert [line[0] for line in lines[1:]] == list(AMINO_ACIDS)
+
+
+def test_the_table_of_confusions_has_a_row_per_pair_and_adds_up_to_that_of_the_amino_acids(undisturbed):
+    run, summary = undisturbed
+    header, *lines = [line.split("\t") for line in (run / "confusions.tsv").read_text().splitlines()]
+
+    assert header == ["amino_acid", "predicted", "count", "mean_probability"]
+    assert [(row, column) for row, column, *_ in lines] == [
+        (row, column) for row in AMINO_ACIDS for column in AMINO_ACIDS
+    ]
+    for metrics in summary.amino_acids:
+        rows = [row for row in lines if row[0] == metrics.name]
+        assert sum(int(count) for *_, count, _ in rows) == metrics.count
+        assert sum(float(mean or "nan") for *_, mean in rows) == pytest.approx(
+            1 if metrics.count else np.nan, nan_ok=True
+        )
+
+
+def test_a_run_stores_how_its_best_model_predicts_each_amino_acid_at_a_validation_and_at_its_end(
+    tmp_path, proteins_fasta
+):
+    run, seen = tmp_path / "stopped.run", []
+    pretrain_model([proteins_fasta], options(run), Callbacks(on_step=seen.append, stop=lambda: len(seen) == 3))
+    validated = json.loads((run / "run.json").read_text())["amino_acids"]
+    summary = pretrain_model([proteins_fasta], options(run))
+
+    finished = AminoAcidPredictions.from_plain(json.loads((run / "run.json").read_text())["amino_acids"])
+    assert AminoAcidPredictions.from_plain(validated).accuracy == pytest.approx(seen[2].validation["valid_accuracy"])
+    assert finished.metrics() == summary.amino_acids
 
 
 def test_proteins_from_a_pipe_are_read_once(proteins_fasta, tmp_path, undisturbed):

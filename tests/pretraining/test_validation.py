@@ -40,7 +40,7 @@ def make_evaluator(make_corpus, proteins, pool):
 @pytest.fixture
 def measure(objective):
     """Compute the metrics of the objective and of the references."""
-    return lambda evaluator: evaluator.validate(objective, evaluator.reference_losses())
+    return lambda evaluator: evaluator.validate(objective, evaluator.reference_losses()).metrics
 
 
 def test_all_metrics_are_reported(make_evaluator, measure):
@@ -116,7 +116,7 @@ def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_evaluator, m
     evaluator = make_evaluator()
     valid_set, measured = evaluator.valid_sets[0], measure(evaluator)
 
-    metrics = evaluator.by_amino_acid(objective)
+    metrics = evaluator.by_amino_acid(objective).metrics()
 
     assert "".join(row.name for row in metrics) == AMINO_ACIDS
     num_masked = sum(row.count for row in metrics)
@@ -125,6 +125,14 @@ def test_metrics_by_amino_acid_add_up_to_those_of_all_residues(make_evaluator, m
     correct = sum(row.accuracy * row.count for row in metrics if row.count)
     assert loss / num_masked == pytest.approx(measured["valid_loss"], rel=1e-5)
     assert correct / num_masked == pytest.approx(measured["valid_accuracy"])
+
+
+def test_predictions_of_amino_acids_in_a_validation_are_those_of_the_first_set(make_evaluator, objective, proteins):
+    evaluator = make_evaluator(proteins[20:30], micro_batch_tokens=150)
+
+    validated = evaluator.validate(objective, evaluator.reference_losses()).amino_acids.plain()
+
+    assert validated == evaluator.by_amino_acid(objective).plain()
 
 
 @pytest.mark.parametrize("window_residues", [500, 40])
@@ -154,7 +162,7 @@ def test_the_top_confusion_is_the_most_frequent_wrong_prediction(make_evaluator,
     with torch.no_grad():
         objective.lm_head.bias[FIRST_AMINO_ACID] = 1e6
 
-    leucine, *others = make_evaluator().by_amino_acid(objective)
+    leucine, *others = make_evaluator().by_amino_acid(objective).metrics()
 
     assert (leucine.accuracy, leucine.top_confusion) == (1.0, None)
     assert {row.top_confusion for row in others if row.count} == {"L"}
