@@ -12,6 +12,8 @@ _ACTIVE = re.compile(r"[()|!\"']")
 _QUOTED_IN_CSV = re.compile('[,"]')
 # Spreadsheets read the first four as a formula; a quotation mark merges all cells up to the next one.
 _DANGEROUS_STARTS = ("=", "+", "-", "@", '"')
+# Larger numbers are easier to read in scientific notation.
+_LARGEST_IN_FULL = 1e6
 
 
 class LabelText(str):
@@ -22,13 +24,106 @@ class LabelText(str):
     """
 
 
-def format_number(value: float) -> str:
-    """Format a number with three decimals, or with three significant digits if it is very small or large.
+def choose_decimals(numbers: Iterable[float], digits: int = 3) -> int:
+    """Choose the decimals with which the largest of several numbers has so many significant digits.
 
-    >>> format_number(0.8135), format_number(-0.25), format_number(1.5e-9), format_number(3.21e30), format_number(0.0)
-    ('0.814', '-0.250', '1.5e-09', '3.21e+30', '0.000')
+    Numbers below 1 have as many decimals as digits, so that fractions are aligned with 1.
+
+    >>> choose_decimals([0.81349, 0.02], 3), choose_decimals([12.5, 0.1], 3), choose_decimals([1234.5], 3)
+    (3, 1, 0)
     """
-    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    return digits if largest <= 1 else max(0, digits - 1 - math.floor(math.log10(largest)))
+
+
+def format_decimals(number: float, decimals: int, *, signed: bool = False) -> str:
+    """Format a number with fixed decimals, or with two or three significant digits where these would mislead.
+
+    >>> format_decimals(0.8135, 3), format_decimals(-1e-5, 3), format_decimals(0.0, 3), format_decimals(12345.6, 0)
+    ('0.814', '-1e-05', '0.000', '12,346')
+    >>> format_decimals(0.13, 3, signed=True), format_decimals(3.21e30, 0)
+    ('+0.130', '3.21e+30')
+    """
+    sign = "+" if signed else ""
+    if abs(number) >= _LARGEST_IN_FULL:
+        return f"{number:{sign}.3g}"
+    text = f"{number:{sign},.{decimals}f}"
+    return text if number == 0 or text.strip("+-0.") else f"{number:{sign}.2g}"
+
+
+def format_number(value: float | None) -> str:
+    """Format a number with three significant digits; fractions have three decimals. None and NaN are undefined.
+
+    >>> format_number(0.8135), format_number(-0.25), format_number(12.345), format_number(0.0), format_number(1.5e-9)
+    ('0.814', '-0.250', '12.3', '0.000', '1.5e-09')
+    >>> format_number(None)
+    'undefined'
+    """
+    if value is None or math.isnan(value):
+        return "undefined"
+    return format_decimals(value, choose_decimals([value]))
+
+
+def format_with_interval(
+    value: float | None, low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False
+) -> str:
+    """Format a value with its 95 % interval, if it has one, all with the same decimals.
+
+    Args:
+        value: The value; None or NaN where it is not defined.
+        low: The lower end of the interval; None if there is no interval.
+        high: The upper end of the interval; None if there is no interval.
+        decimals: Number of decimals; None chooses it for these three numbers.
+        signed: Whether positive numbers have a sign, as differences have.
+
+    >>> format_with_interval(0.9467, 0.913, 0.968), format_with_interval(0.1, None, None)
+    ('0.947 [0.913, 0.968]', '0.100')
+    >>> format_with_interval(9.87, 8.76, 10.2), format_with_interval(0.13, 0.046, 0.2114, signed=True)
+    ('9.9 [8.8, 10.2]', '+0.130 [+0.046, +0.211]')
+    """
+    if value is None or math.isnan(value):
+        return "undefined"
+    numbers = [value] if low is None or high is None else [value, low, high]
+    decimals = choose_decimals(numbers) if decimals is None else decimals
+    text, *ends = (format_decimals(number, decimals, signed=signed) for number in numbers)
+    return f"{text} [{', '.join(ends)}]" if ends else text
+
+
+def format_loss(nats: float | None) -> str:
+    """Format a loss in nats, or a difference of losses without its sign.
+
+    >>> format_loss(2.88034)
+    '2.880'
+    """
+    return "undefined" if nats is None else format_decimals(nats, 3)
+
+
+def format_perplexity(perplexity: float | None) -> str:
+    """Format a perplexity.
+
+    >>> format_perplexity(17.8134)
+    '17.81'
+    """
+    return "undefined" if perplexity is None else format_decimals(perplexity, 2)
+
+
+def format_percent(fraction: float) -> str:
+    """Format a fraction.
+
+    >>> format_percent(0.4)
+    '40 %'
+    """
+    return f"{100 * fraction:.0f} %"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> format_duration(3725), format_duration(61)
+    ('1 h 02 min', '1 min 01 s')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
 def choose_decimals(numbers: Iterable[float], digits: int) -> int:

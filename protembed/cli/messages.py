@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protembed.config.base import flags_in
-from protembed.text import format_bytes, format_number, pluralize
+from protembed.text import (
+    format_bytes,
+    format_duration,
+    format_loss,
+    format_number,
+    format_percent,
+    format_perplexity,
+    format_with_interval,
+    pluralize,
+)
 
 if TYPE_CHECKING:
     from protembed.attention.summary import AttentionPlan, AttentionSummary
@@ -24,25 +33,6 @@ if TYPE_CHECKING:
     from protembed.scoring.score import ScoreSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration.
-
-    >>> format_duration(3725), format_duration(61)
-    ('1 h 02 min', '1 min 01 s')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
-
-
-def format_percent(fraction: float) -> str:
-    """Format a fraction.
-
-    >>> format_percent(0.4)
-    '40 %'
-    """
-    return f"{100 * fraction:.0f} %"
 
 
 def fault_lines(error: "FaultyRowsError") -> Iterator[str]:
@@ -164,10 +154,10 @@ def _contact_lines(summary: "AttentionSummary") -> Iterator[str]:
         yield f"{pluralize(summary.num_structures, 'protein')} matched to a structure"
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
-            span = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+            precision = format_with_interval(row["precision"], row["low"], row["high"], 3)
             yield (
-                f"{row['predictor']}, long-range precision at {row['pairs']}: {row['precision']:.3f}{span}; "
-                f"random pairs {row['random']:.3f}"
+                f"{row['predictor']}, long-range precision at {row['pairs']}: {precision}; "
+                f"random pairs {format_number(row['random'])}"
             )
 
 
@@ -239,15 +229,15 @@ def validation_text(metrics: Mapping[str, float]) -> str:
 
 def _describe_set(name: str, metrics: Mapping[str, float]) -> str:
     values = {key.rpartition("/")[2]: value for key, value in metrics.items() if key.rpartition("/")[0] == name}
-    loss = f"{name or 'validation'} loss {values['valid_loss']:.4f}"
+    loss = f"{name or 'validation'} loss {format_loss(values['valid_loss'])}"
     if "valid_perplexity" not in values:
         return loss
     baselines = ", ".join(
-        f"{key.removesuffix('_perplexity')} {value:.2f}"
+        f"{key.removesuffix('_perplexity')} {format_perplexity(value)}"
         for key, value in values.items()
         if key.endswith("_perplexity") and key != "valid_perplexity"
     )
-    return f"{loss}, perplexity {values['valid_perplexity']:.2f} ({baselines})"
+    return f"{loss}, perplexity {format_perplexity(values['valid_perplexity'])} ({baselines})"
 
 
 def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
@@ -265,8 +255,10 @@ def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
     stopped = f"; stopped after step {summary.num_steps:,}, run the same command to resume"
     ending = "" if summary.is_finished else stopped
     yield (
-        f"{summary.model}: validation loss {summary.valid_loss:.4f}, perplexity {summary.valid_perplexity:.2f}; "
-        f"unigram loss {unigram:.4f}, {abs(gain):.4f} nats {'better' if gain > 0 else 'worse'}{ending}"
+        f"{summary.model}: validation loss {format_loss(summary.valid_loss)}, "
+        f"perplexity {format_perplexity(summary.valid_perplexity)}; "
+        f"unigram loss {format_loss(unigram)}, "
+        f"{format_loss(abs(gain))} nats {'better' if gain > 0 else 'worse'}{ending}"
     )
     if summary.gains:
         yield from _describe_gains(summary.gains, summary.num_valid_proteins)
@@ -274,19 +266,17 @@ def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
 
 def _describe_gains(gains: Mapping[str, "MetricWithInterval"], num_proteins: int) -> Iterator[str]:
     """Report the gain over each baseline with its interval."""
-    spans = {
-        name: (gain.low, gain.high) for name, gain in gains.items() if gain.low is not None and gain.high is not None
-    }
-    if not spans:
+    known = {name: gain for name, gain in gains.items() if gain.low is not None and gain.high is not None}
+    if not known:
         yield f"too few validation proteins ({num_proteins:,}) for an interval of this difference"
         return
     gained = "; ".join(
-        f"{gains[name].value:+.4f} [{low:+.4f}, {high:+.4f}] over the {name} model"
-        for name, (low, high) in spans.items()
+        f"{format_with_interval(gain.value, gain.low, gain.high, 3, signed=True)} over the {name} model"
+        for name, gain in known.items()
     )
     yield f"gain in nats, with 95 % intervals over {num_proteins:,} validation proteins: {gained}"
-    for name, (low, high) in spans.items():
-        if low <= 0 <= high:
+    for name, gain in known.items():
+        if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:
             yield f"no significant difference from the {name} model (the interval contains 0)"
 
 
@@ -300,7 +290,10 @@ def _amino_acid_line(metrics: "ClassMetrics") -> str:
 
 
 def _perplexities(references: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} perplexity {math.exp(loss):.2f} (loss {loss:.4f})" for name, loss in references.items())
+    return ", ".join(
+        f"{name} perplexity {format_perplexity(math.exp(loss))} (loss {format_loss(loss)})"
+        for name, loss in references.items()
+    )
 
 
 def stage_line(name: str, num_steps: int | None) -> str:
@@ -333,7 +326,14 @@ def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> 
     names = list(comparison.model_metrics)
     table = [["", *(comparison.metric_names[name] for name in names)]]
     table += [
-        [predictor, *(_format_metric(metrics[name]) for name in names)]
+        [
+            predictor,
+            *(
+                format_with_interval(metric.value, metric.low, metric.high)
+                for name in names
+                if (metric := metrics[name])
+            ),
+        ]
         for predictor, metrics in comparison.predictors.items()
     ]
     first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
@@ -343,12 +343,3 @@ def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> 
     ]
     last = f"{summary.output}: the model, its metrics and report.html"
     return [*lines, *comparison.sentences(), *notes, last]
-
-
-def _format_metric(score: "MetricWithInterval") -> str:
-    if score.value is None:
-        return "undefined"
-    span = (
-        "" if score.low is None or score.high is None else f" [{format_number(score.low)}, {format_number(score.high)}]"
-    )
-    return f"{format_number(score.value)}{span}"

@@ -13,8 +13,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from protembed.callbacks import StepReport
-from protembed.cli.messages import format_duration, format_percent, validation_text
-from protembed.text import pluralize
+from protembed.cli.messages import validation_text
+from protembed.text import format_duration, format_loss, format_percent, format_perplexity, pluralize
 
 SECONDS_BETWEEN_LINES = 30.0
 _REFRESHES_PER_SECOND = 4
@@ -153,8 +153,11 @@ class Progress:
     def _training_text(self) -> str:
         if self._loss is None:
             return f"no loss yet, {self._rate:,.0f} residues/s"
-        perplexity = f" (perplexity {math.exp(min(self._loss, _LARGEST_EXPONENT)):.2f})"
-        return f"loss {self._loss:.3f}{perplexity if self._shows_perplexity else ''}, {self._rate:,.0f} residues/s"
+        loss, rate = f"loss {format_loss(self._loss)}", f"{self._rate:,.0f} residues/s"
+        if not self._shows_perplexity:
+            return f"{loss}, {rate}"
+        perplexity = math.exp(min(self._loss, _LARGEST_EXPONENT))
+        return f"{loss} (perplexity {format_perplexity(perplexity)}), {rate}"
 
     def _panel(self, report: StepReport) -> Panel:
         facts = Table.grid(padding=(0, 2))

@@ -134,7 +134,7 @@ def test_further_validation_sets_are_printed_with_their_names(capsys):
         progress.step(report(1, validation=measured | general))
 
     printed = capsys.readouterr().err
-    assert "validation loss 2.8000, perplexity 16.44 (unigram 17.96); general loss 3.8000" in printed
+    assert "validation loss 2.800, perplexity 16.44 (unigram 17.96); general loss 3.800" in printed
 
 
 def test_terminal_shows_a_panel_of_loss_perplexity_speed_and_time():
@@ -297,7 +297,7 @@ def test_stage_after_a_training_is_counted_from_zero(monkeypatch):
     waiting = drawn(progress)
     progress.advance(60)
 
-    assert "fine-tuned, fold 1" in panel and "validation  loss 0.5000" in panel and "embedded" not in panel
+    assert "fine-tuned, fold 1" in panel and "validation  loss 0.500" in panel and "embedded" not in panel
     assert "metrics: 0 min 03 s" in waiting
     assert "metrics: embedded: 1 protein, 60 residues, 20 residues/s; 0 min 03 s" in drawn(progress)
 
@@ -342,7 +342,7 @@ def test_number_of_steps_that_is_adjusted_is_shown_as_approximate(capsys):
         progress.begin_training(is_adjusted=True)
         progress.step(report(4, validation={"valid_loss": 2.5}))
 
-    assert "step 4 of about 10: validation loss 2.5000" in capsys.readouterr().err
+    assert "step 4 of about 10: validation loss 2.500" in capsys.readouterr().err
 
 
 def test_log_file_is_appended_to_with_times_even_with_quiet(capsys, tmp_path):

@@ -32,10 +32,10 @@ def test_gain_over_each_baseline_has_an_interval():
         }
     )
 
-    assert found[0].endswith("unigram loss 2.8900, 0.0100 nats better")
+    assert found[0].endswith("unigram loss 2.890, 0.010 nats better")
     assert found[1:] == [
-        "gain in nats, with 95 % intervals over 16 validation proteins: +0.0100 [+0.0040, +0.0160] over the unigram "
-        "model; +0.0200 [+0.0100, +0.0300] over the bigram model"
+        "gain in nats, with 95 % intervals over 16 validation proteins: +0.010 [+0.004, +0.016] over the unigram "
+        "model; +0.020 [+0.010, +0.030] over the bigram model"
     ]
 
 
