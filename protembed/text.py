@@ -126,28 +126,6 @@ def format_duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
-def choose_decimals(numbers: Iterable[float], digits: int) -> int:
-    """Choose the decimals with which the largest of several numbers has so many significant digits.
-
-    Numbers below 1 have as many decimals as digits, so that fractions are aligned with 1.
-
-    >>> choose_decimals([0.81349, 0.02], 3), choose_decimals([12.5, 0.1], 3), choose_decimals([1234.5], 3)
-    (3, 1, 0)
-    """
-    largest = max(map(abs, numbers), default=0.0)
-    return digits if largest <= 1 else max(0, digits - 1 - math.floor(math.log10(largest)))
-
-
-def format_decimals(number: float, decimals: int) -> str:
-    """Format a number with fixed decimals, or with two significant digits where these would show a false zero.
-
-    >>> format_decimals(0.8135, 3), format_decimals(-1e-5, 3), format_decimals(0.0, 3), format_decimals(12345.6, 0)
-    ('0.814', '-1e-05', '0.000', '12,346')
-    """
-    text = f"{number:,.{decimals}f}"
-    return text if number == 0 or text.strip("-0.") else f"{number:.2g}"
-
-
 def format_bytes(num_bytes: int) -> str:
     """Format a number of bytes.
 
