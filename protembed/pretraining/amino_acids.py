@@ -97,7 +97,7 @@ class AminoAcidPredictions:
         """Compare the mean probabilities with those over all masked residues, (20, 20), in bits.
 
         A value of 1 means that the model predicts the amino acid (column) twice as often where the other one (row) is
-        masked as it does elsewhere. As in BLOSUM matrices, pairs that the context cannot tell apart are positive.
+        masked as it does elsewhere. As in BLOSUM matrices, pairs that the context cannot distinguish are positive.
         Values are NaN where an amino acid was never masked, or never predicted with a positive probability.
         """
         means = self.probabilities.sum(0) / self.counts.sum()

@@ -146,13 +146,13 @@ def test_print_is_light_and_shows_what_can_be_opened(browser, page):
 
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    hidden = browser.execute_script(
+    clipped = browser.execute_script(
         "return [...document.querySelectorAll('.tall')].filter(box => box.scrollHeight > box.clientHeight + 1).length"
     )
 
     assert pdf.startswith(b"%PDF") and len(pdf) > 20_000
     assert style(browser, "body", "background-color") == "rgb(255, 255, 255)"
-    assert hidden == 0
+    assert clipped == 0
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
