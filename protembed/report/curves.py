@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Points of a drawn curve: more cannot be told apart on a screen, and would make a page of a long run large.
+# Points of a drawn curve: more cannot be distinguished on a screen, and would make a page of a long run large.
 _MAX_POINTS = 1_000
 _MEAN_FRACTION = 0.05
 
