@@ -138,11 +138,13 @@ class ContactEvaluation:
 
     Attributes:
         head_precisions: Mean long-range precision at L of each single head, (heads,), float64.
+        random_precision: The same of random pairs.
         precisions: Precisions of each predictor, by its name.
         fitted: Regression over all heads, fitted to all proteins; None if only one protein has a structure.
     """
 
     head_precisions: NDArray[np.float64]
+    random_precision: float
     significance: HeadTest
     precisions: Mapping[str, Sequence[PrecisionRow]]
     fitted: ContactPredictor | None
@@ -196,6 +198,7 @@ def evaluate_contacts(
     labelled = (pairs.labelled_scores(protein) for protein, pairs in zip(features, proteins, strict=True))
     return ContactEvaluation(
         head_precisions=long_range[is_measured].mean(0),
+        random_precision=float(np.mean([pairs.is_contact[pairs.is_in("long")].mean() for pairs in proteins])),
         significance=permutation_test(labelled, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(values, proteins) for name, values in scores.items()},
         fitted=fit_contact_head(features, proteins) if can_fit else None,

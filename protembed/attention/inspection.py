@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
+from protembed.attention.head_statistics import HeadSums
 from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
 from protembed.attention.page import map_resolution
 from protembed.attention.report import AttentionReport
@@ -62,7 +63,7 @@ class Inspection:
         self._maps: list[tuple[NDArray[np.floating], NDArray[np.float32] | None]] = []  # with contacts, until drawn
         self._rows: list[Sequence[Any]] = []
         self._read = ReadStatistics()
-        self._sums, self._num_residues = np.zeros(()), 0  # statistics of the heads, (statistics, layer, head)
+        self._sums = HeadSums()
 
     def run(self, fasta: Sequence[Path], reader: InputConfig, output: Path, callbacks: Callbacks) -> AttentionSummary:
         """Take all steps, and summarise the results, which will be in `output`."""
@@ -142,8 +143,7 @@ class Inspection:
     def _collect(self, record: Record, protein: ProteinAttention) -> None:
         """Collect the results of one protein."""
         check_finite(record.id, protein.sums, "attention")
-        self._sums = self._sums + protein.sums
-        self._num_residues += protein.num_residues
+        self._sums.add(protein.sums, protein.offset_sums, record.sequence)
         if protein.features is not None:
             self._structures.add(record, protein.features)
         if protein.received is not None:
@@ -165,7 +165,7 @@ class Inspection:
             self._warnings += [*self._structures.warnings(), *contacts.warnings()]
         sites = self._sites.evaluate(num_permutations=num_permutations, seed=seed)
         self._warnings += site_warnings(sites.items())
-        return Evaluation(means=self._sums / self._num_residues, contacts=contacts, sites=sites)
+        return Evaluation(statistics=self._sums.means(), contacts=contacts, sites=sites)
 
     def _predicted_contacts(self, evaluation: Evaluation) -> Iterator[NDArray[np.float32] | None]:
         """Yield the contacts of the displayed proteins; a model without a contact head receives the one fitted here."""

@@ -1,4 +1,4 @@
-"""Attention maps of whole proteins: statistics of each head, extraction layer by layer, and map files."""
+"""Attention maps of whole proteins: extraction layer by layer, and map files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,23 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.attention.contacts import ResiduePairs, gather, head_features
+from protembed.attention.head_statistics import amino_acid_fractions, head_statistics, offset_sums
 from protembed.attention.page import MAX_PIXELS, block_size, max_pool_blocks
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
-from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import ConfigError
 from protembed.io.arrays import MapFile
 from protembed.model.esm2 import Encoder
 from protembed.model.heads import ContactHead
-
-STATISTICS = ("entropy", "mean_distance", "on_self", "on_neighbours", "on_cls", "on_eos")
-ALL_STATISTICS = (*STATISTICS, *(f"on_{letter}" for letter in AMINO_ACIDS))
-
-# Residues in one block of the statistics. The intermediate arrays of a whole map are larger than the map, and too small
-# for the C library to return them to the system.
-_ROWS_PER_BLOCK = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +46,7 @@ class ProteinAttention:
 
     Attributes:
         sums: Statistics in the order of `ALL_STATISTICS`, summed over residues, (statistics, layer, head), float64.
+        offset_sums: Attention at each of `OFFSETS`, summed over residues, (offsets, layer, head), float64.
         maps: Maps of the chosen layers and heads in the region, downsampled by `max_pool_blocks`, (layer, head, blocks,
             blocks), in the precision of the files.
         contacts: Probabilities from a fitted contact head, (residues, residues), float32.
@@ -61,6 +55,7 @@ class ProteinAttention:
     """
 
     sums: NDArray[np.float64]
+    offset_sums: NDArray[np.float64]
     num_residues: int
     maps: NDArray[np.floating] | None = None
     contacts: NDArray[np.float32] | None = None
@@ -111,7 +106,8 @@ class _ProteinAccumulator:
 
     def __init__(self, extractor: AttentionExtractor, tokens: Tensor, row: int, request: MapRequest) -> None:
         self._extractor, self._tokens, self._request = extractor, tokens, request
-        self._sums, self._maps = list[Tensor](), list[NDArray[np.floating]]()
+        self._sums, self._offset_sums = list[Tensor](), list[Tensor]()
+        self._maps = list[NDArray[np.floating]]()
         self._received = list[NDArray[np.float32]]()
         num_maps = extractor.encoder.shape.num_layers * extractor.encoder.shape.num_heads
         num_pairs = 0 if request.pairs is None else len(request.pairs.first)
@@ -126,6 +122,7 @@ class _ProteinAccumulator:
         """Add the attention weights of a layer, (head, length, length)."""
         extractor, request = self._extractor, self._request
         self._sums.append(torch.cat([head_statistics(weights), amino_acid_fractions(weights, self._tokens)]))
+        self._offset_sums.append(offset_sums(weights))
         maps = weights[:, 1:-1, 1:-1]  # (head, residues, residues)
         if layer in extractor.layers:
             self._keep([maps[head, request.region, request.region].numpy() for head in extractor.heads])  # views
@@ -157,6 +154,7 @@ class _ProteinAccumulator:
             self._complete(self._file, contacts)
         return ProteinAttention(
             sums=torch.stack(self._sums, dim=1).numpy(),
+            offset_sums=torch.stack(self._offset_sums, dim=1).numpy(),
             num_residues=len(self._tokens) - 2,
             maps=np.stack(self._maps) if self._maps else None,
             contacts=contacts,
@@ -172,61 +170,6 @@ class _ProteinAccumulator:
         dtype = extractor.config.store_dtype
         stored = {name: array[part, part].astype(dtype) for name, array in predicted.items() if array is not None}
         file.close({**stored, "layers": np.array(extractor.layers) + 1, "heads": np.array(extractor.heads) + 1})
-
-
-def head_statistics(weights: Tensor) -> Tensor:
-    """Sum the statistics of each head over the residues of one protein.
-
-    The entropy (nats) and the fractions on the residue itself, its two neighbours, `<cls>` and `<eos>` are over all
-    tokens that a residue attends to; the mean distance (residues) is over the residues among them.
-
-    Args:
-        weights: Attention weights with special tokens, (head, length, length), on the CPU; rows sum to one.
-
-    Returns:
-        Sums in the order of `STATISTICS`, (statistics, head), float64.
-    """
-    return torch.stack([_statistics_of_head(head) for head in weights], dim=1)
-
-
-def _statistics_of_head(weights: Tensor) -> Tensor:
-    blocks = weights[1:-1].split(_ROWS_PER_BLOCK)  # attention of residues
-    values = [_row_statistics(rows, number * _ROWS_PER_BLOCK) for number, rows in enumerate(blocks)]
-    return torch.cat(values, dim=1).sum(-1, dtype=torch.float64)
-
-
-def _row_statistics(rows: Tensor, start: int) -> Tensor:
-    """Compute the statistics, (statistics, rows), of a block of residues from `start` on, (rows, length)."""
-    to_residues = rows[:, 1:-1]  # (rows, residues)
-    positions = torch.arange(to_residues.shape[-1])
-    distance = (positions[start : start + len(rows), None] - positions).abs()
-    on_residues = to_residues.sum(-1).clamp(min=torch.finfo(rows.dtype).tiny)
-    per_residue = (
-        torch.special.entr(rows).sum(-1),
-        (to_residues * distance).sum(-1) / on_residues,
-        to_residues.diagonal(start),
-        (to_residues * (distance == 1)).sum(-1),
-        rows[:, 0],
-        rows[:, -1],
-    )
-    return torch.stack(per_residue)
-
-
-def amino_acid_fractions(weights: Tensor, tokens: Tensor) -> Tensor:
-    """Sum the attention from residues to each standard amino acid of one protein, for each head.
-
-    Args:
-        weights: Attention weights with special tokens, (head, length, length), on the CPU.
-        tokens: Token ids, (length,), int64.
-
-    Returns:
-        Sums in the order of the alphabet, (20, head), float64.
-    """
-    # torch converts the summed array to float64 first, which for a whole layer would be as large as two layers.
-    sums = ((rows.sum(0, dtype=torch.float64) for rows in head[1:-1].split(_ROWS_PER_BLOCK)) for head in weights)
-    received = torch.stack([torch.stack([*blocks]).sum(0) for blocks in sums])  # (head, length)
-    is_amino_acid = tokens[:, None] == torch.arange(AMINO_ACID_IDS.start, AMINO_ACID_IDS.stop)  # (length, 20)
-    return is_amino_acid.T.to(torch.float64) @ received.T
 
 
 def attention_rollout_step(before: Tensor | None, weights: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
-from protembed.attention.maps import STATISTICS, parse_region
+from protembed.attention.head_statistics import STATISTICS
+from protembed.attention.maps import parse_region
 from protembed.attention.page import AttentionPage, DisplayedProtein, block_size
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
@@ -131,7 +132,7 @@ class AttentionReport:
 
     def write(self, evaluation: Evaluation) -> None:
         """Draw the statistics of the heads, and write the page if it shows a protein."""
-        labelled = dict(zip(STATISTIC_LABELS.values(), evaluation.means, strict=True))
+        labelled = dict(zip(STATISTIC_LABELS.values(), evaluation.statistics.means, strict=True))
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(islice(labelled.items(), len(STATISTICS))))
         if self._page.num_proteins:

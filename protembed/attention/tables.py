@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,8 @@ from Bio.Data.IUPACData import protein_letters_1to3
 from numpy.typing import NDArray
 
 from protembed.attention.contact_predictors import ContactEvaluation
-from protembed.attention.maps import ALL_STATISTICS
+from protembed.attention.head_kinds import HeadKind, rank_heads
+from protembed.attention.head_statistics import ALL_STATISTICS, HeadStatistics
 from protembed.attention.page import Table
 from protembed.attention.significance import HeadTest
 from protembed.attention.sites import SiteResult
@@ -52,19 +54,24 @@ class Evaluation:
     """What the statistics and the tests say about all heads.
 
     Attributes:
-        means: Means of each statistic over all residues of all proteins, (statistics, layer, head), float64.
+        statistics: Means over all residues of all proteins.
         contacts: Comparison with the contacts of structures; None without structures.
         sites: Tests on annotated residues by label; empty without sites.
     """
 
-    means: NDArray[np.float64]
+    statistics: HeadStatistics
     contacts: ContactEvaluation | None
     sites: Mapping[str, SiteResult]
 
+    @cached_property
+    def head_kinds(self) -> list[HeadKind]:
+        """What each head is known for, the most interesting first."""
+        return rank_heads(self.statistics, self.contacts, self.sites)
+
     def head_columns(self) -> list[Column]:
         """List the statistics of each head, and its test on contacts."""
-        layers, heads = (numbers.ravel() + 1 for numbers in np.indices(self.means.shape[1:]))
-        statistics = zip(ALL_STATISTICS, self.means, strict=True)
+        layers, heads = (numbers.ravel() + 1 for numbers in np.indices(self.statistics.means.shape[1:]))
+        statistics = zip(ALL_STATISTICS, self.statistics.means, strict=True)
         columns = [
             Column("layer", layers),
             Column("head", heads),
@@ -107,7 +114,7 @@ class Evaluation:
         ]
 
     def _label_columns(self, label: str, result: SiteResult, num_listed: int | None) -> list[Column]:
-        test, num_heads = result.significance, self.means.shape[2]
+        test, num_heads = result.significance, self.statistics.means.shape[2]
         order = test.ranking()[:num_listed]
         num = len(order)
         return [

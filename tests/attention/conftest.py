@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+import torch
 
+from protembed.attention.head_statistics import (
+    ALL_STATISTICS,
+    OFFSETS,
+    HeadStatistics,
+    HeadSums,
+    amino_acid_fractions,
+    head_statistics,
+    offset_sums,
+)
 from protembed.attention.page import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks
+from protembed.data.alphabet import CLS, EOS, encode
 
 
 @pytest.fixture(scope="session")
@@ -34,5 +45,40 @@ def make_contacts():
         truth = np.triu(rng.random((num_residues, num_residues)) < 0.05, 6)
         scores = np.triu(0.9 * truth + 0.1 * rng.random(truth.shape), 1)
         return {"contacts": scores + scores.T, "truth": truth | truth.T}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_statistics():
+    """Return a function that makes the statistics of heads from their maps of one protein or several."""
+
+    def make(maps_by_sequence):
+        sums = HeadSums()
+        for sequence, layers in maps_by_sequence.items():
+            weights = torch.as_tensor(np.asarray(layers, np.float32))  # (layer, head, length, length)
+            tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
+            statistics = [torch.cat([head_statistics(layer), amino_acid_fractions(layer, tokens)]) for layer in weights]
+            offsets = [offset_sums(layer) for layer in weights]
+            sums.add(torch.stack(statistics, 1).numpy(), torch.stack(offsets, 1).numpy(), sequence)
+        return sums.means()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_statistics():
+    """Return a function that makes random statistics of as many layers and heads, which follow no pattern."""
+
+    def make(num_layers=2, num_heads=3):
+        rng = np.random.default_rng(0)
+        return HeadStatistics(
+            means=rng.random((len(ALL_STATISTICS), num_layers, num_heads)),
+            on_offset=rng.random((len(OFFSETS), num_layers, num_heads)) / len(OFFSETS),
+            even_on_offset=np.full(len(OFFSETS), 0.01),
+            even_entropy=5.0,
+            num_letters=np.full(20, 10),
+            num_residues=200,
+        )
 
     return make

@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 
-from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.page import AttentionPage, Table
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation
 
@@ -199,12 +198,12 @@ def test_grid_is_coloured_by_the_selected_statistic(page):
     assert undefined == "rgba(228, 228, 231, 1)"
 
 
-def test_statistics_and_columns_have_readable_labels_with_units(browser, make_displayed, tmp_path):
-    means = np.random.default_rng(0).random((len(ALL_STATISTICS), 2, 3))
+def test_statistics_and_columns_have_readable_labels_with_units(browser, make_displayed, random_statistics, tmp_path):
+    heads = random_statistics()
     page = AttentionPage([1, 2], [1, 2, 3])
     page.add(make_displayed())
-    statistics = dict(zip(STATISTIC_LABELS.values(), means, strict=True))
-    tables = Evaluation(means=means, contacts=None, sites={}).page_tables()
+    statistics = dict(zip(STATISTIC_LABELS.values(), heads.means, strict=True))
+    tables = Evaluation(statistics=heads, contacts=None, sites={}).page_tables()
     (tmp_path / "report.html").write_text(page.render(statistics, tables, "1"), encoding="utf-8")
     browser.get((tmp_path / "report.html").as_uri())
 

@@ -5,13 +5,11 @@ import pytest
 import torch
 
 from protembed.attention.contacts import ResiduePairs, gather, head_features
+from protembed.attention.head_statistics import ALL_STATISTICS, STATISTICS, head_statistics
 from protembed.attention.maps import (
-    ALL_STATISTICS,
-    STATISTICS,
     AttentionExtractor,
     MapRequest,
     attention_rollout_step,
-    head_statistics,
     parse_region,
 )
 from protembed.data.alphabet import AMINO_ACIDS

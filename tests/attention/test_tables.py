@@ -2,22 +2,26 @@ import numpy as np
 import pytest
 
 from protembed.attention.contact_predictors import ContactEvaluation
-from protembed.attention.maps import ALL_STATISTICS
 from protembed.attention.significance import LabelledScores, permutation_test
 from protembed.attention.sites import SiteResult
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation
 
 
 @pytest.fixture(scope="module")
-def evaluation():
+def evaluation(random_statistics):
     rng = np.random.default_rng(0)
     scores = LabelledScores(values=rng.random((6, 40)), is_labelled=np.arange(40) < 9, strata=np.zeros(40, int))
     test = permutation_test([scores], num_permutations=100)
     contacts = ContactEvaluation(
-        head_precisions=rng.random(6), significance=test, precisions={}, fitted=None, num_proteins=1
+        head_precisions=rng.random(6),
+        random_precision=0.04,
+        significance=test,
+        precisions={},
+        fitted=None,
+        num_proteins=1,
     )
     sites = {label: SiteResult(significance=test, num_residues=9, num_segments=1) for label in ("a", "b")}
-    return Evaluation(means=rng.random((len(ALL_STATISTICS), 2, 3)), contacts=contacts, sites=sites)
+    return Evaluation(statistics=random_statistics(), contacts=contacts, sites=sites)
 
 
 @pytest.fixture(params=["head", "precision", "site"])
@@ -40,7 +44,7 @@ def test_layers_and_heads_are_numbered_from_one_in_the_order_of_the_maps(evaluat
     layers, heads, entropy = (column.values.tolist() for column in evaluation.head_columns()[:3])
 
     assert (layers, heads) == ([1, 1, 1, 2, 2, 2], [1, 2, 3, 1, 2, 3])
-    assert entropy == evaluation.means[0].ravel().tolist()
+    assert entropy == evaluation.statistics.means[0].ravel().tolist()
 
 
 def test_page_lists_one_head_of_a_label_without_significant_heads(evaluation):
