@@ -116,6 +116,15 @@ def format_percent(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
 
 
+def format_share(fraction: float) -> str:
+    """Format a fraction that may be small, with two significant digits.
+
+    >>> format_share(0.314), format_share(0.0125), format_share(0.0043), format_share(1.0)
+    ('31 %', '1.2 %', '0.43 %', '100 %')
+    """
+    return f"{100 * fraction:.2g} %" if fraction < 0.0995 else f"{100 * fraction:.0f} %"
+
+
 def format_duration(seconds: float) -> str:
     """Format a duration.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from Bio.Data.IUPACData import protein_letters_1to3
@@ -11,25 +10,9 @@ from protembed.attention.contact_predictors import ContactEvaluation
 from protembed.attention.head_statistics import ALL_STATISTICS, OFFSETS, HeadStatistics
 from protembed.attention.significance import SIGNIFICANT
 from protembed.attention.sites import SiteResult
+from protembed.attention.summary import KINDS, Kind
 from protembed.data.alphabet import AMINO_ACIDS
-from protembed.text import printable
-
-# In the order of interest, which is that of the ranking.
-Kind = Literal[
-    "contacts",
-    "sites",
-    "offset",
-    "previous",
-    "next",
-    "itself",
-    "amino acid",
-    "nearby",
-    "cls",
-    "eos",
-    "even",
-    "none",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from protembed.text import format_share, printable
 
 # What gets more than half of the attention gets more than all else together, and gives the head its name.
 _MAJORITY = 0.5
@@ -64,8 +47,8 @@ class HeadKind:
         kind: `contacts`, `sites`, `offset` (a fixed distance along the chain), `previous` or `next` residue, `itself`,
             `amino acid`, `nearby` residues, the sinks `cls` and `eos`, `even` (spread evenly) or `none` (no clear
             pattern).
-        word: What it attends to, in one to five words, such as `contacts`, `+4 (a turn of a helix)` or `Cys (C)`. It
-            may hold a label of the user's table, which is untrusted.
+        word: What it attends to, in one to five words, such as `contacts`, `residue +4 (a turn of a helix)` or
+            `Cys (C)`. It may hold a label of the user's table, which is untrusted.
         sentence: The same with its numbers, as a sentence; untrusted like `word`.
         strength: From 0 to 1. Long-range precision at L of contacts; probability that a labelled residue gets more
             attention than another of its amino acid; fraction of tokens for `even`; 0 for `none`; for all others the
@@ -162,7 +145,7 @@ def _contacts(head: _Head) -> _Pattern | None:
         return None
     sentence = (
         f"It follows the contacts of structures: of its strongest long-range pairs, as many as there are residues, "
-        f"{_percent(precision)} are in contact (random pairs: {_percent(random)})."
+        f"{format_share(precision)} are in contact (random pairs: {format_share(random)})."
     )
     return _Pattern("contacts", "contacts", sentence, precision, random)
 
@@ -179,7 +162,7 @@ def _sites(head: _Head) -> _Pattern | None:
         return None
     sentence = (
         f"It attends to {printable(label)!r}: such a residue gets more attention than another of the same amino acid "
-        f"in {_percent(effects[label])} of comparisons (50 % without any preference)."
+        f"in {format_share(effects[label])} of comparisons (50 % without any preference)."
     )
     return _Pattern("sites", printable(label), sentence, effects[label], 0.5)
 
@@ -200,7 +183,8 @@ def _offset_pattern(head: _Head, where: slice) -> _Pattern:
     expected = float(head.statistics.even_on_offset[where].sum())
     offsets, strongest = OFFSETS[where], OFFSETS[where][int(shares.argmax())]
     kind: Kind = "offset"
-    word = " to ".join(f"{offset:+d}" if offset else "0" for offset in dict.fromkeys((offsets[0], offsets[-1])))
+    ends = [f"{offset:+d}" if offset else "0" for offset in dict.fromkeys((offsets[0], offsets[-1]))]
+    word = f"{'residue' if len(offsets) == 1 else 'residues'} {' to '.join(ends)}"
     if remark := _REMARKS.get(abs(strongest)):
         word += f" ({remark})"
     if len(offsets) == 1 and abs(strongest) <= 1:
@@ -249,9 +233,10 @@ def _amino_acid(head: _Head) -> _Pattern | None:
         return None
     letters = sorted(letter for letter, is_one in zip(AMINO_ACIDS, is_preferred, strict=True) if is_one)
     names = [f"{protein_letters_1to3[letter]} ({letter})" for letter in letters]
+    verb = "is" if len(names) == 1 else "are"
     sentence = (
-        f"It gives {_percent(share)} of its attention to {_join(names)}, which {'is' if len(names) == 1 else 'are'} "
-        f"{_percent(expected)} of the residues."
+        f"It gives {format_share(share)} of its attention to {_join(names)}, which {verb} {format_share(expected)} of "
+        "the residues."
     )
     group = _GROUPS.get("".join(letters))
     word = f"{group} ({', '.join(letters)})" if group else names[0] if len(names) == 1 else _join(letters)
@@ -273,22 +258,14 @@ def _even(head: _Head) -> _Pattern | None:
     if fraction <= _MAJORITY:
         return None
     sentence = (
-        f"It attends to everything: as widely as if it were spread evenly over {_percent(fraction)} of the protein."
+        f"It attends to everything: as widely as if it were spread evenly over {format_share(fraction)} of the protein."
     )
     return _Pattern("even", "everything", sentence, fraction, 1.0)
 
 
 def _share_sentence(share: float, place: str, expected: float) -> str:
-    return f"Each residue gives {_percent(share)} of its attention to {place} (spread evenly: {_percent(expected)})."
-
-
-def _percent(fraction: float) -> str:
-    """Format a fraction with two significant digits.
-
-    >>> _percent(0.314), _percent(0.0125), _percent(0.0043), _percent(1.0)
-    ('31 %', '1.2 %', '0.43 %', '100 %')
-    """
-    return f"{100 * fraction:.2g} %" if fraction < 0.0995 else f"{100 * fraction:.0f} %"
+    shares = f"{format_share(share)} of its attention to {place} (spread evenly: {format_share(expected)})"
+    return f"Each residue gives {shares}."
 
 
 def _join(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protembed.attention.structures import structure_files
-from protembed.attention.summary import AttentionSummary, SiteSummary
+from protembed.attention.summary import AttentionSummary, BestContactHead, SiteSummary
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
@@ -101,6 +101,11 @@ def _settings(config: AttentionConfig, shape: EncoderShape) -> dict[str, Any]:
 
 
 def _load_summary(recorded: Mapping[str, Any], output: Path) -> AttentionSummary:
-    values = recorded["summary"]
-    sites = {label: SiteSummary(**site) for label, site in values["sites"].items()}
-    return AttentionSummary(**{**values, "output": output, "sites": sites, "plan": None, "was_done": True})
+    values = dict(recorded["summary"])
+    # Results of earlier versions do not say what the heads are known for.
+    best = values.pop("best_contact_head", None)
+    return AttentionSummary(
+        **{"num_heads": {}, **values, "output": output, "plan": None, "was_done": True}
+        | {"sites": {label: SiteSummary(**site) for label, site in values["sites"].items()}},
+        best_contact_head=None if best is None else BestContactHead(**best),
+    )

@@ -1,6 +1,7 @@
 """An inspection of attention, in four steps: plan, extract, evaluate and write."""
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -215,6 +216,8 @@ class Inspection:
             or (contacts is not None and contacts.predictor is not None),
             precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
             warnings=[*self._read.warnings(), *plan.warnings, *self._warnings],
+            num_heads=dict(Counter(kind.kind for kind in evaluation.head_kinds)),
+            best_contact_head=evaluation.best_contact_head,
             num_following={label: result.num_following for label, result in sites.items()},
             sites={
                 label: SiteSummary(

@@ -19,6 +19,7 @@ from protembed.attention.significance import HeadTest
 from protembed.attention.sites import SiteResult
 from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
+from protembed.attention.summary import BestContactHead
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
 from protembed.io.writing import atomic_file, write_table
@@ -68,8 +69,25 @@ class Evaluation:
         """What each head is known for, the most interesting first."""
         return rank_heads(self.statistics, self.contacts, self.sites)
 
+    @property
+    def best_contact_head(self) -> BestContactHead | None:
+        """The head that follows contacts best; None without structures."""
+        if self.contacts is None:
+            return None
+        precisions, num_heads = self.contacts.head_precisions, self.statistics.means.shape[2]
+        known = {(kind.layer, kind.head) for kind in self.head_kinds if kind.kind == "contacts"}
+        numbers = [(index // num_heads + 1, index % num_heads + 1) for index in range(len(precisions))]
+        best = max(range(len(precisions)), key=lambda index: (numbers[index] in known, precisions[index]))
+        return BestContactHead(
+            layer=numbers[best][0],
+            head=numbers[best][1],
+            precision=float(precisions[best]),
+            random=self.contacts.random_precision,
+            follows_contacts=numbers[best] in known,
+        )
+
     def head_columns(self) -> list[Column]:
-        """List the statistics of each head, and its test on contacts."""
+        """List the statistics of each head, its test on contacts, and what it is known for."""
         layers, heads = (numbers.ravel() + 1 for numbers in np.indices(self.statistics.means.shape[1:]))
         statistics = zip(ALL_STATISTICS, self.statistics.means, strict=True)
         columns = [
@@ -80,7 +98,16 @@ class Evaluation:
         if self.contacts is not None:
             columns.append(Column("long_range_p_at_l", self.contacts.head_precisions, "long-range precision at L"))
             columns += _test_columns(self.contacts.significance, slice(None), "contact")
-        return columns
+        return [*columns, *self._kind_columns()]
+
+    def _kind_columns(self) -> list[Column]:
+        kinds = sorted(self.head_kinds, key=lambda kind: (kind.layer, kind.head))
+        return [
+            Column("kind", [kind.kind for kind in kinds]),
+            Column("attends_to", [kind.word for kind in kinds], "attends to"),
+            Column("strength", [kind.strength for kind in kinds]),
+            Column("expected", [kind.expected for kind in kinds], "strength without preference"),
+        ]
 
     def precision_columns(self) -> list[Column]:
         """List the precision of each contact predictor, beside the precision that is expected by chance."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from protembed.attention.summary import KIND_NAMES
 from protembed.config.base import flags_in
 from protembed.text import (
     format_bytes,
@@ -18,7 +19,7 @@ from protembed.text import (
 )
 
 if TYPE_CHECKING:
-    from protembed.attention.summary import AttentionPlan, AttentionSummary
+    from protembed.attention.summary import AttentionPlan, AttentionSummary, BestContactHead
     from protembed.embedding.check import CheckSummary
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan
@@ -144,14 +145,24 @@ def attention_summary_lines(summary: "AttentionSummary") -> Iterator[str]:
             f"{summary.output}: statistics of every head over {pluralize(summary.num_proteins, 'protein')}; "
             f"maps{contacts} and figures of {pluralize(summary.num_maps, 'protein')}"
         )
+    if summary.num_heads:
+        yield _head_line(summary.num_heads)
     yield from _contact_lines(summary)
     yield from _site_lines(summary)
+
+
+def _head_line(num_heads: Mapping[str, int]) -> str:
+    """Report how many heads attend to what."""
+    found = [f"{name} {num_heads[kind]:,}" for kind, name in KIND_NAMES.items() if kind in num_heads]
+    return f"heads.tsv: what {pluralize(sum(num_heads.values()), 'head')} attend to: {', '.join(found)}"
 
 
 def _contact_lines(summary: "AttentionSummary") -> Iterator[str]:
     """Report the precision of predicted long-range contacts, beside that of random pairs."""
     if summary.num_structures:
         yield f"{pluralize(summary.num_structures, 'protein')} matched to a structure"
+    if summary.best_contact_head is not None:
+        yield _best_head_line(summary.best_contact_head)
     for row in summary.precisions:
         if row["range"] == "long" and row["pairs"] in ("L", "L/5") and row["precision"] is not None:
             precision = format_with_interval(row["precision"], row["low"], row["high"], 3)
@@ -159,6 +170,14 @@ def _contact_lines(summary: "AttentionSummary") -> Iterator[str]:
                 f"{row['predictor']}, long-range precision at {row['pairs']}: {precision}; "
                 f"random pairs {format_number(row['random'])}"
             )
+
+
+def _best_head_line(best: "BestContactHead") -> str:
+    """Report the precision of the head that follows contacts best."""
+    precision = f"long-range precision at L {format_number(best.precision)}, random pairs {format_number(best.random)}"
+    if best.follows_contacts:
+        return f"layer {best.layer} head {best.head} follows contacts best ({precision})"
+    return f"no head follows contacts; the most precise is layer {best.layer} head {best.head} ({precision})"
 
 
 def _site_lines(summary: "AttentionSummary") -> Iterator[str]:

@@ -91,10 +91,10 @@ def test_heads_are_ranked_by_kind_and_then_by_strength(make_statistics):
 @pytest.mark.parametrize(
     ("offsets", "kind", "word", "place"),
     [
-        ([4], "offset", "+4 (a turn of a helix)", "the residue 4 after it"),
-        ([-6], "offset", "-6", "the residue 6 before it"),
-        ([6, 7], "offset", "+6 to +7", "the residues 6 to 7 after it"),
-        ([-1, 0], "offset", "-1 to 0", "itself and the residues around it"),
+        ([4], "offset", "residue +4 (a turn of a helix)", "the residue 4 after it"),
+        ([-6], "offset", "residue -6", "the residue 6 before it"),
+        ([6, 7], "offset", "residues +6 to +7", "the residues 6 to 7 after it"),
+        ([-1, 0], "offset", "residues -1 to 0", "itself and the residues around it"),
         ([1], "next", "next residue", "the residue after it"),
         ([-1], "previous", "previous residue", "the residue before it"),
         ([0], "itself", "itself", "itself"),
@@ -111,7 +111,7 @@ def test_offset_is_given_with_its_share_beside_that_of_even_attention(describe, 
 def test_three_adjacent_offsets_count_as_one_and_the_strongest_decides_what_it_is(describe):
     found = describe(0.4 * at_offsets(4) + 0.15 * at_offsets(3) + 0.15 * at_offsets(5) + 0.3 * SCATTERED)
 
-    assert found.word == "+3 to +4 (a turn of a helix)"
+    assert found.word == "residues +3 to +4 (a turn of a helix)"
     assert "the residues 3 to 4 after it" in found.sentence
 
 

@@ -14,6 +14,7 @@ import torch
 from protembed.attention.contact_predictors import ContactPredictor
 from protembed.attention.inspect_attention import inspect_attention
 from protembed.attention.structures import read_chains
+from protembed.attention.summary import KINDS
 from protembed.callbacks import Callbacks
 from protembed.config.common import ModelConfig
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
@@ -75,6 +76,9 @@ def test_statistics_cover_every_head_and_all_proteins(inspect, proteins):
     for row in rows:
         assert 0 < float(row["entropy"]) < longest
         assert 0 <= float(row["on_self"]) + float(row["on_neighbours"]) + float(row["on_cls"]) <= 1
+        assert row["kind"] in KINDS
+        assert row["attends_to"]
+        assert 0 <= float(row["strength"]) <= 1
     assert json.loads((output / "meta.json").read_text())["num_proteins"] == len(proteins)
 
 
@@ -553,6 +557,26 @@ def test_same_command_computes_nothing_again(evaluated, tiny_model, matched_fast
         row["predictor"] for row in read_rows(evaluated / "contacts.tsv")
     ]
     assert {path: path.read_bytes() for path in evaluated.rglob("*") if path.is_file()} == before
+    assert sum(summary.num_heads.values()) == 8
+    best, rows = summary.best_contact_head, read_rows(evaluated / "heads.tsv")
+    assert best.precision == pytest.approx(max(float(row["long_range_p_at_l"]) for row in rows), rel=1e-5)
+    assert (best.follows_contacts, {row["kind"] for row in rows}) == (False, {"even"})
+
+
+def test_summary_of_an_earlier_version_is_read(evaluated, tiny_model, matched_fasta):
+    record = json.loads((evaluated / "meta.json").read_text())
+    del record["summary"]["num_heads"], record["summary"]["best_contact_head"]
+    (evaluated / "meta.json").write_text(json.dumps(record))
+
+    summary = inspect_attention(
+        [matched_fasta],
+        AttentionOptions.from_values(
+            model=tiny_model, output=evaluated, structures=STRUCTURES, num_permutations=200, save_maps=2
+        ),
+    )
+
+    assert summary.was_done
+    assert (summary.num_heads, summary.best_contact_head) == ({}, None)
 
 
 @pytest.mark.parametrize(

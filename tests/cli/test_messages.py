@@ -1,6 +1,9 @@
 from pathlib import Path
 
-from protembed.cli.messages import pretrain_summary_lines
+import pytest
+
+from protembed.attention.summary import AttentionSummary, BestContactHead
+from protembed.cli.messages import attention_summary_lines, pretrain_summary_lines
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.pretraining.report import PretrainSummary
 
@@ -58,3 +61,40 @@ def test_one_validation_protein_is_too_few_for_an_interval():
 
 def test_unfinished_run_reports_no_gains():
     assert len(summary_lines({})) == 1
+
+
+@pytest.mark.parametrize(
+    ("follows_contacts", "sentence"),
+    [
+        (True, "layer 4 head 12 follows contacts best (long-range precision at L 0.310, random pairs 0.040)"),
+        (
+            False,
+            "no head follows contacts; the most precise is layer 4 head 12 (long-range precision at L 0.310, random "
+            "pairs 0.040)",
+        ),
+    ],
+)
+def test_summary_of_attention_names_what_heads_attend_to_and_the_best_contact_head(follows_contacts, sentence):
+    summary = AttentionSummary(
+        output=Path("a.attention"),
+        num_proteins=300,
+        num_maps=3,
+        num_structures=3,
+        num_refused=0,
+        has_contacts=False,
+        precisions=[],
+        warnings=[],
+        num_heads={"none": 57, "offset": 14, "amino acid": 22},
+        best_contact_head=BestContactHead(
+            layer=4, head=12, precision=0.31, random=0.04, follows_contacts=follows_contacts
+        ),
+        num_following={},
+        sites={},
+        plan=None,
+    )
+
+    assert list(attention_summary_lines(summary))[1:] == [
+        "heads.tsv: what 93 heads attend to: a fixed offset 14, an amino acid 22, no clear pattern 57",
+        "3 proteins matched to a structure",
+        sentence,
+    ]
