@@ -5,7 +5,6 @@ The unit of all intervals is the protein, also where each residue has a label.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from protembed.config.common import METRIC_NAMES, TASKS, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
-from protembed.evaluation.metrics import Metrics
 from protembed.finetuning.targets import Prediction, Target, has_target
 
 METRICS_FILE = "metrics.json"
@@ -23,31 +21,8 @@ MIN_PROTEINS_FOR_INTERVAL = 10
 # Fewer trainings than these underestimate the variance between trainings.
 _MIN_REPEATS_FOR_SPREAD = 5
 
-# The edges of the subgroups, in residues and in similarity to the nearest training protein. Below a similarity of 0.4,
-# unrelated proteins cannot be distinguished from distant relatives (`protembed.finetuning.splits`).
-LENGTH_EDGES = (0, 128, 256, 512, 1024, np.inf)
-SIMILARITY_EDGES = (0.0, 0.4, 0.6, 0.8, 1.0, np.inf)
-
 
 # Metrics of one predictor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subgroup:
-    """The metrics of the test proteins within a range of length or similarity.
-
-    Attributes:
-        low: The lowest length (residues) or similarity.
-        high: The upper limit of the range, which is not part of it; None where there is no limit.
-        metrics: Each metric; None where it is not defined.
-        intervals: The 95 % interval of each metric; None where there is none, as with few proteins.
-    """
-
-    low: float
-    high: float | None
-    num_proteins: int
-    metrics: Metrics
-    intervals: Mapping[str, tuple[float, float] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +36,18 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.truth)
 
+    def select(self, rows: Sequence[int]) -> "Predictions":
+        """Return the predictions for some of the proteins."""
+        return replace(self, truth=[self.truth[row] for row in rows], predicted=[self.predicted[row] for row in rows])
+
     def flatten(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Join the targets, and the predictions, of all proteins, or of all their residues that have a target."""
         join = np.concatenate if self.task.per_residue else np.stack
-        true, predicted = self._known()
+        true, predicted = self.known()
         return join(true), join(predicted)
 
-    def _known(self) -> tuple[list[Target], list[Prediction]]:
-        """Leave out the residues without a target."""
+    def known(self) -> tuple[list[Target], list[Prediction]]:
+        """Return the targets and the predictions, without the residues that have no target."""
         if not self.task.per_residue:
             return list(self.truth), list(self.predicted)
         known = [has_target(target) for target in self.truth]
@@ -80,7 +59,7 @@ class Predictions:
     def resampled(self) -> metrics.Measure:
         """Prepare the metrics for resampling of the proteins."""
         if self.task.name == "residue-classification":
-            return metrics.residue_classification_measure(*self._known())
+            return metrics.residue_classification_measure(*self.known())
         if self.task.name == "residue-regression":
             proteins = np.repeat(np.arange(len(self)), [has_target(target).sum() for target in self.truth])
             return metrics.regression_measure(*self.flatten(), proteins)
@@ -92,26 +71,6 @@ class Predictions:
     def measure(self) -> dict[str, MetricWithInterval]:
         """Compute each metric, with a 95 % interval if there are `MIN_PROTEINS_FOR_INTERVAL` proteins or more."""
         return {name: metric.with_interval() for name, metric in _mean_metrics([self]).items()}
-
-    def subgroups(self, values: NDArray[np.floating] | NDArray[np.integer], edges: Sequence[float]) -> list[Subgroup]:
-        """Compute metrics for each subgroup: the proteins whose values, (proteins,), are between two edges."""
-        subgroups = []
-        for low, high in pairwise(edges):
-            rows = np.flatnonzero((values >= low) & (values < high)).tolist()
-            if not rows:
-                continue
-            truth, predicted = [self.truth[row] for row in rows], [self.predicted[row] for row in rows]
-            measured = Predictions(task=self.task, truth=truth, predicted=predicted).measure()
-            subgroups.append(
-                Subgroup(
-                    low=float(low),
-                    high=None if np.isinf(high) else float(high),
-                    num_proteins=len(rows),
-                    metrics={name: metric.value for name, metric in measured.items()},
-                    intervals={name: _interval(metric) for name, metric in measured.items()},
-                )
-            )
-        return subgroups
 
     def averaged_over(self) -> dict[str, tuple[int, int]]:
         """Count the classes or labels that a metric is averaged over, where some do not occur.
@@ -127,10 +86,6 @@ class Predictions:
         num_occurring = int(targets.any(0).sum()) if metric == "auprc" else len(np.unique(targets))
         is_partial = num_occurring < num_all and (metric == "auprc" or num_all > 2)
         return {metric: (num_occurring, num_all)} if is_partial and num_occurring > (metric == "auroc") else {}
-
-
-def _interval(metric: MetricWithInterval) -> tuple[float, float] | None:
-    return None if metric.low is None or metric.high is None else (metric.low, metric.high)
 
 
 @dataclass(frozen=True, kw_only=True)

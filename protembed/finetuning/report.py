@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from protembed._version import __version__
 from protembed.callbacks import MEASURED
 from protembed.data.fasta import SkippedRecord
-from protembed.finetuning.comparison import (
-    LENGTH_EDGES,
-    MIN_PROTEINS_FOR_INTERVAL,
-    SIMILARITY_EDGES,
-    Predictions,
-    Subgroup,
-    compare,
-)
+from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Predictions, compare
 from protembed.finetuning.experiment import Design, ExperimentResult
 from protembed.finetuning.prediction import prediction_cells, prediction_header
 from protembed.finetuning.splits import nearest
+from protembed.finetuning.subgroups import (
+    SIMILARITY_EDGES,
+    Subgroup,
+    join_small_ranges,
+    length_edges,
+    measure_subgroups,
+)
 from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
@@ -60,9 +60,10 @@ class FinetuneReport:
         if self._skipped:
             failed = ([record.id, record.line, record.reason] for record in self._skipped)
             write_table(directory / "failed.tsv", ["id", "line", "reason"], failed)
-        by_similarity = self._tested.subgroups(similarities, SIMILARITY_EDGES)
+        edges = join_small_ranges(similarities, SIMILARITY_EDGES)
+        by_similarity = measure_subgroups(self._tested, similarities, edges)
         lengths = np.array([len(protein.sequence) for protein in self._proteins])
-        by_length = self._tested.subgroups(lengths, LENGTH_EDGES)
+        by_length = measure_subgroups(self._tested, lengths, join_small_ranges(lengths, length_edges(lengths)))
         write_text(directory / "report.html", self._page(by_similarity, by_length))
         if self._model.log:
             write_json_lines(directory / LOG, self._reproducible_log())

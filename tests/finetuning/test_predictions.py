@@ -7,12 +7,7 @@ from bootstrap import NUM_RESAMPLES, bootstrap
 from protembed.config.common import METRIC_NAMES, TASKS, UNKNOWN_CLASS
 from protembed.evaluation import metrics
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
-from protembed.finetuning.comparison import (
-    LENGTH_EDGES,
-    MIN_PROTEINS_FOR_INTERVAL,
-    SIMILARITY_EDGES,
-    Predictions,
-)
+from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Predictions
 
 LENGTHS = [5, 9, 3, 12, 7, 8]
 
@@ -198,74 +193,3 @@ def test_the_interval_of_a_ratio_of_sums_is_over_proteins():
 
 def test_a_ratio_of_one_protein_has_no_interval():
     assert ratio_with_interval(np.array([2.0]), np.array([4.0])) == MetricWithInterval(value=0.5, low=None, high=None)
-
-
-# Subgroups
-
-
-TRUTH = list(map(np.array, [1.0, 2.0, 3.0, 4.0, 5.0]))
-PREDICTIONS = list(map(np.array, [1.0, 3.0, 3.0, 4.0, 9.0]))
-
-
-def subgroups_of(values, edges, truth=TRUTH, predicted=PREDICTIONS, task="regression"):
-    return predictions_of(task, truth, predicted).subgroups(np.array(values), edges)
-
-
-def test_each_protein_is_measured_in_the_subgroup_of_its_length():
-    subgroups = subgroups_of([127, 128, 255, 256, 5000], LENGTH_EDGES)
-
-    assert [(subgroup.low, subgroup.high, subgroup.num_proteins) for subgroup in subgroups] == [
-        (0, 128, 1),
-        (128, 256, 2),
-        (256, 512, 1),
-        (1024, None, 1),
-    ]
-    assert [subgroup.metrics["mse"] for subgroup in subgroups] == [0, 0.5, 0, 16]
-
-
-def test_copies_of_training_proteins_are_a_separate_subgroup():
-    subgroups = subgroups_of([0.0, 0.39, 0.4, 0.999, 1.0], SIMILARITY_EDGES)
-
-    assert [(subgroup.low, subgroup.high, subgroup.num_proteins) for subgroup in subgroups] == [
-        (0, 0.4, 2),
-        (0.4, 0.6, 1),
-        (0.8, 1, 1),
-        (1, None, 1),
-    ]
-
-
-def test_correlation_of_a_single_protein_is_undefined():
-    (subgroup,) = subgroups_of([0.5], SIMILARITY_EDGES, TRUTH[:1], PREDICTIONS[:1])
-
-    assert subgroup.metrics["spearman"] is None
-    assert subgroup.metrics["rmse"] == 0
-
-
-def test_an_empty_test_split_has_no_subgroups():
-    assert subgroups_of([], LENGTH_EDGES, [], []) == []
-
-
-@pytest.mark.parametrize(("task", "unknown"), [("residue-classification", -1), ("residue-regression", math.nan)])
-def test_metrics_of_a_subgroup_without_known_targets_are_undefined(task, unknown):
-    known = np.array([0, 1, 1]) if task == "residue-classification" else np.array([0.1, 0.5, 0.7])
-    prediction = np.eye(2)[[0, 1, 0]] if task == "residue-classification" else known + 1
-    truth = [known, np.full_like(known, unknown)]
-
-    subgroups = subgroups_of([100, 300], LENGTH_EDGES, truth, [prediction, prediction], task)
-
-    assert [subgroup.num_proteins for subgroup in subgroups] == [1, 1]
-    assert None not in subgroups[0].metrics.values()
-    assert set(subgroups[1].metrics.values()) == {None}
-
-
-def test_a_subgroup_has_intervals_if_it_has_enough_proteins():
-    rng = np.random.default_rng(0)
-    truth = list(rng.normal(size=40))
-    predictions = list(np.array(truth) + 0.5 * rng.normal(size=40))
-
-    few, many = subgroups_of([100] * 9 + [200] * 31, LENGTH_EDGES, truth, predictions)
-
-    assert set(few.intervals.values()) == {None}
-    assert few.metrics.keys() == few.intervals.keys()
-    for metric, (low, high) in many.intervals.items():
-        assert low < many.metrics[metric] < high
