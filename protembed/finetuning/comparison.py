@@ -14,6 +14,7 @@ from protembed.config.common import METRIC_NAMES, TASKS, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.targets import Prediction, Target, has_target
+from protembed.text import format_number
 
 METRICS_FILE = "metrics.json"
 # Metrics of fewer test proteins have no interval.
@@ -205,6 +206,32 @@ class Comparison:
             if self.num_repeats < _MIN_REPEATS_FOR_SPREAD:
                 noise += f" ({self.num_repeats} seeds underestimate the variance between runs)"
         return [*lines, f"95 % intervals over test proteins{noise}"]
+
+    @property
+    def best_baseline(self) -> str | None:
+        """The baseline with the highest main metric; None where it is defined for none."""
+        main = {name: self.predictors[name][self.task.main_metric].value for name in self.differences}
+        known = {name: value for name, value in main.items() if value is not None}
+        return max(known, key=lambda name: known[name]) if known else None
+
+    def verdict(self) -> str:
+        """Say in one sentence whether the model was worth it: whether it is better than the best baseline."""
+        what = "the language model" if self.model == "frozen" else "fine-tuning"
+        best, metric = self.best_baseline, self.task.main_metric
+        value = self.model_metrics[metric].value
+        if best is None or value is None:
+            return f"whether {what} was worth it is not known, because {METRIC_NAMES[metric]} is undefined"
+        baseline, difference = self.predictors[best][metric].value, self.differences[best]
+        assert baseline is not None
+        found = f"{METRIC_NAMES[metric]} is {format_number(value)}, that of the best baseline ({best}) "
+        found += format_number(baseline)
+        if difference.value is None or difference.low is None or difference.high is None:
+            return f"whether {what} was worth it is not known, because of too few test proteins: {found}"
+        is_worth = (
+            "worth it" if difference.low > 0 else "not worth it" if difference.high < 0 else "not clearly worth it"
+        )
+        interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+        return f"{what} was {is_worth}: {found} (difference {difference.value:+.3f}, {interval})"
 
     def as_plain_values(self) -> dict[str, Any]:
         """Return the comparison as JSON can hold it."""

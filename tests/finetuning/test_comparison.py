@@ -98,6 +98,51 @@ def test_two_proteins_are_reported_as_too_few_for_a_comparison():
     assert comparison.sentences()[0] == TOO_FEW
 
 
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("model_noise", "baseline_noise", "beginning"),
+    [
+        (0.1, 2.0, "fine-tuning was worth it: Spearman is 0."),
+        (2.0, 0.1, "fine-tuning was not worth it: Spearman is 0."),
+        (1.0, 1.0, "fine-tuning was not clearly worth it: Spearman is 0."),
+    ],
+)
+def test_the_verdict_compares_the_model_with_the_best_baseline(model_noise, baseline_noise, beginning):
+    baselines = {"composition": [guess(4.0, seed=3)], "k-mers": [guess(baseline_noise, seed=2)]}
+    comparison = compare_values({**baselines, "fine-tuned": [guess(model_noise)]})
+
+    verdict = comparison.verdict()
+
+    difference = comparison.differences["k-mers"]
+    baseline = comparison.predictors["k-mers"]["spearman"].value
+    assert verdict.startswith(beginning)
+    assert f"that of the best baseline (k-mers) {baseline:.3f} (difference {difference.value:+.3f}, " in verdict
+    assert verdict.endswith(f"95 % interval {difference.low:+.3f} to {difference.high:+.3f})")
+
+
+def test_the_verdict_on_a_frozen_encoder_is_about_the_language_model():
+    comparison = compare_values({"mean": [[0.0] * 80], "k-mers": [guess(2.0)], "frozen": [guess(0.1)]})
+
+    assert comparison.best_baseline == "k-mers"
+    assert comparison.verdict().startswith("the language model was worth it: ")
+
+
+def test_the_verdict_on_few_proteins_says_that_it_is_not_known():
+    comparison = compare(REGRESSION, list(TRUTH[:9]), {"k-mers": [guess(1.0)[:9]], "frozen": [guess(0.1)[:9]]})
+
+    beginning = "whether the language model was worth it is not known, because of too few test proteins: Spearman is "
+    assert comparison.verdict().startswith(beginning)
+
+
+def test_there_is_no_verdict_without_a_metric():
+    comparison = compare_values({"mean": [[0.0] * 80], "fine-tuned": [guess(0.1)]})
+
+    assert comparison.best_baseline is None
+    assert comparison.verdict() == "whether fine-tuning was worth it is not known, because Spearman is undefined"
+
+
 # Repeated trainings
 
 
