@@ -192,6 +192,17 @@ def multilabel_measure(truth: NDArray[np.floating], probabilities: NDArray[np.fl
     return measure
 
 
+def average_precision_measure(is_positive: NDArray[np.bool_], scores: NDArray[np.floating]) -> Measure:
+    """Prepare `auprc`, the area under the precision-recall curve, of a single label.
+
+    Args:
+        is_positive: Whether each protein has the label, (proteins,), bool.
+        scores: Predicted probability of the label, (proteins,).
+    """
+    curve = _average_precision(is_positive, scores)
+    return lambda draws: {"auprc": curve(draws)}
+
+
 def best_threshold(truth: NDArray[np.floating], probabilities: NDArray[np.floating]) -> float:
     """Find the lowest of the thresholds at which a predictor of labels reaches its `fmax`.
 

@@ -1,27 +1,19 @@
 """Report a fine-tuned model: its metrics, predictions for the test split, a model card and a page."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protembed._version import __version__
 from protembed.callbacks import MEASURED
 from protembed.data.fasta import SkippedRecord
+from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Predictions, compare
+from protembed.finetuning.evaluation import Evaluation, Relatives
 from protembed.finetuning.experiment import Design, ExperimentResult
 from protembed.finetuning.prediction import prediction_cells, prediction_header
-from protembed.finetuning.splits import nearest
-from protembed.finetuning.subgroups import (
-    SIMILARITY_EDGES,
-    Subgroup,
-    join_small_ranges,
-    length_edges,
-    measure_subgroups,
-)
+from protembed.finetuning.subgroups import Subgroup
 from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
@@ -37,11 +29,19 @@ class FinetuneReport:
     def __init__(
         self, design: Design, experiment: ExperimentResult, notes: Sequence[str], skipped: Sequence[SkippedRecord]
     ) -> None:
-        self._table, self._folds, self._model = design.final, design.folds, experiment.final
+        self._table, self._model = design.final, experiment.final
         self._notes, self._skipped = notes, skipped
-        self._proteins = [protein for table in design.folds for protein in table.splits["test"]]
         task, truth = design.final.task, [target for table in design.folds for target in table.targets["test"]]
-        self._tested = Predictions(task=task, truth=truth, predicted=experiment.final_predictions)
+        assert experiment.final.checkpoint.task_head is not None
+        self._head = experiment.final.checkpoint.task_head
+        self._evaluation = Evaluation(
+            classes=design.final.classes,
+            training=design.final.splits["train"],
+            proteins=[protein for table in design.folds for protein in table.splits["test"]],
+            predictions=Predictions(task=task, truth=truth, predicted=experiment.final_predictions),
+            threshold=float(self._head.threshold),
+            relatives=Relatives.find(design.folds),
+        )
         self.comparison = compare(task, truth, experiment.predictions, is_random=experiment.is_random)
 
     def write(self, directory: Path) -> dict[str, Any]:
@@ -55,16 +55,13 @@ class FinetuneReport:
         write_checkpoint_files(checkpoint, directory, finetuned_card(checkpoint, self._facts()))
         header = ["id", "label", *prediction_header(table.classes)]
         write_table(directory / "test_predictions.tsv", header, self._prediction_rows())
-        similarities, rows = self._compare_with_training()
-        write_table(directory / "test_similarity.tsv", ["id", "similarity", "nearest_training_protein"], rows)
+        header = ["id", "similarity", "nearest_training_protein"]
+        write_table(directory / "test_similarity.tsv", header, self._evaluation.relative_rows())
         if self._skipped:
             failed = ([record.id, record.line, record.reason] for record in self._skipped)
             write_table(directory / "failed.tsv", ["id", "line", "reason"], failed)
-        edges = join_small_ranges(similarities, SIMILARITY_EDGES)
-        by_similarity = measure_subgroups(self._tested, similarities, edges)
-        lengths = np.array([len(protein.sequence) for protein in self._proteins])
-        by_length = measure_subgroups(self._tested, lengths, join_small_ranges(lengths, length_edges(lengths)))
-        write_text(directory / "report.html", self._page(by_similarity, by_length))
+        analysis = Analysis.from_evaluation(self._evaluation)
+        write_text(directory / "report.html", self._page(analysis))
         if self._model.log:
             write_json_lines(directory / LOG, self._reproducible_log())
         return {
@@ -73,9 +70,9 @@ class FinetuneReport:
             "num_proteins": table.split_sizes,
             "num_refused": len(self._skipped),
             "notes": list(self._notes),
+            "verdict": self.comparison.verdict(),
             "comparison": comparison,
-            "by_similarity": [asdict(subgroup) for subgroup in by_similarity],
-            "by_length": [asdict(subgroup) for subgroup in by_length],
+            **analysis.as_plain_values(),
         }
 
     def _reproducible_log(self) -> Iterator[dict[str, Any]]:
@@ -84,28 +81,17 @@ class FinetuneReport:
             yield {name: value for name, value in line.items() if name not in MEASURED}
 
     def _prediction_rows(self) -> Iterator[list[str]]:
-        head = self._model.checkpoint.task_head
-        assert head is not None
-        for protein, prediction in zip(self._proteins, self._tested.predicted, strict=True):
-            yield [protein.id, LabelText(protein.label), *prediction_cells(prediction, head)]
-
-    def _compare_with_training(self) -> tuple[NDArray[np.float64], list[list[str]]]:
-        """Find the nearest training protein of each test protein: similarities, (proteins,), and rows of a table."""
-        similarities, rows = list[float](), list[list[str]]()
-        for fold in self._folds:
-            indices, of_fold = nearest(fold.sequences("test"), fold.sequences("train"))
-            similarities += of_fold.tolist()
-            for protein, index, similarity in zip(fold.splits["test"], indices, of_fold, strict=True):
-                neighbour = fold.splits["train"][index].id if similarity > 0 else ""
-                rows.append([protein.id, f"{similarity:.3f}", neighbour])
-        return np.array(similarities), rows
+        tested = zip(self._evaluation.proteins, self._evaluation.predictions.predicted, strict=True)
+        for protein, prediction in tested:
+            yield [protein.id, LabelText(protein.label), *prediction_cells(prediction, self._head)]
 
     def _facts(self) -> dict[str, str]:
         """Collect the facts about the model that its card shows, by name."""
         comparison = self.comparison
-        facts = {"encoder": str(self._model.checkpoint.metadata.configuration["from_model"])}
+        facts = {"result": comparison.verdict()}
+        facts |= {"encoder": str(self._model.checkpoint.metadata.configuration["from_model"])}
         facts |= {f"{split} proteins": f"{size:,}" for split, size in self._table.split_sizes.items()}
-        facts["tested on"] = f"{len(self._proteins):,} proteins"
+        facts["tested on"] = f"{len(self._evaluation.proteins):,} proteins"
         for name, metric in comparison.model_metrics.items():
             baselines = ", ".join(
                 f"{predictor} {_format_value(metrics[name].value)}"
@@ -116,7 +102,7 @@ class FinetuneReport:
             facts[comparison.metric_names[name]] = f"{_format_value(metric.value)}{interval} ({baselines})"
         return facts
 
-    def _page(self, by_similarity: Sequence[Subgroup], by_length: Sequence[Subgroup]) -> str:
+    def _page(self, analysis: Analysis) -> str:
         task, classes = self._table.task, self._table.classes
         kind = f"{len(classes)} classes" if classes else "a value"
         sizes = ", ".join(f"{size:,} {split}" for split, size in self._table.split_sizes.items())
@@ -124,15 +110,15 @@ class FinetuneReport:
             "finetuning.html",
             version=__version__,
             target=self._table.target,
-            summary=f"{task.name} ({kind}); {sizes} proteins; {len(self._proteins):,} tested",
+            summary=f"{task.name} ({kind}); {sizes} proteins; {len(self._evaluation.proteins):,} tested",
             comparison=self.comparison,
             metrics=list(self.comparison.model_metrics),
             names=self.comparison.metric_names,
             min_proteins=MIN_PROTEINS_FOR_INTERVAL,
             notes=self._notes,
             figures=list(self._figures()),
-            by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in by_similarity],
-            by_length=[(_name_subgroup(subgroup, " residues"), subgroup) for subgroup in by_length],
+            by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in analysis.by_similarity],
+            by_length=[(_name_subgroup(subgroup, " residues"), subgroup) for subgroup in analysis.by_length],
         )
 
     def _figures(self) -> Iterator[tuple[str, str, str]]:
@@ -141,7 +127,7 @@ class FinetuneReport:
         if self._model.log:
             caption = "Training loss of each step (thin) and its running mean; validation loss after each epoch."
             yield "Training", inline_png(draw_learning(self._model.log)), caption
-        truth, predictions = self._tested.flatten()
+        truth, predictions = self._evaluation.predictions.flatten()
         if classes and task.label_kind == "class":
             picture = draw_confusion(truth, predictions, classes)
             yield "Confusion matrix", inline_png(picture), "Rows are the true classes and add up to one."

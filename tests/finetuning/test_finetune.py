@@ -102,6 +102,22 @@ def test_each_task_is_inferred_and_compared_with_baselines(finetuned, method):
     assert recorded["comparison"]["predictors"][from_model[-1]].keys() == METRICS[task]
     assert sum(subgroup["num_proteins"] for subgroup in recorded["by_similarity"]) == 10
     assert sum(subgroup["num_proteins"] for subgroup in recorded["by_length"]) == 10
+    assert recorded["verdict"] == summary.comparison.verdict()
+
+
+def test_the_metrics_hold_each_class_the_confusions_and_the_worst_predictions(finetuned, read_rows):
+    task, output, _ = finetuned
+    recorded, tested = json.loads((output / "metrics.json").read_text()), read_rows(output / "test_predictions.tsv")
+    classes = load_checkpoint(output).task_head.classes
+
+    assert {result["name"] for result in recorded["by_class"]} == set(classes or ())
+    assert (recorded["confusion_matrix"] is not None) == (TASKS[task].label_kind == "class")
+    assert {row["id"] for row in recorded["worst_predictions"]} <= {row["id"] for row in tested}
+    if task == "classification":
+        wrong = {row["id"] for row in tested if row["label"] != row["prediction"]}
+        counts = np.array(recorded["confusion_matrix"]["counts"])
+        assert {row["id"] for row in recorded["worst_predictions"]} == wrong
+        assert counts.sum() - counts.trace() == len(wrong)
 
 
 def test_no_file_of_the_training_is_left_beside_the_model(finetuned, method):
