@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from protembed.finetuning.calibration import CalibrationPoint, calibrate
 from protembed.finetuning.class_results import ClassResult, Confusion, class_results
 from protembed.finetuning.evaluation import Evaluation
 from protembed.finetuning.subgroups import Subgroup
@@ -17,10 +18,12 @@ class Analysis:
     Attributes:
         classes: Metrics of each class or label; empty for values.
         confusion: None where proteins and residues have no class, or several labels.
+        calibration: Whether predicted values are right on average; empty for classes and labels.
     """
 
     classes: Sequence[ClassResult]
     confusion: Confusion | None
+    calibration: Sequence[CalibrationPoint]
     by_similarity: Sequence[Subgroup]
     by_length: Sequence[Subgroup]
     worst: Sequence[WrongPrediction]
@@ -31,6 +34,7 @@ class Analysis:
         return cls(
             classes=class_results(evaluation),
             confusion=Confusion.from_evaluation(evaluation),
+            calibration=calibrate(evaluation.predictions),
             by_similarity=evaluation.by_similarity(),
             by_length=evaluation.by_length(),
             worst=worst_predictions(evaluation),
@@ -43,6 +47,7 @@ class Analysis:
         return {
             "by_class": [asdict(result) for result in self.classes],
             "confusion_matrix": matrix,
+            "calibration": [asdict(point) for point in self.calibration],
             "by_similarity": [asdict(subgroup) for subgroup in self.by_similarity],
             "by_length": [asdict(subgroup) for subgroup in self.by_length],
             "worst_predictions": list(self.worst),

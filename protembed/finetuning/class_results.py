@@ -25,6 +25,7 @@ class ClassResult:
         num_training: Training proteins that have it, or a residue of it.
         num_tested: Test proteins, or residues of them, that have it.
         num_predicted: Test proteins, or residues of them, for which it is predicted.
+        num_right: Those that have it and for which it is predicted.
         precision: Share of the predicted ones that have it; undefined where it is never predicted.
         recall: Share of those that have it for which it is predicted; undefined where it is not tested.
         f1: Harmonic mean of both.
@@ -35,6 +36,7 @@ class ClassResult:
     num_training: int
     num_tested: int
     num_predicted: int
+    num_right: int
     precision: MetricWithInterval
     recall: MetricWithInterval
     f1: MetricWithInterval
@@ -101,6 +103,7 @@ def class_results(evaluation: Evaluation) -> list[ClassResult]:
                 num_training=num_training[name],
                 num_tested=int(true.sum()),
                 num_predicted=int(predicted.sum()),
+                num_right=int(right.sum()),
                 precision=_ratio(right, predicted, "accuracy"),
                 recall=_ratio(right, true, "accuracy"),
                 f1=_ratio(2 * right, true + predicted, "macro_f1"),

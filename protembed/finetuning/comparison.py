@@ -214,8 +214,12 @@ class Comparison:
         known = {name: value for name, value in main.items() if value is not None}
         return max(known, key=lambda name: known[name]) if known else None
 
-    def verdict(self) -> str:
-        """Say in one sentence whether the model was worth it: whether it is better than the best baseline."""
+    def verdict(self, meaning: str = "") -> str:
+        """Say in one sentence whether the model was worth it: whether it is better than the best baseline.
+
+        Args:
+            meaning: Explanation of the main metric, such as ` (1 is perfect)`, which follows its name.
+        """
         what = "the language model" if self.model == "frozen" else "fine-tuning"
         best, metric = self.best_baseline, self.task.main_metric
         value = self.model_metrics[metric].value
@@ -223,7 +227,7 @@ class Comparison:
             return f"whether {what} was worth it is not known, because {METRIC_NAMES[metric]} is undefined"
         baseline, difference = self.predictors[best][metric].value, self.differences[best]
         assert baseline is not None
-        found = f"{METRIC_NAMES[metric]} is {format_number(value)}, that of the best baseline ({best}) "
+        found = f"{METRIC_NAMES[metric]}{meaning} is {format_number(value)}, that of the best baseline ({best}) "
         found += format_number(baseline)
         if difference.value is None or difference.low is None or difference.high is None:
             return f"whether {what} was worth it is not known, because of too few test proteins: {found}"

@@ -67,13 +67,15 @@ class TrainedModel(Predictor):
     Attributes:
         checkpoint: The model with its head.
         valid_loss: The validation loss, by which one of several trainings is chosen.
-        has_improved: Whether the training lowered the validation loss.
+        kept_step: The step after which the validation loss was lowest; 0 if training did not lower it.
+        frozen_loss: The validation loss of the frozen encoder from which the training began; None if it is not known.
         log: The lines about the steps of the training; empty where there was none.
     """
 
     checkpoint: Checkpoint
     valid_loss: float
-    has_improved: bool = True
+    kept_step: int | None = None
+    frozen_loss: float | None = None
     log: Sequence[Mapping[str, Any]] = ()
 
 
@@ -244,7 +246,8 @@ class Experiment:
             checkpoint=checkpoint,
             predictions=self._predict(checkpoint, embedder, table.splits["test"]),
             valid_loss=trainer.valid_loss,
-            has_improved=trainer.checkpoints.progress.best_step != 0,
+            kept_step=trainer.checkpoints.progress.best_step,
+            frozen_loss=trainer.frozen_loss,
             log=run_directory.read_log(),
         )
 
@@ -269,7 +272,7 @@ class Experiment:
         notes = [
             _divergence_note(name, divergences) for name, divergences in self._divergences.items() if any(divergences)
         ]
-        if not best.has_improved:
+        if best.kept_step == 0:
             notes.append(
                 "fine-tuning did not improve the validation loss; "
                 f"keeping the frozen encoder with its {self._config.head} head"

@@ -148,8 +148,10 @@ def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings:
     )
 
 
-def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks: Callbacks) -> FinetuneSummary:
-    """Fine-tune on a table that can be read twice."""
+def _finetune(
+    labels: Path, result: Result, options: FinetuneOptions, command: str, callbacks: Callbacks
+) -> FinetuneSummary:
+    """Fine-tune on a table that can be read twice; the page of the model shows the command line."""
     model = locate_model(options.model.model)
     inputs = {"labels": sha256_of_inputs([labels]), "model": model.sha256()}
     if options.labels.clusters is not None:
@@ -174,7 +176,7 @@ def _finetune(labels: Path, result: Result, options: FinetuneOptions, callbacks:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
         notes = [*plan.notes, *experiment.notes, *plan.warnings]
-        report = FinetuneReport(design, experiment, notes, tables.skipped)
+        report = FinetuneReport(design, experiment, notes, tables.skipped, command)
         of_model = {"model_name": model.name, "model_revision": model.revision}
         claim.publish({IDENTITY: fingerprint, **of_model, **report.write(claim.create_directory())})
     return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
@@ -215,6 +217,7 @@ def finetune_model(
         is_record=is_report,
     )
     check_utf8_path(result.path)
+    command = options.command_line([path])
     with unchanged_inputs(), seekable_inputs(tables) as (table, *clusters):
         options = replace(options, labels=replace(options.labels, clusters=clusters[0] if clusters else None))
-        return _finetune(table, result, options, callbacks or Callbacks())
+        return _finetune(table, result, options, command, callbacks or Callbacks())

@@ -5,32 +5,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from protembed._version import __version__
 from protembed.callbacks import MEASURED
 from protembed.data.fasta import SkippedRecord
 from protembed.finetuning.analysis import Analysis
-from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Predictions, compare
+from protembed.finetuning.comparison import Predictions, compare
 from protembed.finetuning.evaluation import Evaluation, Relatives
 from protembed.finetuning.experiment import Design, ExperimentResult
+from protembed.finetuning.page import FinetunePage, Provenance, Training
 from protembed.finetuning.prediction import prediction_cells, prediction_header
-from protembed.finetuning.subgroups import Subgroup
 from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
-from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
-from protembed.report.page import inline_png, render_template
+from protembed.report.page import render_page
 from protembed.text import LabelText, format_number
 from protembed.training.run_directory import LOG
 
 
 class FinetuneReport:
-    """Everything that is reported about a fine-tuned model, with notes, and the proteins skipped on request."""
+    """Everything that is reported about a fine-tuned model.
+
+    Args:
+        design: What was trained and tested.
+        experiment: The final model, and all predictions.
+        notes: Sentences about the data, the model and its metrics.
+        skipped: Proteins that were skipped on request.
+        command: Command line, as the page shows it.
+    """
 
     def __init__(
-        self, design: Design, experiment: ExperimentResult, notes: Sequence[str], skipped: Sequence[SkippedRecord]
+        self,
+        design: Design,
+        experiment: ExperimentResult,
+        notes: Sequence[str],
+        skipped: Sequence[SkippedRecord],
+        command: str,
     ) -> None:
-        self._table, self._model = design.final, experiment.final
-        self._notes, self._skipped = notes, skipped
+        self._table, self._model, self._method = design.final, experiment.final, design.method
+        self._notes, self._skipped, self._command = notes, skipped, command
         task, truth = design.final.task, [target for table in design.folds for target in table.targets["test"]]
         assert experiment.final.checkpoint.task_head is not None
         self._head = experiment.final.checkpoint.task_head
@@ -72,6 +83,7 @@ class FinetuneReport:
             "notes": list(self._notes),
             "verdict": self.comparison.verdict(),
             "comparison": comparison,
+            "training": {"kept_step": self._model.kept_step, "frozen_valid_loss": self._model.frozen_loss},
             **analysis.as_plain_values(),
         }
 
@@ -103,44 +115,24 @@ class FinetuneReport:
         return facts
 
     def _page(self, analysis: Analysis) -> str:
-        task, classes = self._table.task, self._table.classes
-        kind = f"{len(classes)} classes" if classes else "a value"
-        sizes = ", ".join(f"{size:,} {split}" for split, size in self._table.split_sizes.items())
-        return render_template(
-            "finetuning.html",
-            version=__version__,
-            target=self._table.target,
-            summary=f"{task.name} ({kind}); {sizes} proteins; {len(self._evaluation.proteins):,} tested",
+        table, model, configuration = self._table, self._model, self._model.checkpoint.metadata.configuration
+        page = FinetunePage(
+            provenance=Provenance(
+                command=self._command,
+                table=Path(table.path).name,
+                target=table.target,
+                model=str(configuration["from_model"]),
+                method=self._method,
+                num_proteins=table.split_sizes,
+            ),
+            evaluation=self._evaluation,
+            analysis=analysis,
             comparison=self.comparison,
-            metrics=list(self.comparison.model_metrics),
-            names=self.comparison.metric_names,
-            min_proteins=MIN_PROTEINS_FOR_INTERVAL,
+            training=Training(log=model.log, frozen_loss=model.frozen_loss, kept_step=model.kept_step),
             notes=self._notes,
-            figures=list(self._figures()),
-            by_similarity=[(_name_subgroup(subgroup, ""), subgroup) for subgroup in analysis.by_similarity],
-            by_length=[(_name_subgroup(subgroup, " residues"), subgroup) for subgroup in analysis.by_length],
         )
-
-    def _figures(self) -> Iterator[tuple[str, str, str]]:
-        """Draw the figures of the page: title, picture and caption of each."""
-        task, classes = self._table.task, self._table.classes
-        if self._model.log:
-            caption = "Training loss of each step (thin) and its running mean; validation loss after each epoch."
-            yield "Training", inline_png(draw_learning(self._model.log)), caption
-        truth, predictions = self._evaluation.predictions.flatten()
-        if classes and task.label_kind == "class":
-            picture = draw_confusion(truth, predictions, classes)
-            yield "Confusion matrix", inline_png(picture), "Rows are the true classes and add up to one."
-        elif task.label_kind == "value":
-            caption = f"Each point is a test {'residue' if task.per_residue else 'protein'}."
-            yield "Predicted against measured", inline_png(draw_scatter(truth, predictions)), caption
+        return render_page(page.make())
 
 
 def _format_value(value: float | None) -> str:
     return "undefined" if value is None else format_number(value)
-
-
-def _name_subgroup(subgroup: Subgroup, unit: str) -> str:
-    if subgroup.high is None:
-        return f"{subgroup.low:g}{unit} or more" if subgroup.low != 1 else "1"
-    return f"{subgroup.low:g} to {subgroup.high:g}{unit}"

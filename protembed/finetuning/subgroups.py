@@ -47,12 +47,12 @@ def length_edges(lengths: NDArray[np.integer]) -> Sequence[float]:
     """Choose the edges of up to four ranges of length with about as many proteins each.
 
     >>> length_edges(np.array([30, 40, 50, 60, 70, 80, 90, 100]))
-    [30.0, 50.0, 70.0, 90.0, inf]
+    [30.0, 50.0, 70.0, 90.0, 101.0]
     """
     if not len(lengths):
         return []
     inner = np.quantile(lengths, _QUARTERS, method="higher")
-    return [*np.unique([lengths.min(), *inner]).astype(float).tolist(), np.inf]
+    return [*np.unique([lengths.min(), *inner]).astype(float).tolist(), float(lengths.max() + 1)]
 
 
 def join_small_ranges(values: Values, edges: Sequence[float]) -> Sequence[float]:

@@ -52,6 +52,8 @@ _INITIAL_STEEPNESS = 10.0
 _DIVERGED_RATIO = 2.0
 _HIDDEN_UNITS = 64
 _BEST_FILE = "best.safetensors"
+# The name in `run.json` of the validation loss of the frozen encoder with its fitted head.
+_FROZEN_LOSS = "frozen_valid_loss"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +244,10 @@ class EncoderTrainer:
 
     def _start_from_fitted_head(self) -> None:
         """Store the fitted head as the result to improve on, and soften it for the first steps of the encoder."""
-        self.checkpoints.progress.record_validation(self._validate()["valid_loss"])
+        frozen_loss = self._validate()["valid_loss"]
+        self.checkpoints.progress.record_validation(frozen_loss)
         self._store_best()
+        self._run_directory.store(_FROZEN_LOSS, frozen_loss)
         self._objective.task_head.soften(self._initial_steepness())
 
     def _initial_steepness(self) -> float:
@@ -278,6 +282,12 @@ class EncoderTrainer:
         """The lowest validation loss so far."""
         assert self.checkpoints.progress.best_loss is not None
         return self.checkpoints.progress.best_loss
+
+    @property
+    def frozen_loss(self) -> float | None:
+        """The validation loss of the frozen encoder with its fitted head; None if training began without one."""
+        loss: float | None = self._run_directory.facts.get(_FROZEN_LOSS)  # not in runs of earlier versions
+        return loss
 
     def _store_best(self) -> None:
         with atomic_path(self._run_directory.path(_BEST_FILE)) as temporary:

@@ -1,0 +1,59 @@
+"""What a model found, in sentences that a reader understands who does not know the metrics."""
+
+from protembed.finetuning.analysis import Analysis
+from protembed.finetuning.class_results import ClassResult
+from protembed.finetuning.comparison import Comparison
+from protembed.finetuning.evaluation import Evaluation
+from protembed.text import format_number, pluralize
+
+_MEANINGS = {
+    "mcc": " (1 is perfect, 0 is guessing)",
+    "auprc": " (1 is perfect)",
+    "spearman": " (1 if the order is right, 0 if it is random)",
+}
+
+
+def describe_findings(evaluation: Evaluation, analysis: Analysis, comparison: Comparison) -> list[str]:
+    """Describe in two sentences how many predictions are right, and whether the model is better than simpler ones."""
+    verdict = comparison.verdict(_MEANINGS.get(comparison.task.main_metric, ""))
+    return [_describe_success(evaluation, analysis, comparison), f"{verdict[0].upper()}{verdict[1:]}."]
+
+
+def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Comparison) -> str:
+    task, tested = evaluation.predictions.task, pluralize(len(evaluation.proteins), "test protein")
+    if task.label_kind == "value":
+        return _describe_values(tested, comparison, per_residue=task.per_residue)
+    num_tested, num_predicted, num_right = (
+        sum(getattr(result, name) for result in analysis.classes)
+        for name in ("num_tested", "num_predicted", "num_right")
+    )
+    if task.label_kind == "labels":
+        found = f"It finds {num_right:,} of the {pluralize(num_tested, 'label')} of {tested}"
+        return f"{found}; of the {num_predicted:,} that it predicts, {num_right:,} are right."
+    rare = min(analysis.classes, key=lambda result: result.num_tested)
+    if len(analysis.classes) == 2 and not task.per_residue and rare.num_tested:
+        return _describe_rare_class(rare)
+    what = f"{pluralize(num_tested, 'residue')} of {tested}" if task.per_residue else tested
+    constant = comparison.predictors["majority"]["accuracy"].value
+    alone = "" if constant is None else f"; always the most frequent class would be right for {constant:.0%}"
+    share = num_right / num_tested if num_tested else 0.0
+    return f"It gives {num_right:,} of {what} ({share:.0%}) the right one of {len(analysis.classes)} classes{alone}."
+
+
+def _describe_rare_class(rare: ClassResult) -> str:
+    found = f"Of the {pluralize(rare.num_tested, 'test protein')} labelled “{rare.name}” it finds {rare.num_right:,}"
+    if not rare.num_predicted:
+        return f"{found}."
+    return f"{found}; of the {rare.num_predicted:,} that it calls so, {rare.num_right:,} are."
+
+
+def _describe_values(tested: str, comparison: Comparison, *, per_residue: bool) -> str:
+    what = f"the residues of {tested}" if per_residue else tested
+    error = comparison.model_metrics["rmse"].value
+    mean = comparison.predictors["mean"]["rmse"].value
+    if error is None or mean is None:
+        return f"It predicts a value for {what}."
+    return (
+        f"Its predictions for {what} are typically off by {format_number(error)} (root mean square); "
+        f"always predicting the mean would be off by {format_number(mean)}."
+    )

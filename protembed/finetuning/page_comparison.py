@@ -1,0 +1,75 @@
+"""The comparison of a model with its baselines on the page: a figure, a table, and sentences."""
+
+from collections.abc import Mapping
+
+from protembed.config.common import METRIC_NAMES
+from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Comparison
+from protembed.finetuning.page_metrics import METRIC_NOTES, metric_columns
+from protembed.report.comparison_figures import IntervalRow, draw_comparison
+from protembed.report.page import Details, Element, Figure, Section
+from protembed.report.table import Column, Table
+from protembed.text import pluralize
+
+# What each predictor is.
+PREDICTORS: Mapping[str, str] = {
+    "majority": "always the class shares of the training proteins",
+    "mean": "always the mean of the training proteins",
+    "composition": "linear model of the share of each amino acid",
+    "k-mers": "linear model of pieces of one to three residues",
+    "15 letters": "linear model of the 15 residues around each one",
+    "random initialisation": "the same network, started from random weights",
+    "frozen": "head on the unchanged language model",
+    "fine-tuned": "head and language model, trained together",
+    "LoRA": "head and language model, trained by adapters",
+}
+
+
+def comparison_section(comparison: Comparison) -> Section:
+    """Show whether the model is better than its baselines."""
+    metric, label = comparison.task.main_metric, METRIC_NAMES[comparison.task.main_metric]
+    defined = {name: found for name, found in comparison.predictors.items() if found[metric].value is not None}
+    body: list[Element] = []
+    if len(defined) > 1 and comparison.model in defined:
+        rows = [
+            IntervalRow(
+                name=name,
+                metric=found[metric],
+                difference=comparison.differences.get(name),
+                is_model=name == comparison.model,
+            )
+            for name, found in defined.items()
+        ]
+        body.append(
+            Figure(
+                picture=draw_comparison(rows, label, comparison.model),
+                title=f"{label} of the model and of simpler methods",
+                caption=f"Each row is one way to predict, and all predict the same "
+                f"{pluralize(comparison.num_proteins, 'test protein')}. Left: the point is the {label} "
+                f"({METRIC_NOTES[metric]}), the line its 95 % interval, which shows how much it would vary with other "
+                "test proteins. Right: how much better the model is. If a line does not touch 0, chance is an unlikely "
+                "reason for the difference.",
+                description=f"Points with intervals. {comparison.verdict()}.",
+            )
+        )
+    undefined = [name for name in comparison.predictors if name not in defined]
+    if undefined:
+        body.append(f"{', '.join(undefined)}: {label} is undefined, because the predictions are all the same.")
+    body.append(_comparison_table(comparison))
+    return Section(title="Was it worth it?", body=[*body, Details(title="In words", body=comparison.sentences())])
+
+
+def _comparison_table(comparison: Comparison) -> Table:
+    names = list(comparison.predictors)
+    is_few = comparison.num_proteins < MIN_PROTEINS_FOR_INTERVAL
+    found = list(comparison.predictors.values())
+    return Table(
+        title="All metrics",
+        note="The best value of each column is bold, and the model's row is tinted. Below each value is its 95 % "
+        "interval over test proteins.",
+        columns=[
+            Column(name="predictor", cells=names),
+            *metric_columns(comparison, [metrics.__getitem__ for metrics in found]),
+            Column(name="what it is", cells=[PREDICTORS.get(name, "") for name in names]),
+        ],
+        row_kinds=["few" if is_few else "model" if name == comparison.model else "" for name in names],
+    )
