@@ -32,7 +32,7 @@ from protembed.model.card import describe_size, model_card
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 from protembed.pretraining.corpus import open_corpora
 from protembed.pretraining.report import pretraining_facts
-from protembed.report.figures import draw_training
+from protembed.report.training_figures import draw_training
 from protembed.training.schedule import TrainingSchedule
 
 CURVE = "training.png"

@@ -32,7 +32,7 @@ from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary
 from protembed.pretraining.request import settings_of
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
-from protembed.report.figures import draw_training
+from protembed.report.training_figures import draw_training
 from protembed.text import pluralize
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
@@ -222,9 +222,14 @@ class _Job:
         best = load_checkpoint(self.run.path("model")).to(self.model.device) if self._is_first else None
         predictions = None if best is None else self.evaluator.by_amino_acid(_masked_lm(best))
         self.run.store(_AMINO_ACIDS, None if predictions is None else predictions.plain())
-        gains = self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
+        self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
         amino_acids = [] if predictions is None else self._write_amino_acids(predictions)
-        return {name: MetricWithInterval(**gain) for name, gain in gains.items()}, amino_acids
+        return self._gains, amino_acids
+
+    @property
+    def _gains(self) -> dict[str, MetricWithInterval]:
+        """Gains of the best model of a finished run; empty before."""
+        return {name: MetricWithInterval(**gain) for name, gain in self.run.facts.get("gains", {}).items()}
 
     def _write_amino_acids(self, predictions: AminoAcidPredictions) -> list[ClassMetrics]:
         """Write the tables of amino acids, and return their metrics."""
@@ -249,8 +254,13 @@ class _Job:
                 f"{self.model.encoder.shape.name} ({self.model.num_parameters:,} parameters), trained on "
                 f"{pluralize(len(self.corpora.train), 'protein')} with {self.schedule.optimizer}"
             )
-            log, gains = self.run.read_log(), self.run.facts.get("gains")
-            draw_training(self.run.path("training.png"), log, gains, title=title)
+            draw_training(
+                self.run.path("training.png"),
+                self.run.read_log(),
+                self._gains,
+                title=title,
+                kept_step=self.checkpoints.progress.best_step,
+            )
 
     def finish(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         """Summarise the run with the results of `evaluate`, and record the summary of a finished run in `run.json`."""

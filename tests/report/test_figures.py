@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from protembed.attention.page import DisplayedProtein
 from protembed.attention.report import draw_attention, draw_contacts, draw_heads
 from protembed.errors import OutputError
-from protembed.report.figures import draw_confusion, draw_learning, draw_scatter, draw_training
+from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
 
@@ -19,92 +19,9 @@ def report(step, *, loss=2.9, **validation):
     return {"step": step, "residues": 1000 * step, "train_loss": loss, **validation}
 
 
-VALIDATED = {"valid_loss": 2.8, "valid_perplexity": 16.4, "unigram_perplexity": 18.0}
-REPORTS = {
-    "complete run": [report(step, loss=3 - step / 100, **(VALIDATED if step % 20 == 0 else {})) for step in range(99)],
-    "one step": [report(1)],
-    "one validated step": [report(1, **VALIDATED)],
-    "some skipped steps": [report(1), report(2, loss=None), report(3)],
-    "only skipped steps": [report(1, loss=None), report(2, loss=None)],
-    "no step": [],
-    "diverging run": [report(1), report(2, loss=3e4), report(3, loss=1e30)],
-}
-
-
 def ink(path):
     """Compute the fraction of pixels that are not white; raises for an incomplete PNG."""
     return (matplotlib.image.imread(path)[..., :3] < 1).any(-1).mean()
-
-
-@pytest.mark.parametrize("reports", REPORTS.values(), ids=REPORTS)
-def test_training_figure_is_a_png(tmp_path, reports):
-    draw_training(tmp_path / "training.png", reports)
-
-    assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
-    assert ink(tmp_path / "training.png") > 0.005
-
-
-def test_training_figure_shows_validation_and_the_unigram_model(tmp_path):
-    plain = [{name: value for name, value in line.items() if name not in VALIDATED} for line in REPORTS["complete run"]]
-
-    draw_training(tmp_path / "plain.png", plain)
-    draw_training(tmp_path / "validated.png", REPORTS["complete run"])
-
-    assert ink(tmp_path / "validated.png") != ink(tmp_path / "plain.png")
-
-
-def drawn_training(monkeypatch, reports, **options):
-    """Draw a training, and return the axes of its losses and of its learning rate, and the caption."""
-    drawn = []
-    monkeypatch.setattr("protembed.report.figures.figure_file", lambda path, **size: unsaved_figure(drawn))
-    draw_training("training.png", reports, **options)
-    return (*drawn[0].axes, drawn[0].get_supxlabel())
-
-
-def test_training_figure_compares_the_losses_behind_mask_tokens(monkeypatch):
-    reports = [line | {"mask_token_loss": 2.95, "learning_rate": 0.001} for line in REPORTS["complete run"]]
-
-    losses, rates, caption = drawn_training(monkeypatch, reports, title="t4_1M, 284 proteins")
-    mean = next(line for line in losses.get_lines() if line.get_label() == "training (running mean)")
-
-    assert set(mean.get_ydata().round(6)) == {2.95}  # and not `train_loss`, which falls from 3 to 2
-    assert losses.get_title(loc="left") == "t4_1M, 284 proteins"
-    assert set(rates.get_lines()[0].get_ydata()) == {0.001}
-    assert "Both losses are over residues that the model sees as <mask>" in caption
-
-
-def test_training_figure_of_an_earlier_log_says_why_its_training_loss_is_lower(monkeypatch):
-    losses, _, caption = drawn_training(monkeypatch, REPORTS["complete run"])
-    mean = next(line for line in losses.get_lines() if line.get_label() == "training (running mean)")
-
-    assert mean.get_ydata()[-1] < 2.1
-    assert "does not mean overfitting" in caption
-
-
-def test_training_figure_has_one_line_for_the_baselines_that_coincide(monkeypatch):
-    reports = [line | {"bigram_perplexity": 18.06, "compared_perplexity": 17.0} for line in REPORTS["complete run"]]
-
-    losses, _, _ = drawn_training(monkeypatch, reports)
-
-    labels = losses.get_legend_handles_labels()[1]
-    assert labels == ["training (running mean)", "validation", "unigram model", "compared model"]
-
-
-def test_training_figure_is_sharp_on_a_screen_of_high_resolution(tmp_path):
-    draw_training(tmp_path / "training.png", REPORTS["complete run"])
-
-    assert matplotlib.image.imread(tmp_path / "training.png").shape[:2] == (960, 1344)
-
-
-def test_training_figure_shows_the_gain_with_its_interval(tmp_path):
-    gains = {"unigram": {"value": 0.1, "low": 0.05, "high": 0.15}}
-    unknown = {"unigram": {"value": 0.1, "low": None, "high": None}}
-
-    for name, gain in (("plain", None), ("gain", gains), ("unknown", unknown)):
-        draw_training(tmp_path / f"{name}.png", REPORTS["complete run"], gain)
-
-    plain, drawn, too_few = ((tmp_path / f"{name}.png").read_bytes() for name in ("plain", "gain", "unknown"))
-    assert plain == too_few != drawn
 
 
 def test_attention_figure_grows_with_layers_and_heads(tmp_path):
@@ -128,11 +45,9 @@ def test_maps_of_any_size_and_precision_are_drawn(tmp_path, dtype, num_residues)
 @pytest.mark.promise(9)
 def test_same_numbers_give_the_same_bytes(tmp_path):
     for name in ("first.png", "second.png"):
-        draw_training(tmp_path / "training" / name, REPORTS["complete run"])
-        draw_attention(tmp_path / "attention" / name, MAPS, "P12345", [1, 2], [1, 2, 3])
+        draw_attention(tmp_path / name, MAPS, "P12345", [1, 2], [1, 2, 3])
 
-    for kind in ("training", "attention"):
-        assert (tmp_path / kind / "first.png").read_bytes() == (tmp_path / kind / "second.png").read_bytes()
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
 HOSTILE = ["$\\frac{", "\\$x$", "$$", "^_{}\\", "x" * 5000, "\x1b[2J\n\t", "a\u202eb", "", "蛋白质", "😀"]
@@ -255,7 +170,7 @@ def test_figure_that_cannot_be_written_raises_an_error(tmp_path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(OutputError):
-        draw_training(tmp_path / "file" / "x.png", REPORTS["one step"])
+        draw_heads(tmp_path / "file" / "x.png", {"entropy": np.eye(2)})
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
