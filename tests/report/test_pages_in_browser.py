@@ -4,14 +4,18 @@ The environment variable AXE_CORE names axe.min.js of npm's package axe-core, fr
 """
 
 import base64
+import csv
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from protembed.config.finetune import FinetuneOptions
 from protembed.evaluation.intervals import MetricWithInterval
+from protembed.finetuning.finetune import finetune_model
 from protembed.report.figures import inline_svg
 from protembed.report.page import Card, Details, Figure, Page, Section, render_page
 from protembed.report.table import Column, Table
@@ -21,6 +25,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="there is no chromium with its driver"
 )
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 WIDTHS = (1400, 900, 400)
 
 
@@ -39,6 +44,26 @@ def browser():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver"))) as browser:
         yield browser
+
+
+def write_table(path, label_of):
+    """Write the first 400 proteins of the examples with a label each."""
+    with open(EXAMPLES / "signal_peptides.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    chosen = [row for row in rows if row["split"] == "train"][:200] + [row for row in rows if row["split"] == "test"][
+        :120
+    ]
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["id", "sequence", "label", "split"])
+        table.writerows([row["id"], row["sequence"], label_of(row), row["split"]] for row in chosen)
+
+
+write_classes = partial(write_table, label_of=lambda row: row["label"])
+write_values = partial(write_table, label_of=lambda row: f"{row['sequence'].count('L') / len(row['sequence']):.4f}")
+write_lists = partial(
+    write_table, label_of=lambda row: ";".join(letter for letter in "WCHK" if letter in row["sequence"][:30]) or "none"
+)
 
 
 def sample_page():
@@ -80,10 +105,29 @@ def sample_page():
     )
 
 
-@pytest.fixture(scope="module", params=["sample"])
-def page(request, tmp_path_factory):
+def finetuning_page(model, output, task):
+    write = {"classification": write_classes, "multilabel": write_lists, "regression": write_values}[task]
+    table = output.with_suffix(".csv")
+    write(table)
+    finetune_model(table, FinetuneOptions.from_values(model=model, output=output, method="frozen", task=task))
+    return output / "report.html"
+
+
+# The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
+PAGES = {
+    "classification": partial(finetuning_page, task="classification"),
+    "multilabel": partial(finetuning_page, task="multilabel"),
+    "regression": partial(finetuning_page, task="regression"),
+}
+
+
+@pytest.fixture(scope="module", params=["sample", *PAGES])
+def page(request, tiny_model, tmp_path_factory):
     """Write one page of each kind."""
-    path = tmp_path_factory.mktemp("page") / "report.html"
+    directory = tmp_path_factory.mktemp("page")
+    if request.param != "sample":
+        return PAGES[request.param](tiny_model, directory / "result")
+    path = directory / "report.html"
     path.write_text(render_page(sample_page()), encoding="utf-8")
     return path
 
