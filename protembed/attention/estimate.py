@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from protembed.attention.maps import MapRequest
-from protembed.attention.page import block_size, map_resolution
+from protembed.attention.pictures import block_size, map_resolution
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import Record

@@ -15,7 +15,7 @@ from protembed.attention.contact_predictors import ContactEvaluation, ContactPre
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
 from protembed.attention.head_statistics import HeadSums
 from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
-from protembed.attention.page import map_resolution
+from protembed.attention.pictures import map_resolution
 from protembed.attention.report import AttentionReport
 from protembed.attention.sites import SiteTable, SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from protembed.attention.contacts import ResiduePairs, gather, head_features
 from protembed.attention.head_statistics import amino_acid_fractions, head_statistics, offset_sums
-from protembed.attention.page import MAX_PIXELS, block_size, max_pool_blocks
+from protembed.attention.pictures import MAX_PIXELS, block_size, max_pool_blocks
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch

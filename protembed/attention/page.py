@@ -2,10 +2,8 @@
 
 import base64
 import hashlib
-import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,91 +11,16 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
-from scipy.stats import entropy
 
+from protembed.attention.pictures import BYTES_PER_PROTEIN, DisplayedProtein, encode_contacts, encode_map
 from protembed.report.page import TEMPLATES, render_template, script_data
 from protembed.text import pluralize, printable
 
-# Side of the picture of a map.
-MIN_PIXELS, MAX_PIXELS = 32, 128
-# Pixels of all maps of a page, which then has 10 MB, or 18 if the maps are noise. This suffices for ten proteins and
-# 120 heads at full resolution, or for more heads of fewer proteins.
-_MAX_PAGE_PIXELS = 20 << 20
-_MAX_CONTACT_PIXELS = 400
-# A protein whose maps are larger than this has the smaller number of levels.
-_BYTES_PER_PROTEIN = 600_000
-# Levels of a map on the scale of square roots. The page reports values as intervals, the width of a level.
-_LEVELS = (64, 48)
-_CONTACT_LEVELS = 64
 _COLOURS = {"attention": "magma_r", "statistic": "viridis", "contact": "Blues"}
 _NUM_STOPS = 17
 _SCRIPTS = ("attention_drawing.js", "attention_view.js", "attention.js")
 
 Cell = str | int | float | None
-
-
-def map_resolution(num_proteins: int, num_heads: int) -> int:
-    """Choose the side of the pictures, so that a page of many maps stays small enough to send and open.
-
-    >>> map_resolution(10, 120), map_resolution(10, 660), map_resolution(1, 660)
-    (128, 56, 128)
-    """
-    side = math.isqrt(_MAX_PAGE_PIXELS // max(1, num_proteins * num_heads))
-    return min(MAX_PIXELS, max(MIN_PIXELS, side))
-
-
-def block_size(num_residues: int, max_pixels: int) -> int:
-    """Compute the residues on a side of a block, so that a map has at most `max_pixels` blocks on a side.
-
-    >>> block_size(128, 128), block_size(129, 128), block_size(1500, 128)
-    (1, 2, 12)
-    """
-    return -(-num_residues // max_pixels)
-
-
-def max_pool_blocks(matrix: NDArray[np.floating], block: int) -> NDArray[np.float32]:
-    """Compute the maximum of each block of a map.
-
-    The interesting features of a map, such as contacts or a column that all residues attend to, are a few cells among
-    many. The maximum keeps them visible at any length, while a mean would average them out.
-
-    Args:
-        matrix: Map, (residues, residues).
-        block: Residues on a side of a block; the last block may be smaller.
-
-    Returns:
-        Maxima, (blocks, blocks), float32; always a copy.
-    """
-    if block == 1:
-        return matrix.astype(np.float32)
-    starts = np.arange(0, len(matrix), block)
-    highest = np.maximum.reduceat(np.maximum.reduceat(matrix, starts, axis=0), starts, axis=1)
-    return np.asarray(highest, np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DisplayedProtein:
-    """One protein, or a region of it, for the page.
-
-    Attributes:
-        id: Identifier of the record, which may contain any characters.
-        sequence: One letter for each displayed residue.
-        maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
-        contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
-        truth: Contacts of the structure, (residues, residues), bool; None without a structure.
-        first_residue: Number of the first displayed residue.
-        block: Residues on a side of a block of the maps.
-        sites: Labelled residues by label, from 0 at the first displayed residue.
-    """
-
-    id: str
-    sequence: str
-    maps: NDArray[np.floating]
-    contacts: NDArray[np.floating] | None = None
-    truth: NDArray[np.bool_] | None = None
-    first_residue: int = 1
-    block: int = 1
-    sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +59,8 @@ class AttentionPage:
         """Add a protein to the page; its arrays are not held."""
         num_blocks = -(-len(protein.sequence) // protein.block)
         assert protein.maps.shape == (len(self.layers), len(self.heads), num_blocks, num_blocks)
-        num_bytes = _BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
-        maps = [_encode_map(weights, num_bytes) for layer in protein.maps for weights in layer]
+        num_bytes = BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
+        maps = [encode_map(weights, num_bytes) for layer in protein.maps for weights in layer]
         self._proteins.append(
             {
                 # Characters that reverse the reading direction would make one identifier look like another.
@@ -146,7 +69,7 @@ class AttentionPage:
                 "first": protein.first_residue,
                 "block": protein.block,
                 "maps": maps,
-                "contacts": _encode_contacts(protein.contacts, protein.truth),
+                "contacts": encode_contacts(protein.contacts, protein.truth),
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()
@@ -189,55 +112,6 @@ class AttentionPage:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             tables=[_format_table(table) for table in tables],
         )
-
-
-def _encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
-    """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
-
-    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
-    """
-    peak = float(weights.max())
-    roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)
-    for levels in _LEVELS:
-        steps = np.rint(roots * (levels - 1)).astype(np.uint8)
-        # Deflate comes within a few percent of the entropy, or below.
-        bits = steps.size * entropy(np.bincount(steps.ravel()), base=2)
-        if levels == _LEVELS[-1] or bits / 8 <= num_bytes:
-            break
-    return {"peak": float(f"{peak:.9g}"), "levels": levels, "pixels": _deflate(steps)}
-
-
-def _encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
-    """Combine prediction (upper triangle, in levels) and structure (lower triangle, 0 or 1) in one matrix."""
-    available = contacts if contacts is not None else truth
-    if available is None:
-        return None
-    block = block_size(len(available), _MAX_CONTACT_PIXELS)
-    num_pixels = -(-len(available) // block)
-    pixels = np.zeros((num_pixels, num_pixels), np.uint8)
-    if contacts is not None:
-        scores = np.clip(max_pool_blocks(np.triu(contacts, 1), block), 0, 1)
-        pixels += np.triu(np.rint(scores * (_CONTACT_LEVELS - 1)).astype(np.uint8), 1)
-    if truth is not None:
-        pixels += np.tril(max_pool_blocks(np.tril(truth, -1).astype(np.float32), block).astype(np.uint8), -1)
-    return {
-        "block": block,
-        "levels": _CONTACT_LEVELS,
-        "predicted": contacts is not None,
-        "known": truth is not None,
-        "pixels": _deflate(pixels),
-    }
-
-
-def _deflate(pixels: NDArray[np.uint8]) -> str:
-    return base64.b64encode(min(_compressions(pixels.tobytes()), key=len)).decode()
-
-
-def _compressions(content: bytes) -> Iterator[bytes]:
-    # If a map is noise, short repetitions cost more than they save: 23 % in trials.
-    for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY):
-        compressor = zlib.compressobj(9, strategy=strategy)
-        yield compressor.compress(content) + compressor.flush()
 
 
 def _json_values(values: NDArray[np.floating]) -> list[list[float | None]]:

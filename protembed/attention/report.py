@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from protembed._version import __version__
 from protembed.attention.head_statistics import STATISTICS
 from protembed.attention.maps import parse_region
-from protembed.attention.page import AttentionPage, DisplayedProtein, block_size
+from protembed.attention.page import AttentionPage
+from protembed.attention.pictures import DisplayedProtein, block_size
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.fasta import Record

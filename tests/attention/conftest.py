@@ -11,7 +11,7 @@ from protembed.attention.head_statistics import (
     head_statistics,
     offset_sums,
 )
-from protembed.attention.page import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks
+from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks
 from protembed.data.alphabet import CLS, EOS, encode
 
 

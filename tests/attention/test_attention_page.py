@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from protembed.attention.page import MAX_PIXELS, AttentionPage, Table, script_data
+from protembed.attention.page import AttentionPage, Table
+from protembed.attention.pictures import MAX_PIXELS
+from protembed.report.page import script_data
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202e\u2028<!--"
 # Characters that would reverse the reading direction, or end a line, are escaped.

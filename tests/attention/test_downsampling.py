@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from protembed.attention.page import MAX_PIXELS, MIN_PIXELS, block_size, map_resolution, max_pool_blocks
+from protembed.attention.pictures import MAX_PIXELS, MIN_PIXELS, block_size, map_resolution, max_pool_blocks
 
 
 @pytest.mark.parametrize("num_residues", [1, MAX_PIXELS, MAX_PIXELS + 1, 1500, 35_213])

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 
-from protembed.attention.page import DisplayedProtein
+from protembed.attention.pictures import DisplayedProtein
 from protembed.attention.report import draw_attention, draw_contacts, draw_heads
 from protembed.errors import OutputError
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
