@@ -22,6 +22,8 @@ BYTES_PER_PROTEIN = 600_000
 # Levels of a map on the scale of square roots. The page reports values as intervals, the width of a level.
 _LEVELS = (64, 48)
 _CONTACT_LEVELS = 64
+# JSON in a page escapes these three digits of base 85 as six characters each.
+_SAFE_IN_HTML = str.maketrans("&<>", ",.:")
 
 
 def map_resolution(num_proteins: int, num_heads: int) -> int:
@@ -91,17 +93,42 @@ class DisplayedProtein:
 def encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
     """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
 
-    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))².
+    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))². Where it is
+    smaller, the picture is stored as the differences from `predict_pixels`, modulo 256.
     """
     peak = float(weights.max())
     roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)
     for levels in _LEVELS:
         steps = np.rint(roots * (levels - 1)).astype(np.uint8)
+        differences = steps - predict_pixels(steps)
         # Deflate comes within a few percent of the entropy, or below.
-        bits = steps.size * entropy(np.bincount(steps.ravel()), base=2)
-        if levels == _LEVELS[-1] or bits / 8 <= num_bytes:
+        num_bits, differences_bits = (entropy(np.bincount(each.ravel()), base=2) for each in (steps, differences))
+        if levels == _LEVELS[-1] or steps.size * min(num_bits, differences_bits) / 8 <= num_bytes:
             break
-    return {"peak": float(f"{peak:.9g}"), "levels": levels, "pixels": _deflate(steps)}
+    is_difference = bool(differences_bits < num_bits)
+    pixels = _deflate(differences if is_difference else steps)
+    return {"peak": float(f"{peak:.9g}"), "levels": levels, "differences": is_difference, "pixels": pixels}
+
+
+def predict_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Predict each pixel from those to its left, above it, and above to its left; beyond the edges these are zero.
+
+    The prediction continues a vertical or horizontal line, of which attention maps have many. The differences from it
+    take a fifth less space than the levels.
+
+    Args:
+        pixels: Levels, (pixels, pixels).
+
+    Returns:
+        Predictions, (pixels, pixels).
+
+    Source: Weinberger et al. 2000, "The LOCO-I lossless image compression algorithm", section III.B.1.
+    """
+    framed = np.pad(pixels, ((1, 0), (1, 0))).astype(np.int16)
+    left, above, corner = framed[1:, :-1], framed[:-1, 1:], framed[:-1, :-1]
+    low, high = np.minimum(left, above), np.maximum(left, above)
+    # The median of left, above and left + above - corner.
+    return np.asarray(np.clip(left + above - corner, low, high), np.uint8)
 
 
 def encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.bool_] | None) -> dict[str, Any] | None:
@@ -127,7 +154,8 @@ def encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.boo
 
 
 def _deflate(pixels: NDArray[np.uint8]) -> str:
-    return base64.b64encode(min(_compressions(pixels.tobytes()), key=len)).decode()
+    """Compress pixels and write them in base 85, which takes 6 % less space than base 64."""
+    return base64.b85encode(min(_compressions(pixels.tobytes()), key=len)).decode().translate(_SAFE_IN_HTML)
 
 
 def _compressions(content: bytes) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from protembed.attention.page import AttentionPage, Table
-from protembed.attention.pictures import MAX_PIXELS
+from protembed.attention.pictures import MAX_PIXELS, predict_pixels
 from protembed.report.page import script_data
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202e\u2028<!--"
@@ -58,8 +58,19 @@ def render(*proteins, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)
 
 
 def decode_pixels(picture):
-    flat = np.frombuffer(zlib.decompress(base64.b64decode(picture["pixels"])), np.uint8)
-    return flat.reshape(2 * [int(flat.size**0.5)])
+    digits = picture["pixels"].translate(str.maketrans(",.:", "&<>"))
+    flat = np.frombuffer(zlib.decompress(base64.b85decode(digits)), np.uint8)
+    pixels = flat.reshape(2 * [int(flat.size**0.5)])
+    return add_predictions(pixels) if picture.get("differences") else pixels
+
+
+def add_predictions(differences):
+    """Restore levels from what `predict_pixels` leaves, pixel by pixel."""
+    pixels = np.zeros_like(differences)
+    for row, column in np.ndindex(pixels.shape):
+        predicted = predict_pixels(pixels[: row + 1, : column + 1])[row, column]
+        pixels[row, column] = (int(differences[row, column]) + int(predicted)) % 256
+    return pixels
 
 
 def decode_weights(picture):
@@ -161,6 +172,16 @@ def test_map_is_encoded_as_rounded_square_roots(make_displayed):
         assert picture["peak"] == pytest.approx(weights.max(), rel=1e-3)
         step = picture["peak"] ** 0.5 / (picture["levels"] - 1)
         assert np.abs(decode_weights(picture) ** 0.5 - weights**0.5).max() < 0.51 * step
+
+
+def test_map_of_lines_is_stored_as_differences_from_a_prediction(make_displayed):
+    levels = np.random.default_rng(0).integers(0, 64, 40)
+    weights = np.tile((levels / 63.0) ** 2, (2, 3, 40, 1))
+
+    for picture in Reader(render(make_displayed(maps=weights))).data()["proteins"][0]["maps"]:
+        assert picture["differences"]
+        assert np.array_equal(decode_pixels(picture), np.tile(np.rint(levels / levels.max() * 63), (40, 1)))
+        assert len(picture["pixels"]) < 150
 
 
 @pytest.mark.parametrize("num_residues", [40, 119, 203, 300])

@@ -57,8 +57,8 @@ def browser(tmp_path_factory):
 # The text for each pair of a map.
 READ_ALL = """
 const index = arguments[0];
-const { peak, levels, pixels } = data.proteins[0].maps[index], top = levels - 1;
-return unpack(pixels).then((steps) => {
+const map = data.proteins[0].maps[index], { peak, levels } = map, top = levels - 1;
+return unpack(map).then((steps) => {
   const value = (step) => peak * (clamp(step, 0, top) / top) ** 2;
   return Array.from(steps, (step) => `: ${between(value(step - 0.5), value(step + 0.5))}`);
 });

@@ -12,8 +12,8 @@ let turn = 0;
 
 async function showMap() {
   const thisTurn = ++turn, protein = data.proteins[chosen.protein], { layer, head } = chosen;
-  const { peak, levels, pixels } = protein.maps[layer * data.heads.length + head];
-  const steps = await unpack(pixels);
+  const map = protein.maps[layer * data.heads.length + head], { peak, levels } = map;
+  const steps = await unpack(map);
   if (thisTurn !== turn) return; // the reader has chosen another map in the meantime
   const side = Math.sqrt(steps.length), block = protein.block, value = (step) => peak * (clamp(step, 0, levels - 1) / (levels - 1)) ** 2;
   mapView.show({
@@ -41,7 +41,7 @@ async function showContacts() {
   byId("contacts").hidden = !contacts;
   if (!contacts) return;
   byId("contacts-unpredicted").hidden = contacts.predicted;
-  const pixels = await unpack(contacts.pixels);
+  const pixels = await unpack(contacts);
   if (protein !== data.proteins[chosen.protein]) return;
   const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = contacts;
   const value = (step) => clamp(step, 0, levels - 1) / (levels - 1);

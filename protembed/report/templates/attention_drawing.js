@@ -43,10 +43,38 @@ function paint(side, colourAt) {
   return canvas;
 }
 
-async function unpack(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+// The digits of base 85 in `pictures.py`.
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=:?@^_`{|}~";
+const DIGIT_VALUES = Object.fromEntries([...DIGITS].map((digit, value) => [digit, value]));
+
+function decode85(text) {
+  const numMissing = (5 - (text.length % 5)) % 5, padded = text + "~".repeat(numMissing);
+  const bytes = new DataView(new ArrayBuffer((padded.length / 5) * 4));
+  for (let group = 0; group < padded.length / 5; group++) {
+    let number = 0;
+    for (let digit = 5 * group; digit < 5 * group + 5; digit++) number = number * 85 + DIGIT_VALUES[padded[digit]];
+    bytes.setUint32(4 * group, number);
+  }
+  return new Uint8Array(bytes.buffer, 0, bytes.byteLength - numMissing);
+}
+
+// The pixels of a picture, row by row.
+async function unpack({ pixels, differences }) {
+  const stream = new Blob([decode85(pixels)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const values = new Uint8Array(await new Response(stream).arrayBuffer());
+  return differences ? addPredictions(values) : values;
+}
+
+// The same prediction as `predict_pixels` in `pictures.py`.
+function addPredictions(pixels) {
+  const side = Math.sqrt(pixels.length);
+  for (let pixel = 0; pixel < pixels.length; pixel++) {
+    const isFirst = pixel % side === 0, isTop = pixel < side;
+    const left = isFirst ? 0 : pixels[pixel - 1], above = isTop ? 0 : pixels[pixel - side];
+    const corner = isFirst || isTop ? 0 : pixels[pixel - side - 1];
+    pixels[pixel] += clamp(left + above - corner, Math.min(left, above), Math.max(left, above));
+  }
+  return pixels;
 }
 
 // Two pens with the same methods, so that the same functions draw to the screen, PNG and SVG.
