@@ -122,5 +122,5 @@ def _format_cell(cell: Cell, decimals: int, *, is_exact: bool) -> FormattedCell:
         return FormattedCell("undefined", values=(None,))
     if isinstance(cell, int | np.integer):
         return FormattedCell(f"{int(number):,}", values=(int(number),))
-    text = f"{number:,.{decimals}f}" if is_exact else format_decimals(number, decimals)
+    text = f"{number:z,.{decimals}f}" if is_exact else format_decimals(number, decimals)
     return FormattedCell(text, values=(number,))

@@ -20,7 +20,7 @@ def test_numbers_of_a_column_have_the_same_decimals_and_the_largest_three_digits
 
 def test_small_number_is_not_shown_as_zero_unless_the_decimals_are_given():
     assert shown([0.8, 1e-5, 0.0]) == ["0.800", "1e-05", "0.000"]
-    assert shown([0.8, 1e-5], decimals=2) == ["0.80", "0.00"]
+    assert shown([0.8, 1e-5, -1e-5], decimals=2) == ["0.80", "0.00", "0.00"]
 
 
 def test_counts_have_separators_and_no_decimals():
