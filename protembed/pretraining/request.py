@@ -13,7 +13,7 @@ from protembed.model.catalog import locate_model
 from protembed.model.metadata import MODEL_FILES
 
 _CONTENTS = (
-    *(RUN, "metrics.jsonl", "amino_acids.tsv", "confusions.tsv", "training.png"),
+    *(RUN, "metrics.jsonl", "amino_acids.tsv", "confusions.tsv", "training.png", "report.html"),
     *("checkpoints/*", "corpus/*", "tensorboard/*"),
     *(f"model/{name}" for name in MODEL_FILES),
 )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, check_models, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
 from protembed.pretraining.request import settings_of
+from protembed.pretraining.run_record import RunRecord
+from protembed.pretraining.run_report import RunReport
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
-from protembed.report.training_figures import draw_training
-from protembed.text import pluralize
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
 from protembed.training.loop import TrainingSetup, train
@@ -97,6 +98,7 @@ class _Job:
     """A run that is ready for its next step."""
 
     run: RunDirectory
+    fasta: Sequence[Path]
     options: PretrainOptions
     corpora: Corpora
     evaluator: Evaluator
@@ -180,6 +182,8 @@ class _Job:
                     events.add(report.log_line())
                 if report.is_best:
                     self._keep(report, amino_acids)
+                if report.validation is not None and self._is_first:
+                    self.report.refresh()
                 callbacks.on_step(report)
 
     def _events(self) -> AbstractContextManager[EventWriter | None]:
@@ -247,20 +251,28 @@ class _Job:
         self._save(best)
         return gains
 
-    def draw(self) -> None:
-        """Draw the course of the training, and the gains of a finished run."""
-        if self._is_first:
-            title = (
-                f"{self.model.encoder.shape.name} ({self.model.num_parameters:,} parameters), trained on "
-                f"{pluralize(len(self.corpora.train), 'protein')} with {self.schedule.optimizer}"
-            )
-            draw_training(
-                self.run.path("training.png"),
-                self.run.read_log(),
-                self._gains,
-                title=title,
-                kept_step=self.checkpoints.progress.best_step,
-            )
+    @cached_property
+    def report(self) -> RunReport:
+        """The page and the picture of the run."""
+        return RunReport(self.run, self._record)
+
+    def _record(self) -> RunRecord:
+        """Collect what the page of the run shows."""
+        facts = self.run.facts
+        predictions = facts.get(_AMINO_ACIDS)
+        return RunRecord(
+            fasta=self.fasta,
+            options=self.options,
+            shape=self.model.encoder.shape,
+            plan=self.plan([]),
+            schedule=self.schedule,
+            first_num_steps=facts.get("first_num_steps"),
+            progress=self.checkpoints.progress,
+            log=self.run.read_log(),
+            gains=self._gains,
+            amino_acids=None if predictions is None else AminoAcidPredictions.from_plain(predictions),
+            composition=facts["composition"],
+        )
 
     def finish(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         """Summarise the run with the results of `evaluate`, and record the summary of a finished run in `run.json`."""
@@ -326,7 +338,13 @@ def _evaluator(
 
 
 def _prepare(
-    run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
+    run: RunDirectory,
+    fasta: Sequence[Path],
+    options: PretrainOptions,
+    executor: Executor,
+    started: float,
+    *,
+    is_dry_run: bool = False,
 ) -> _Job:
     """Load the model and the data, plan the steps, and restore the newest checkpoint; a dry run always times steps."""
     config, device = options.pretrain, choose_device(options.compute)
@@ -339,12 +357,15 @@ def _prepare(
 
     evaluator = _evaluator(config, corpora, model, tokens, executor)
     references = run.load_or_compute("references", evaluator.reference_losses)
+    run.load_or_compute("composition", lambda: evaluator.ngrams.unigram.tolist())
     timing = budget = None
     if "plan" not in run.facts and (is_dry_run or config.max_minutes is not None):
         provisional = _make_schedule(options, batches)
         timing = time_steps(objective, batches.micro_batches, provisional, executor, evaluator.num_residues)
         budget = None if config.max_minutes is None else TimeBudget(started, config.max_minutes, timing)
     schedule = run.load_or_compute("plan", lambda: asdict(_make_schedule(options, batches, budget)))
+    if budget is not None:
+        run.store("first_num_steps", schedule["num_steps"])
     setup = TrainingSetup(
         objective=objective,
         micro_batches=batches.micro_batches,
@@ -361,6 +382,7 @@ def _prepare(
     run.truncate_log(checkpoints.progress.step)
     return _Job(
         run=run,
+        fasta=fasta,
         options=options,
         corpora=corpora,
         evaluator=evaluator,
@@ -389,7 +411,7 @@ def plan_run(
         executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
         scratch_run = Result(scratch / "run", [], run=RUN)
         with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
-            job = _prepare(run, options, executor, started, is_dry_run=True)
+            job = _prepare(run, fasta, options, executor, started, is_dry_run=True)
             return replace(job.plan(warnings), output=result.path)
 
 
@@ -412,10 +434,11 @@ def run_pretraining(
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, processes=processes, precision=precision)
         with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
-            job = _prepare(run, options, executor, started)
+            job = _prepare(run, fasta, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
             job.train(callbacks)
             gains, amino_acids = job.evaluate() if job.is_finished else ({}, [])
-            job.draw()
+            if processes.is_first:
+                job.report.write()
             processes.barrier()
             return job.finish(gains, amino_acids)

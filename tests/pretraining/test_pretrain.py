@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,6 +54,11 @@ def losses(run):
     return [json.loads(line)["train_loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def page_without_speed(run):
+    """The page of a run without the figure of its speed, which varies."""
+    return re.sub("<h3>Speed</h3>.*?</figure>", "", (run / "report.html").read_text(), flags=re.DOTALL)
+
+
 def final_weights(run):
     return load_file(run / "checkpoints" / "step-000006" / "weights.safetensors")
 
@@ -72,7 +78,7 @@ def test_a_finished_run_contains_all_promised_files(undisturbed):
 
     assert {path.name for path in run.iterdir()} == {
         *("run.json", "metrics.jsonl", "checkpoints", "corpus", "model", "training.png", "amino_acids.tsv"),
-        "confusions.tsv",
+        *("confusions.tsv", "report.html"),
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -123,6 +129,7 @@ def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fa
     )
     assert not stopped.is_finished
     assert stopped.gains == {}
+    assert "After 3 of 6 steps, the model" in (run / "report.html").read_text()
 
     first_steps = []
     resumed = pretrain_model(
@@ -136,6 +143,7 @@ def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fa
     assert (run / "model" / "model.safetensors").read_bytes() == (
         undisturbed[0] / "model" / "model.safetensors"
     ).read_bytes()
+    assert page_without_speed(run) == page_without_speed(undisturbed[0])
 
 
 def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fasta):
@@ -526,6 +534,21 @@ def test_a_run_stores_how_its_best_model_predicts_each_amino_acid_at_a_validatio
     finished = AminoAcidPredictions.from_plain(json.loads((run / "run.json").read_text())["amino_acids"])
     assert AminoAcidPredictions.from_plain(validated).accuracy == pytest.approx(seen[2].validation["valid_accuracy"])
     assert finished.metrics() == summary.amino_acids
+
+
+def test_the_page_is_refreshed_at_each_validation(tmp_path, proteins_fasta, monkeypatch):
+    run, pages = tmp_path / "a.run", []
+    monkeypatch.setattr("protembed.pretraining.run_report._SECONDS_BEFORE_FIRST", 0.0)
+    monkeypatch.setattr("protembed.pretraining.run_report._MAX_TIME_FRACTION", 1e9)
+
+    def read(report):
+        if report.step in (2, 4):
+            pages.append((run / "report.html").read_text())
+
+    pretrain_model([proteins_fasta], options(run, steps=4, validate_every=2), Callbacks(on_step=read))
+
+    assert "not finished: 2 of 4 steps" in pages[0]
+    assert "finished, 4 steps" in pages[1]
 
 
 def test_proteins_from_a_pipe_are_read_once(proteins_fasta, tmp_path, undisturbed):

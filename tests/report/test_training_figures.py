@@ -129,7 +129,7 @@ def test_training_figure_names_the_gain_with_its_interval_if_there_is_one(drawn)
     assert "unigram model" in labels_of(without)
 
 
-def test_the_fall_from_a_random_model_does_not_hide_what_comes_after_it(drawn):
+def test_the_fall_from_a_random_model_leaves_room_for_what_comes_after_it(drawn):
     reports = [
         report(step, loss=9.0 if step < 5 else 2.8, **(VALIDATED if step == 400 else {})) for step in range(1000)
     ]
