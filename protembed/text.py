@@ -73,18 +73,18 @@ def format_with_interval(
         value: The value; None or NaN where it is not defined.
         low: The lower end of the interval; None if there is no interval.
         high: The upper end of the interval; None if there is no interval.
-        decimals: Number of decimals; None chooses it for these three numbers.
+        decimals: Number of decimals; None chooses it for the value.
         signed: Whether positive numbers have a sign, as differences have.
 
     >>> format_with_interval(0.9467, 0.913, 0.968), format_with_interval(0.1, None, None)
     ('0.947 [0.913, 0.968]', '0.100')
     >>> format_with_interval(9.87, 8.76, 10.2), format_with_interval(0.13, 0.046, 0.2114, signed=True)
-    ('9.9 [8.8, 10.2]', '+0.130 [+0.046, +0.211]')
+    ('9.87 [8.76, 10.20]', '+0.130 [+0.046, +0.211]')
     """
     if value is None or math.isnan(value):
         return "undefined"
     numbers = [value] if low is None or high is None else [value, low, high]
-    decimals = choose_decimals(numbers) if decimals is None else decimals
+    decimals = choose_decimals([value]) if decimals is None else decimals
     text, *ends = (format_decimals(number, decimals, signed=signed) for number in numbers)
     return f"{text} [{', '.join(ends)}]" if ends else text
 

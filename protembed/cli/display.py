@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import shutil
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from protembed._version import __version__
 from protembed.callbacks import Callbacks
+from protembed.cli.layout import Table, wrapped
 from protembed.cli.messages import fault_lines, up_to_date
 from protembed.cli.process import STATUS_OF_SIGNAL, is_first_process
 from protembed.cli.progress import Progress
@@ -23,17 +24,6 @@ from protembed.config.base import Options, flags_in
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
 from protembed.errors import FaultyRowsError, reason_of
 from protembed.text import pluralize, printable
-
-
-def wrapped(sentence: str, width: int) -> str:
-    r"""Break a sentence between words; a path that is longer than a line stays whole, so that it can be copied.
-
-    >>> wrapped("cannot write a/long/path/emb.npy (no space)", 20)
-    'cannot write\na/long/path/emb.npy\n(no space)'
-    """
-    if len(sentence) <= width:
-        return sentence  # the columns of a table keep their spaces
-    return textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False)
 
 
 class Display:
@@ -60,7 +50,10 @@ class Display:
         self._show, self._command = show, command
         self.options: Options | None = None
         self._data_on_stdout = data_on_stdout
-        self._console = console or Console(stderr=True, highlight=False, markup=False)
+        # FORCE_COLOR colours what is written to a file too; the lines of protembed have no colours.
+        self._console = console or Console(
+            stderr=True, highlight=False, markup=False, force_terminal=sys.stderr.isatty()
+        )
         # Of the processes that torchrun starts, only the first prints.
         self._is_json_alone = show.json and data_on_stdout
         self._is_silent = not is_first_process() or self._is_json_alone
@@ -99,17 +92,38 @@ class Display:
             self.warn(f"cannot write {self._show.log_file} ({reason_of(error)}); this and later lines are not logged")
 
     def _print(self, line: str) -> None:
-        is_terminal = self._console.is_terminal
-        text = wrapped(printable(line), self._console.width) if is_terminal else printable(line)
+        text = wrapped(printable(line), self._console.width) if self._console.is_terminal else printable(line)
         self._console.print(text, soft_wrap=True)
 
-    def say(self, *sentences: str) -> None:
-        """Print lines, unless the user asked for quiet: with the time, unless stderr is a terminal."""
-        self._printed.update(sentences)
-        for sentence in sentences:
-            self._write_log(sentence)
+    def say(self, *lines: str | Table) -> None:
+        """Print sentences and tables, unless the user asked for quiet: with the time, unless stderr is a terminal."""
+        width = self._console.width if self._console.is_terminal else None
+        for line in lines:
+            in_full = line.lines() if isinstance(line, Table) else [line]
+            self._printed.update(in_full)
+            for text in in_full:
+                self._write_log(text)
             if not self._show.quiet and not self._is_silent:
-                self._print(sentence if self._console.is_terminal else f"{_now()} {sentence}")
+                for text in line.lines(width) if isinstance(line, Table) else [line]:
+                    self._print(text if self._console.is_terminal else f"{_now()} {text}")
+
+    def say_unless_live(self, sentence: str) -> None:
+        """Print what a live display shows anyway; the log file has it in any case."""
+        if self._is_live:
+            self._write_log(sentence)
+        else:
+            self.say(sentence)
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether a live display can be drawn."""
+        is_able = self._console.is_terminal and not self._console.is_dumb_terminal
+        return is_able and not self._show.quiet and not self._is_silent
+
+    def print_data(self, lines: Iterable[str]) -> None:
+        """Print lines on stdout, broken between words if it is a terminal."""
+        for line in lines:
+            print(wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
 
     def warn(self, *sentences: str) -> None:
         """Print warnings that were not printed before, even with --quiet."""
@@ -184,7 +198,7 @@ class Display:
     # What a command has done
 
     def summary(
-        self, summary: Any, lines: Iterable[str], *, next_step: str | None = None, is_dry_run: bool = False
+        self, summary: Any, lines: Iterable[str | Table], *, next_step: str | None = None, is_dry_run: bool = False
     ) -> None:
         """Print the result of a command in a few lines and its warnings, and with --json all of it as JSON.
 
@@ -238,8 +252,7 @@ class Display:
 
     def progress(self, what: str = "", noun: str = "protein", part: str = "residue") -> Progress:
         """Make the display of a task's progress, a context manager; the arguments are those of `Progress`."""
-        is_live = self._console.is_terminal and not self._show.quiet and not self._is_silent
-        return Progress(self._console, self.say, is_live=is_live, what=what, noun=noun, part=part)
+        return Progress(self._console, self.say, is_live=self._is_live, what=what, noun=noun, part=part)
 
     @contextmanager
     def resume_hint(self, progress: Progress) -> Iterator[None]:

@@ -33,7 +33,7 @@ def finetune(labels: LabelsPath, options: FinetuneOptions, display: Display) -> 
     with stop_on_signals() as stop, display.progress("embedded") as progress:
 
         def enter(name: str, num_steps: int | None, first_step: int) -> None:
-            display.say(stage_line(name, num_steps))
+            display.say_unless_live(stage_line(name, num_steps))
             stop.is_awaited = num_steps is not None
             if num_steps is None:
                 progress.begin_stage(name)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from protembed.attention.summary import KIND_NAMES
+from protembed.cli.layout import Column, Table
 from protembed.config.base import flags_in
 from protembed.text import (
+    choose_decimals,
     format_bytes,
     format_duration,
     format_loss,
@@ -16,6 +18,7 @@ from protembed.text import (
     format_perplexity,
     format_with_interval,
     pluralize,
+    printable,
 )
 
 if TYPE_CHECKING:
@@ -197,13 +200,15 @@ MODELS_ADVICE = (
 )
 
 
-def model_lines(model: "ModelEntry") -> str:
-    """Describe a model in three lines: its size, what to expect of it, and how to get it."""
+def model_lines(model: "ModelEntry") -> Iterator[str]:
+    """Describe a model: its name and size, what to expect of it, and how to get it."""
     millions = model.num_parameters / 1e6
     number = f"{millions / 1e3:.1f} B" if millions >= 1e3 else f"{millions:.1f} M"
     size = f"{number} parameters, {format_bytes(model.num_bytes)}, {model.num_layers} layers of width {model.dim:,}"
-    source = "bundled, the default" if model.is_default else "bundled" if model.is_bundled else model.how_to_get
-    return f"{model.name:<16}  {size}\n    {model.expectation}\n    {source}"
+    source = "bundled, the default" if model.is_default else "bundled" if model.is_bundled else f"`{model.how_to_get}`"
+    yield f"{model.name:<16}  {size}"
+    yield f"    {model.expectation}"
+    yield f"    {source}"
 
 
 def pretrain_plan_lines(plan: "PretrainPlan", *, is_adjusted: bool, is_dry_run: bool = False) -> Iterator[str]:
@@ -242,70 +247,107 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_adjusted: bool, is_dry_run: 
 
 def validation_text(metrics: Mapping[str, float]) -> str:
     """Describe the metrics of each validation set, with the perplexities of the baselines in parentheses."""
-    names = dict.fromkeys(key.rpartition("/")[0] for key in metrics)
-    return "; ".join(_describe_set(name, metrics) for name in names)
+    return "; ".join(
+        f"{name or 'validation'} {', '.join(_set_facts(values))}{_in_parentheses(_baseline_facts(values))}"
+        for name, values in _by_set(metrics).items()
+    )
 
 
-def _describe_set(name: str, metrics: Mapping[str, float]) -> str:
-    values = {key.rpartition("/")[2]: value for key, value in metrics.items() if key.rpartition("/")[0] == name}
-    loss = f"{name or 'validation'} loss {format_loss(values['valid_loss'])}"
+def describe_validation(metrics: Mapping[str, float]) -> dict[str, list[str]]:
+    """List the metrics of each validation set, by its name, and the perplexities of the baselines on the first set."""
+    rows: dict[str, list[str]] = {}
+    for name, values in _by_set(metrics).items():
+        rows[printable(name) or "validation"] = _set_facts(values)
+        if baselines := _baseline_facts(values):
+            rows.setdefault("baselines", baselines)
+    return rows
+
+
+def _by_set(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Sort metrics such as `general/valid_loss` by the name of their set, which is empty for the first set."""
+    sets: dict[str, dict[str, float]] = {}
+    for key, value in metrics.items():
+        name, _, metric = key.rpartition("/")
+        sets.setdefault(name, {})[metric] = value
+    return sets
+
+
+def _set_facts(values: Mapping[str, float]) -> list[str]:
+    loss = f"loss {format_loss(values['valid_loss'])}"
     if "valid_perplexity" not in values:
-        return loss
-    baselines = ", ".join(
+        return [loss]
+    return [loss, f"perplexity {format_perplexity(values['valid_perplexity'])}"]
+
+
+def _baseline_facts(values: Mapping[str, float]) -> list[str]:
+    """List the perplexities of the baselines."""
+    return [
         f"{key.removesuffix('_perplexity')} {format_perplexity(value)}"
         for key, value in values.items()
         if key.endswith("_perplexity") and key != "valid_perplexity"
-    )
-    return f"{loss}, perplexity {format_perplexity(values['valid_perplexity'])} ({baselines})"
+    ]
 
 
-def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str]:
-    """Report the losses and the gain over the baselines."""
+def _in_parentheses(facts: Sequence[str]) -> str:
+    return f" ({', '.join(facts)})" if facts else ""
+
+
+def pretrain_summary_lines(summary: "PretrainSummary") -> Iterator[str | Table]:
+    """Report the metrics of each amino acid, and the losses of the model and the baselines."""
     if summary.num_skipped:
         yield f"skipped {pluralize(summary.num_skipped, 'step')} with a non-finite loss or gradient"
     if summary.valid_loss is None:
         yield f"stopped after step {summary.num_steps:,}; run the same command to resume"
         return
     if summary.amino_acids:
-        yield "amino acid   masked    loss  accuracy  top confusion"
-        yield from map(_amino_acid_line, summary.amino_acids)
-    unigram = summary.references["unigram"]
-    gain = unigram - summary.valid_loss
+        yield _amino_acid_table(summary.amino_acids)
+    yield _loss_table(summary.references, summary.valid_loss)
+    yield from _describe_gains(summary.gains, summary.num_valid_proteins)
     stopped = f"; stopped after step {summary.num_steps:,}, run the same command to resume"
-    ending = "" if summary.is_finished else stopped
     yield (
         f"{summary.model}: validation loss {format_loss(summary.valid_loss)}, "
-        f"perplexity {format_perplexity(summary.valid_perplexity)}; "
-        f"unigram loss {format_loss(unigram)}, "
-        f"{format_loss(abs(gain))} nats {'better' if gain > 0 else 'worse'}{ending}"
+        f"perplexity {format_perplexity(summary.valid_perplexity)}{'' if summary.is_finished else stopped}"
     )
-    if summary.gains:
-        yield from _describe_gains(summary.gains, summary.num_valid_proteins)
+
+
+def _amino_acid_table(amino_acids: Sequence["ClassMetrics"]) -> Table:
+    accuracies = ["" if metrics.accuracy is None else f"{metrics.accuracy:.1%}" for metrics in amino_acids]
+    losses = ["" if metrics.loss is None else format_loss(metrics.loss) for metrics in amino_acids]
+    return Table(
+        columns=[
+            Column(name="residue", cells=[metrics.name for metrics in amino_acids], is_text=True),
+            Column(name="masked", cells=[f"{metrics.count:,}" for metrics in amino_acids], is_optional=True),
+            Column(name="loss", cells=losses),
+            Column(name="accuracy", cells=accuracies),
+            Column(name="top confusion", cells=[metrics.top_confusion or "" for metrics in amino_acids], is_text=True),
+        ]
+    )
+
+
+def _loss_table(references: Mapping[str, float], valid_loss: float) -> Table:
+    """Make a table of the model below its baselines."""
+    losses = {**{f"{name} model": loss for name, loss in references.items()}, "this model": valid_loss}
+    return Table(
+        columns=[
+            Column(name="validation", cells=list(losses), is_text=True),
+            Column(name="loss", cells=[format_loss(loss) for loss in losses.values()]),
+            Column(name="perplexity", cells=[format_perplexity(math.exp(loss)) for loss in losses.values()]),
+        ]
+    )
 
 
 def _describe_gains(gains: Mapping[str, "MetricWithInterval"], num_proteins: int) -> Iterator[str]:
-    """Report the gain over each baseline with its interval."""
-    known = {name: gain for name, gain in gains.items() if gain.low is not None and gain.high is not None}
-    if not known:
-        yield f"too few validation proteins ({num_proteins:,}) for an interval of this difference"
-        return
-    gained = "; ".join(
-        f"{format_with_interval(gain.value, gain.low, gain.high, 3, signed=True)} over the {name} model"
-        for name, gain in known.items()
-    )
-    yield f"gain in nats, with 95 % intervals over {num_proteins:,} validation proteins: {gained}"
-    for name, gain in known.items():
-        if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:
-            yield f"no significant difference from the {name} model (the interval contains 0)"
-
-
-def _amino_acid_line(metrics: "ClassMetrics") -> str:
-    if metrics.loss is None:
-        return f"{metrics.name:<10} {metrics.count:8,}"
-    return (
-        f"{metrics.name:<10} {metrics.count:8,} {metrics.loss:7.3f} {metrics.accuracy:9.1%}  "
-        f"{metrics.top_confusion or ''}"
-    )
+    """Report whether the model is better than each baseline; without gains, as before the end of a run, nothing."""
+    for name, gain in gains.items():
+        size = f"{format_with_interval(gain.value, gain.low, gain.high, 3, signed=True)} nats"
+        if gain.low is None or gain.high is None:
+            yield f"too few validation proteins ({num_proteins:,}) to compare with the {name} model: {size}"
+        elif gain.low <= 0 <= gain.high:
+            yield f"no significant difference between the model and the {name} model: {size}"
+        else:
+            yield f"the model is {'better' if gain.low > 0 else 'worse'} than the {name} model: {size}"
+    if any(gain.low is not None for gain in gains.values()):
+        yield f"gains are differences in loss, with 95 % intervals over {num_proteins:,} validation proteins"
 
 
 def _perplexities(references: Mapping[str, float]) -> str:
@@ -337,28 +379,23 @@ def _split_counts(plan: "FinetunePlan") -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> list[str]:
+def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> list[str | Table]:
     """Report the metrics of the model and the baselines, and those of the notes that were not printed before."""
     if summary.comparison is None:
         return ["stopped early; run the same command to resume"]
     comparison = summary.comparison
-    names = list(comparison.model_metrics)
-    table = [["", *(comparison.metric_names[name] for name in names)]]
-    table += [
-        [
-            predictor,
-            *(
-                format_with_interval(metric.value, metric.low, metric.high)
-                for name in names
-                if (metric := metrics[name])
-            ),
-        ]
-        for predictor, metrics in comparison.predictors.items()
-    ]
-    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
-    lines = [
-        f"{predictor:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for predictor, *cells in table
+    columns = [Column(name="", cells=list(comparison.predictors), is_text=True)]
+    columns += [
+        _metric_column(comparison.metric_names[name], [metrics[name] for metrics in comparison.predictors.values()])
+        for name in comparison.model_metrics
     ]
     last = f"{summary.output}: the model, its metrics and report.html"
-    return [*lines, *comparison.sentences(), *notes, last]
+    return [Table(columns=columns), *comparison.sentences(), *notes, last]
+
+
+def _metric_column(name: str, metrics: Sequence["MetricWithInterval"]) -> Column:
+    """Make a column of metrics with their intervals, all with the same decimals."""
+    decimals = choose_decimals([metric.value for metric in metrics if metric.value is not None])
+    texts = [format_with_interval(metric.value, metric.low, metric.high, decimals) for metric in metrics]
+    values, _, intervals = zip(*(text.partition(" ") for text in texts), strict=True)
+    return Column(name=name, cells=values, ends=intervals)

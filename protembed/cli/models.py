@@ -18,5 +18,5 @@ def models(display: Display) -> None:
     listing = list_models()
     if not display.is_json:
         for model in listing:
-            print(model_lines(model))
+            display.print_data(model_lines(model))
     display.summary({"models": listing}, MODELS_ADVICE)

@@ -68,7 +68,7 @@ def test_pretraining_fine_tuning_and_prediction_work_in_sequence(proteins_fasta,
 
     trained = invoke("pretrain", proteins_fasta, "--size", "t4_1M", "--steps", "2", "--batch-tokens", "1024")
     assert trained.exit_code == 0, trained.output
-    assert "unigram loss" in trained.stderr
+    assert "unigram model" in trained.stderr
     assert invoke("embed", proteins_fasta, "-m", "proteins.run").exit_code == 0
     assert invoke("finetune", "parity.csv", "-m", "proteins.run", "--epochs", "1").exit_code == 0
     frozen = invoke("finetune", "parity.csv", "-m", "proteins.run", "--method", "frozen", "-o", "frozen.model")

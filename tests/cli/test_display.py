@@ -12,6 +12,7 @@ from rich.console import Console
 from protembed._version import __version__
 from protembed.callbacks import StepReport
 from protembed.cli.display import Display
+from protembed.cli.layout import Column, Table
 from protembed.cli.process import exit_on_errors
 from protembed.config.common import ConsoleConfig
 from protembed.errors import FaultyRowsError, FormatError, PeerProcessError, TableError
@@ -45,7 +46,7 @@ def test_progress_shows_the_loss_that_can_be_compared_with_the_validation(capsys
         now[0] = 31.0
         progress.step(report(1, train_loss=2.5, mask_token_loss=2.9))
 
-    assert "step 1 of 10: loss 2.900 (perplexity 18.17)" in capsys.readouterr().err
+    assert "step 1 of 10: loss 2.900, perplexity 18.17" in capsys.readouterr().err
 
 
 def test_progress_lines_are_half_a_minute_apart(capsys, monkeypatch):
@@ -58,8 +59,8 @@ def test_progress_lines_are_half_a_minute_apart(capsys, monkeypatch):
             progress.step(report(step))
 
     assert without_times(capsys.readouterr().err).splitlines() == [
-        "step 2 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s; 0 min 40 s, about 2 min 40 s left",
-        "step 4 of 10: loss 2.900 (perplexity 18.17), 1,000 residues/s; 1 min 20 s, about 2 min 00 s left",
+        "step 2 of 10: loss 2.900, perplexity 18.17, 1,000 residues/s; 0 min 40 s, about 2 min 40 s left",
+        "step 4 of 10: loss 2.900, perplexity 18.17, 1,000 residues/s; 1 min 20 s, about 2 min 00 s left",
     ]
 
 
@@ -146,7 +147,7 @@ def test_terminal_shows_a_panel_of_loss_perplexity_speed_and_time():
         progress.step(report(4))
 
     shown = screen.getvalue()
-    for what in ("4 of 10", "perplexity 18.17", "1,000 residues/s", "left", "400 residues", "1.00e-03"):
+    for what in ("4 of 10", "perplexity 18.17", "1,000 residues/s", "left", "400 residues", "0.001"):
         assert what in shown
 
 
@@ -263,8 +264,8 @@ def test_terminal_breaks_lines_between_words(width):
     display.warn("the file /a/path/that/is/longer/than/a/line/of/the/terminal/proteins.fasta was skipped")
 
     lines = screen.getvalue().splitlines()
-    assert all(len(line) <= width or line.startswith("/a/path") for line in lines)
-    assert " ".join(lines) == (
+    assert all(len(line) <= width or line.startswith("  /a/path") for line in lines)
+    assert " ".join(line.strip() for line in lines) == (
         "training all parameters of the encoder (full), validated on 12 proteins "
         "warning: the file /a/path/that/is/longer/than/a/line/of/the/terminal/proteins.fasta was skipped"
     )
@@ -283,6 +284,96 @@ def drawn(progress):
     return screen.file.getvalue()
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_panel_fits_the_terminal_and_breaks_no_fact(width):
+    screen = io.StringIO()
+    progress = Display(ConsoleConfig(), console=terminal(screen, width)).progress()
+    progress.begin_training(is_adjusted=True)
+    measured = {"valid_loss": 2.8, "valid_perplexity": 16.44, "unigram_perplexity": 17.96, "bigram_perplexity": 17.87}
+    further = {f"a_long_name_of_proteins/{name}": value for name, value in measured.items()}
+    for step in range(1, 9):
+        progress.step(report(step, train_loss=3 - step / 10, validation=measured | further))
+    screen.truncate(0)
+    plain = Console(file=io.StringIO(), width=width)
+    plain.print(progress._drawn())
+
+    lines = plain.file.getvalue().splitlines()
+    assert {len(line) for line in lines} == {width}
+    facts = " ".join(line.strip("│╭╮╰╯─ ") for line in lines)
+    for fact in (
+        "8 of about 10",
+        "loss 2.800",
+        "perplexity 16.44",
+        "unigram 17.96",
+        "800 residues seen",
+        "▁",
+        "a_long_name_o…",
+    ):
+        assert fact in facts
+    assert facts.count("validation") == 1
+
+
+def test_panel_of_a_terminal_without_unicode_is_ascii():
+    progress = Display(ConsoleConfig(), console=terminal(Latin1(), 60)).progress("embedded")
+    waiting = plain_text(progress)
+    progress.begin_training()
+    for step in (1, 2):
+        progress.step(report(step, train_loss=3 - step / 10))
+
+    assert (waiting + plain_text(progress)).isascii()
+
+
+class Latin1(io.StringIO):
+    encoding = "latin-1"
+
+
+def plain_text(progress):
+    screen = Latin1()
+    Console(file=screen, width=60).print(progress._drawn())
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("TERM", "dumb"), ("FORCE_COLOR", "1"), ("NO_COLOR", "1")])
+def test_files_and_plain_terminals_get_no_control_code_and_no_colour(variable, value, monkeypatch, capfd):
+    monkeypatch.setenv(variable, value)
+    display = Display(ConsoleConfig())
+    if variable == "TERM":
+        display = Display(ConsoleConfig(), console=Console(stderr=True, force_terminal=True, width=60))
+    with display.progress("embedded") as progress:
+        progress.expect(100)
+        progress.advance(50)
+        display.say("half of it")
+
+    assert capfd.readouterr().err.endswith("half of it\n")
+
+
+def test_name_of_a_stage_is_printed_unless_a_live_display_shows_it(capsys, tmp_path):
+    screen = io.StringIO()
+    Display(ConsoleConfig(), console=terminal(screen, 60)).say_unless_live("metrics")
+    Display(ConsoleConfig()).say_unless_live("metrics")
+
+    assert screen.getvalue() == "" and without_times(capsys.readouterr().err) == "metrics\n"
+
+
+def test_table_is_whole_in_the_log_and_fits_the_terminal(tmp_path):
+    names = Column(name="", cells=["random initialisation"], is_text=True)
+    table = Table(columns=[names, *(Column(name=name, cells=["0.853"]) for name in ("accuracy", "macro F1"))])
+    screen = io.StringIO()
+    with ExitStack() as files:
+        options = ConsoleConfig(log_file=tmp_path / "log")
+        display = Display(options, console=terminal(screen, 34))
+        display.open_log(files, "protembed")
+        display.say(table)
+
+    assert screen.getvalue().splitlines() == [
+        "                       accuracy",
+        "random initialisation     0.853",
+        "                       macro F1",
+        "random initialisation     0.853",
+    ]
+    assert "accuracy  macro F1" in (tmp_path / "log").read_text()
+
+
 def test_stage_after_a_training_is_counted_from_zero(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("protembed.cli.progress.time.monotonic", lambda: now[0])
@@ -297,9 +388,9 @@ def test_stage_after_a_training_is_counted_from_zero(monkeypatch):
     waiting = drawn(progress)
     progress.advance(60)
 
-    assert "fine-tuned, fold 1" in panel and "validation  loss 0.500" in panel and "embedded" not in panel
-    assert "metrics: 0 min 03 s" in waiting
-    assert "metrics: embedded: 1 protein, 60 residues, 20 residues/s; 0 min 03 s" in drawn(progress)
+    assert "fine-tuned, fold 1" in panel and re.search(r"validation +loss 0\.500", panel) and "embedded" not in panel
+    assert "metrics, 0 min 03 s" in waiting
+    assert "metrics: embedded, 1 protein, 60 residues, 20 residues/s, 0 min 03 s" in drawn(progress)
 
 
 def test_time_left_and_rate_do_not_grow_worse_while_a_piece_is_computed(monkeypatch):
@@ -311,7 +402,7 @@ def test_time_left_and_rate_do_not_grow_worse_while_a_piece_is_computed(monkeypa
     progress.advance(200)
     now[0] += 4.0
 
-    assert "20 residues/s; 0 min 14 s, 50 %, about 0 min 06 s left" in drawn(progress)
+    assert "20 residues/s, 0 min 14 s, 50 %, about 0 min 06 s left" in " ".join(drawn(progress).split())
 
 
 def test_residues_are_counted_before_their_proteins_are_saved(monkeypatch):
@@ -322,11 +413,11 @@ def test_residues_are_counted_before_their_proteins_are_saved(monkeypatch):
     now[0] += 10.0
     progress.compute(100)
 
-    assert "embedded: 100 residues, 10 residues/s; 0 min 10 s, 25 %, about 0 min 30 s left" in drawn(progress)
+    assert "100 residues, 10 residues/s, 0 min 10 s, 25 %, about 0 min 30 s left" in drawn(progress)
     assert progress.num_finished == 0
 
     progress.advance(90)
-    assert "embedded: 1 protein, 90 residues, " in drawn(progress)
+    assert "1 protein, 90 residues, " in drawn(progress)
 
 
 def test_work_after_the_last_residue_is_called_finishing(monkeypatch):
