@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from protembed.cli.display import Display
+from protembed.cli.layout import wrapped
 from protembed.config.common import ConsoleConfig
 
 _HEADING = "\nExamples:\n"
+# In panels of fewer columns, options are cut and descriptions have a word a line.
+_MIN_COLUMNS_OF_PANELS = 66
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _TYPOGRAPHIC_OPTION = re.compile(f"(?!--?[a-zA-Z])[{_DASHES}]+[a-zA-Z]")
 
@@ -76,7 +80,8 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help, and the examples line by line; Typer before 0.28 joins the lines of an epilog."""
         examples, self.epilog = self.epilog, None
-        super().format_help(ctx, formatter)
+        if not _print_narrow_help(self, ctx):
+            super().format_help(ctx, formatter)
         self.epilog = examples
         print(examples)
 
@@ -87,3 +92,36 @@ class CommandGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """List the parameters, `--help` included."""
         return _without_types(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        if not _print_narrow_help(self, ctx):
+            super().format_help(ctx, formatter)
+
+
+def _print_narrow_help(command: Any, ctx: Any) -> bool:
+    """Print the help without panels if the terminal is too narrow for them; return whether it was."""
+    width = shutil.get_terminal_size().columns
+    if width >= _MIN_COLUMNS_OF_PANELS:
+        return False
+    print(wrapped(command.get_usage(ctx), width), wrapped(command.help.strip(), width), sep="\n\n", end="\n\n")
+    for title, records in _sections(command, ctx).items():
+        print(f"{title}:")
+        for names, description in records:
+            print(wrapped(f"  {names}", width), wrapped(f"    {' '.join(description.split())}", width), sep="\n")
+        print()
+    return True
+
+
+def _sections(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """List what a help describes, names and descriptions, by the titles of its panels."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(ctx):
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            sections.setdefault(parameter.rich_help_panel or kind, []).append(record)
+    if isinstance(command, CommandGroup):
+        commands = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)}
+        sections["Commands"] = [(name, sub.help or "") for name, sub in commands.items() if sub is not None]
+    return sections

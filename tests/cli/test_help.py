@@ -146,3 +146,15 @@ def test_an_option_with_a_dash_of_a_word_processor_is_a_usage_error_that_names_t
 
 def test_values_of_options_may_begin_with_any_dash(invoke):
     assert "labels.csv: No such file" in invoke("finetune", "labels.csv", "--target", "–ΔG").stderr
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda command: "".join(command) or "all")
+def test_help_of_a_narrow_terminal_is_a_list_that_cuts_no_option(invoke, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = invoke(*command, "--help").stdout
+    description, _, _ = text.partition("Examples:")
+
+    assert all(len(line) <= 40 for line in description.splitlines())
+    assert "…" not in text and "╭" not in text
+    names = [flag_name(spec.name) for name in command for spec in OPTIONS_OF[name]] or COMMANDS
+    assert [name for name in names if not re.search(rf"{name}\b", description)] == []
