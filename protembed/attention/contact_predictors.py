@@ -13,9 +13,12 @@ from protembed.attention.contacts import PrecisionRow, ResiduePairs, head_precis
 from protembed.attention.significance import HeadTest, permutation_test
 from protembed.errors import NoStructureMatchError
 from protembed.model.heads import ContactHead
+from protembed.text import format_number, format_with_interval
 
 MAX_TOP_HEADS = 10
 NUM_FOLDS = 6
+# The predictor that a model brings.
+OWN_HEAD = "own head"
 
 # Features of the pairs of each protein, (heads, pairs) each.
 Features = Sequence[NDArray[np.floating]]
@@ -156,16 +159,54 @@ class ContactEvaluation:
         is_useful = self.fitted is not None and self.fitted.weight.any() and "regression" in self.precisions
         return self.fitted if is_useful else None
 
+    @property
+    def shown(self) -> PrecisionRow | None:
+        """Long-range precision at L of the predictor whose contacts are saved: the model's own head, or the regression.
+
+        None without such a predictor.
+        """
+        name = OWN_HEAD if OWN_HEAD in self.precisions else "regression"
+        if name == "regression" and self.predictor is None:
+            return None
+        return next(row for row in self.precisions[name] if (row.range_name, row.fraction_name) == ("long", "L"))
+
+    @property
+    def found_contacts(self) -> bool:
+        """Whether that predictor exists and is more precise than random pairs, also those of the same separations.
+
+        Otherwise there is nothing to draw, and `finding` says so.
+        """
+        row = self.shown
+        return row is not None and (row.precision.value or 0.0) > max(row.random or 0.0, row.matched_random or 0.0)
+
+    @property
+    def finding(self) -> str:
+        """What the predictor whose contacts are saved has found, in a sentence."""
+        row = self.shown
+        if row is None and self.fitted is None:
+            return "Only one protein has a structure, and fitting a contact predictor needs two."
+        if row is None:
+            return "The regression over all heads selected no heads, so it predicts no contacts."
+        name = "the model's own contact head" if OWN_HEAD in self.precisions else "the regression over all heads"
+        precision = format_with_interval(row.precision.value, row.precision.low, row.precision.high)
+        values = f"long-range precision at L {precision}; random pairs {format_number(row.random)}"
+        if self.found_contacts:
+            return f"Contacts are predicted by {name} ({values})."
+        return f"No contacts are drawn, because {name} finds no more of them than random pairs ({values})."
+
     def warnings(self) -> list[str]:
-        """Warn if no contact head is fitted, or none that selects heads."""
+        """Warn if no contact head is fitted, or none that selects heads or finds contacts."""
+        warnings = []
         if self.fitted is None:
-            return [
+            warnings.append(
                 "only one protein has a structure; fitting a contact head needs two, and the tests of heads rest on "
                 "this protein alone"
-            ]
-        if self.predictor is None:
-            return ["the regression over all heads selected no heads; no contact head is saved"]
-        return []
+            )
+        elif self.predictor is None:
+            warnings.append("the regression over all heads selected no heads; no contact head is saved")
+        if self.shown is not None and not self.found_contacts:
+            warnings.append(self.finding[0].lower() + self.finding[1:].rstrip("."))
+        return warnings
 
 
 def evaluate_contacts(
@@ -194,7 +235,7 @@ def evaluate_contacts(
     can_fit = len(proteins) > 1  # one to fit on and one to evaluate on
     scores = _scores_by_predictor(features, proteins, seed) if can_fit else {}
     if model_head is not None:
-        scores["own head"] = [model_head.logits(protein) for protein in features]
+        scores[OWN_HEAD] = [model_head.logits(protein) for protein in features]
     labelled = (pairs.labelled_scores(protein) for protein, pairs in zip(features, proteins, strict=True))
     return ContactEvaluation(
         head_precisions=long_range[is_measured].mean(0),

@@ -187,7 +187,13 @@ class Inspection:
             self._write_model(evaluation.contacts)
         if self._config.sites is not None:
             write_columns(directory / "sites.tsv", evaluation.site_columns())
-        report = AttentionReport(directory, self._config, self._extractor.layers, self._extractor.heads)
+        report = AttentionReport(
+            directory,
+            self._config,
+            self._extractor.layers,
+            self._extractor.heads,
+            draws_contacts=evaluation.contacts is None or evaluation.contacts.found_contacts,
+        )
         displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
         for record, (maps, _), contacts in displayed:
             report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))

@@ -82,10 +82,21 @@ def _ticks(count: int) -> range:
 
 
 class AttentionReport:
-    """Draws the displayed layers and heads, from 0, protein by protein, and writes predicted contacts and the page."""
+    """Draws the displayed layers and heads, from 0, protein by protein, and writes predicted contacts and the page.
 
-    def __init__(self, directory: Path, config: AttentionConfig, layers: Sequence[int], heads: Sequence[int]) -> None:
-        self._directory, self._config = directory, config
+    The contacts of a predictor that found none are written, and not drawn.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        config: AttentionConfig,
+        layers: Sequence[int],
+        heads: Sequence[int],
+        *,
+        draws_contacts: bool = True,
+    ) -> None:
+        self._directory, self._config, self._draws_contacts = directory, config, draws_contacts
         self._displayed = np.ix_(layers, heads)
         self._page = AttentionPage([layer + 1 for layer in layers], [head + 1 for head in heads])
 
@@ -106,7 +117,7 @@ class AttentionReport:
             id=record.id,
             sequence=record.sequence[part],
             maps=maps,
-            contacts=None if contacts is None else contacts[part, part],
+            contacts=contacts[part, part] if contacts is not None and self._draws_contacts else None,
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
             block=block_size(part.stop - part.start, maps.shape[-1]),

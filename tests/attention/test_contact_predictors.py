@@ -8,6 +8,7 @@ from scipy.special import expit
 from protembed.attention.contact_predictors import (
     ContactPredictor,
     cross_validated_scores,
+    evaluate_contacts,
     fit_contact_head,
     fit_top_heads,
     top_heads,
@@ -188,3 +189,60 @@ def test_each_protein_is_held_out_alone_with_fewer_proteins_than_folds():
     assert [logits.shape for logits in scores] == [pairs.first.shape for pairs in proteins]
     with pytest.raises(ValueError, match="n_splits"):
         cross_validated_scores(fit_top_heads, features[:1], proteins[:1])
+
+
+# What was found
+
+
+def evaluate(features, proteins, model_head=None):
+    return evaluate_contacts(features, proteins, model_head, num_permutations=100, seed=0)
+
+
+def head_with(*weights):
+    return ContactPredictor(weight=np.array([*weights, *np.zeros(NUM_HEADS - len(weights))]), bias=0.0)
+
+
+def test_regression_that_finds_contacts_is_drawn_and_described_by_its_precision():
+    found = evaluate(*make_proteins(0, informative=(5, 2)))
+
+    assert found.found_contacts
+    assert found.finding.startswith("Contacts are predicted by the regression over all heads (long-range precision at")
+    assert found.warnings() == []
+
+
+def test_regression_without_heads_is_not_drawn():
+    evaluation = evaluate(*make_proteins(0, informative=(5, 2)))
+    nothing = replace(evaluation, fitted=ContactPredictor(weight=np.zeros(NUM_HEADS), bias=-2.0))
+
+    assert (nothing.found_contacts, nothing.shown) == (False, None)
+    assert nothing.finding == "The regression over all heads selected no heads, so it predicts no contacts."
+    assert nothing.warnings() == ["the regression over all heads selected no heads; no contact head is saved"]
+
+
+def test_own_head_is_drawn_only_if_it_is_more_precise_than_random_pairs():
+    features, proteins = make_proteins(0, informative=(5,))
+
+    right = evaluate(features, proteins, head_with(0, 0, 0, 0, 0, 1))
+    wrong = evaluate(features, proteins, head_with(0, 0, 0, 0, 0, -1))
+
+    assert right.found_contacts
+    assert right.finding.startswith("Contacts are predicted by the model's own contact head")
+    assert not wrong.found_contacts
+    assert wrong.shown.precision.value < wrong.shown.random
+    assert wrong.finding.startswith("No contacts are drawn, because the model's own contact head finds no more of them")
+    assert wrong.warnings() == [wrong.finding[0].lower() + wrong.finding[1:-1]]
+
+
+def test_single_protein_is_judged_by_the_own_head_alone():
+    features, proteins = make_proteins(0, num_proteins=1, informative=(5,))
+
+    alone, with_head = evaluate(features, proteins), evaluate(features, proteins, head_with(0, 0, 0, 0, 0, 1))
+
+    assert (alone.found_contacts, with_head.found_contacts) == (False, True)
+    assert alone.finding == "Only one protein has a structure, and fitting a contact predictor needs two."
+
+
+def test_random_pairs_of_a_head_have_the_mean_rate_of_long_range_contacts():
+    features, proteins = make_proteins(0, rate=0.1)
+
+    assert evaluate(features, proteins).random_precision == pytest.approx(0.1, rel=0.1)

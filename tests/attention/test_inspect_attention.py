@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from protembed.attention.contact_predictors import ContactPredictor
+from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.inspect_attention import inspect_attention
 from protembed.attention.structures import read_chains
 from protembed.attention.summary import KINDS
@@ -309,6 +309,20 @@ def test_regression_without_heads_gives_a_warning_and_no_contacts(
     assert "The regression selected no heads" in page
     titles = re.findall("<h2.*?>(.*?)</h2>", page)
     assert len(titles) == len(set(titles))
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_contacts_of_a_predictor_are_written_and_are_drawn_only_if_it_found_any(request, monkeypatch, found):
+    monkeypatch.setattr(ContactEvaluation, "found_contacts", found)
+
+    output = request.getfixturevalue("evaluated_with_head")
+
+    names = ["protein-000001-contacts.png", "protein-000002-contacts.png"]
+    assert [path.name for path in sorted((output / "figures").glob("*-contacts.png"))] == (names if found else [])
+    assert len(list((output / "contacts").glob("*.tsv"))) == 2
+    assert (output / "model" / "config.json").exists()
+    warnings = json.loads((output / "meta.json").read_text())["summary"]["warnings"]
+    assert any("no contacts are drawn, because the regression" in warning for warning in warnings) == (not found)
 
 
 def test_plan_warns_of_sites_of_unknown_proteins(tiny_model, proteins_fasta, tmp_path):
