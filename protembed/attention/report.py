@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protembed._version import __version__
+from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.head_statistics import STATISTICS
 from protembed.attention.maps import parse_region
 from protembed.attention.page import AttentionPage
@@ -18,27 +18,6 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.fasta import Record
 from protembed.io.writing import write_text
 from protembed.report.figures import drawable, figure_file
-
-_MAX_TICKS = 20
-
-
-def draw_attention(
-    path: Path, maps: NDArray[np.floating], title: str, layers: Sequence[int], heads: Sequence[int]
-) -> None:
-    """Draw maps, (layer, head, residues, residues), as a grid with a row per layer and a column per head."""
-    num_layers, num_heads = maps.shape[:2]
-    with figure_file(path, width=1.1 * num_heads + 1, height=1.1 * num_layers + 1.2) as figure:
-        grid: NDArray[Any] = figure.subplots(num_layers, num_heads, squeeze=False)
-        for (row, column), axes in np.ndenumerate(grid):
-            # Most weights are small: the square root makes them visible, and each map is scaled separately.
-            weights = np.sqrt(maps[row, column].astype(np.float32))
-            axes.imshow(weights, cmap="magma_r", vmin=0, interpolation="nearest")
-            axes.set(xticks=[], yticks=[])
-            if row == 0:
-                axes.set_title(f"head {heads[column]}", fontsize=7)
-            if column == 0:
-                axes.set_ylabel(f"layer {layers[row]}", fontsize=7)
-        figure.suptitle(drawable(title), fontsize=9)
 
 
 def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
@@ -56,29 +35,6 @@ def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
         axes.set(xlabel="residue", ylabel="residue")
         figure.colorbar(image, shrink=0.8, label="predicted")
         figure.suptitle(drawable(protein.id), fontsize=9)
-
-
-def draw_heads(path: Path, statistics: Mapping[str, NDArray[np.floating]]) -> None:
-    """Draw statistics of all heads by name, each (layer, head), as grids with a row per layer and a column per head."""
-    num_columns = 3
-    num_rows = -(-len(statistics) // num_columns)
-    with figure_file(path, width=3.2 * num_columns, height=2.4 * num_rows) as figure:
-        grid: NDArray[Any] = figure.subplots(num_rows, num_columns, squeeze=False)
-        for axes, (name, values) in zip(grid.ravel(), statistics.items(), strict=False):
-            if values.size:
-                num_layers, num_heads = values.shape
-                extent = (0.5, num_heads + 0.5, num_layers + 0.5, 0.5)
-                image = axes.imshow(values, cmap="viridis", interpolation="nearest", aspect="auto", extent=extent)
-                figure.colorbar(image, ax=axes)
-                axes.set(xticks=_ticks(num_heads), yticks=_ticks(num_layers))
-                axes.tick_params(labelsize=5)
-            axes.set_title(name, fontsize=8)
-            axes.set(xlabel="head", ylabel="layer")
-
-
-def _ticks(count: int) -> range:
-    """Choose the layers or heads to number, from 1: all of them where there is room."""
-    return range(1, count + 1, -(-count // _MAX_TICKS))
 
 
 class AttentionReport:

@@ -7,8 +7,9 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 
+from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.pictures import DisplayedProtein
-from protembed.attention.report import draw_attention, draw_contacts, draw_heads
+from protembed.attention.report import draw_contacts
 from protembed.errors import OutputError
 from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 
@@ -67,6 +68,34 @@ def test_title_is_not_drawn_as_a_formula(tmp_path):
 
     # The dollar signs are drawn, and no superscript.
     assert ink(tmp_path / "formula.png") > ink(tmp_path / "text.png")
+
+
+def drawn_attention(monkeypatch, maps, title="P12345"):
+    drawn = []
+    monkeypatch.setattr("protembed.attention.figures.figure_file", lambda path, **size: unsaved_figure(drawn))
+    draw_attention("maps.png", maps, title, range(1, 1 + len(maps)), range(1, 1 + len(maps[0])))
+    return drawn[0]
+
+
+def test_attention_figure_explains_its_scale(monkeypatch):
+    figure = drawn_attention(monkeypatch, MAPS * np.array([1, 0.1, 0])[:, None, None])
+    *maps, scale = figure.axes
+
+    assert " ".join(scale.get_xlabel().split()).endswith("in percent of the highest in its own map")
+    assert [label.get_text() for label in scale.get_xticklabels()] == ["0", "5", "25", "100 %"]
+    # The highest weight of a map has the full colour, and a quarter of it half of the way; also in a map of zeros.
+    for axes in maps:
+        (image,) = axes.get_images()
+        assert image.norm(image.get_array().max()) in (0, 1)
+        assert image.norm(image.norm.vmax / 4) == pytest.approx(0.5)
+
+
+def test_long_title_has_four_lines_at_most(monkeypatch):
+    title = drawn_attention(monkeypatch, MAPS, 100 * "long $ name ").get_suptitle()
+
+    assert title.count("\n") == 3
+    assert title.endswith("...")
+    assert title.count("$") == title.count("\\$") > 4
 
 
 # Figures of fine-tuning
@@ -190,7 +219,8 @@ def test_figures_of_contacts_and_heads_are_reproducible(tmp_path, suffix):
 
 def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("protembed.attention.report.figure_file", lambda path, **size: unsaved_figure(drawn))
+    for module in ("figures", "report"):
+        monkeypatch.setattr(f"protembed.attention.{module}.figure_file", lambda path, **size: unsaved_figure(drawn))
 
     draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
     truth = np.eye(30, k=-7, dtype=bool)
@@ -200,7 +230,7 @@ def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     )
 
     heads, contacts = (figure.axes[0] for figure in drawn)
-    assert heads.get_xticks().tolist() == list(range(1, 21))
+    assert heads.get_xticks().tolist() == list(range(1, 21, 2))
     assert heads.get_yticks().tolist() == list(range(1, 7))
     (image,) = heads.get_images()
     # The cell that is centred on layer 2 and head 16 has the value of that head.
