@@ -4,12 +4,12 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.class_results import ClassResult
 from protembed.finetuning.comparison import Comparison
 from protembed.finetuning.evaluation import Evaluation
-from protembed.text import format_number, pluralize
+from protembed.text import format_number, format_percent, pluralize
 
 _MEANINGS = {
     "mcc": " (1 is perfect, 0 is guessing)",
     "auprc": " (1 is perfect)",
-    "spearman": " (1 if the order is right, 0 if it is random)",
+    "spearman": " correlation (1 if the order is right, 0 if it is random)",
 }
 
 
@@ -35,9 +35,12 @@ def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Co
         return _describe_rare_class(rare)
     what = f"{pluralize(num_tested, 'residue')} of {tested}" if task.per_residue else tested
     constant = comparison.predictors["majority"]["accuracy"].value
-    alone = "" if constant is None else f"; always the most frequent class would be right for {constant:.0%}"
+    alone = (
+        "" if constant is None else f"; always the most frequent class would be right for {format_percent(constant)}"
+    )
     share = num_right / num_tested if num_tested else 0.0
-    return f"It gives {num_right:,} of {what} ({share:.0%}) the right one of {len(analysis.classes)} classes{alone}."
+    right = f"It gives {num_right:,} of {what} ({format_percent(share)}) the right one"
+    return f"{right} of {len(analysis.classes)} classes{alone}."
 
 
 def _describe_rare_class(rare: ClassResult) -> str:

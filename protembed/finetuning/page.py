@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protembed.config.common import METRIC_NAMES
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.comparison import Comparison
@@ -13,7 +12,7 @@ from protembed.finetuning.evaluation import Evaluation
 from protembed.finetuning.findings import describe_findings
 from protembed.finetuning.page_comparison import PREDICTORS, comparison_section
 from protembed.finetuning.page_failures import failure_section, worst_section
-from protembed.finetuning.page_metrics import METRIC_NOTES, value_text
+from protembed.finetuning.page_metrics import METRIC_LABELS, METRIC_NOTES
 from protembed.finetuning.page_predictions import prediction_sections
 from protembed.finetuning.split_names import Split
 from protembed.report.comparison_figures import draw_learning
@@ -105,11 +104,12 @@ class FinetunePage:
 
     def _cards(self) -> list[Card]:
         comparison, metric = self.comparison, self.comparison.task.main_metric
-        name, best, relatives = METRIC_NAMES[metric], comparison.best_baseline, self.evaluation.relatives
+        label, best, relatives = METRIC_LABELS[metric], comparison.best_baseline, self.evaluation.relatives
+        name = f"{label[0].upper()}{label[1:]}"
         note = f"{_interval_text(comparison.model_metrics[metric])}{METRIC_NOTES[metric]}"
-        cards = [Card(name=name, value=value_text(comparison.model_metrics[metric].value), note=note)]
+        cards = [Card(name=name, value=format_number(comparison.model_metrics[metric].value), note=note)]
         if best is not None:
-            value = value_text(comparison.predictors[best][metric].value)
+            value = format_number(comparison.predictors[best][metric].value)
             cards.append(Card(name=f"{name} of {best}, the best baseline", value=value, note=PREDICTORS[best]))
             difference = comparison.differences[best]
             value = "undefined" if difference.value is None else f"{difference.value:+.3f}"

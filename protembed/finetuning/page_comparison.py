@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from protembed.config.common import METRIC_NAMES
 from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Comparison
-from protembed.finetuning.page_metrics import METRIC_NOTES, metric_columns
+from protembed.finetuning.page_metrics import METRIC_LABELS, METRIC_NOTES, metric_columns
 from protembed.report.comparison_figures import IntervalRow, draw_comparison
 from protembed.report.page import Details, Element, Figure, Section
 from protembed.report.table import Column, Table
@@ -12,21 +11,22 @@ from protembed.text import pluralize
 
 # What each predictor is.
 PREDICTORS: Mapping[str, str] = {
-    "majority": "always the class shares of the training proteins",
-    "mean": "always the mean of the training proteins",
-    "composition": "linear model of the share of each amino acid",
-    "k-mers": "linear model of pieces of one to three residues",
-    "15 letters": "linear model of the 15 residues around each one",
-    "random initialisation": "the same network, started from random weights",
+    "majority": "always the shares among training proteins",
+    "mean": "always the mean of training proteins",
+    "composition": "linear model of amino-acid shares",
+    "k-mers": "linear model of short sequence pieces",
+    "15 letters": "linear model of 15 residues around it",
+    "random initialisation": "same network, from random weights",
     "frozen": "head on the unchanged language model",
-    "fine-tuned": "head and language model, trained together",
-    "LoRA": "head and language model, trained by adapters",
+    "fine-tuned": "language model, trained with its head",
+    "LoRA": "language model, trained by adapters",
 }
 
 
 def comparison_section(comparison: Comparison) -> Section:
     """Show whether the model is better than its baselines."""
-    metric, label = comparison.task.main_metric, METRIC_NAMES[comparison.task.main_metric]
+    metric = comparison.task.main_metric
+    label = METRIC_LABELS[metric]
     defined = {name: found for name, found in comparison.predictors.items() if found[metric].value is not None}
     body: list[Element] = []
     if len(defined) > 1 and comparison.model in defined:
@@ -42,7 +42,7 @@ def comparison_section(comparison: Comparison) -> Section:
         body.append(
             Figure(
                 picture=draw_comparison(rows, label, comparison.model),
-                title=f"{label} of the model and of simpler methods",
+                title=f"{label[0].upper()}{label[1:]} of the model and of simpler methods",
                 caption=f"Each row is one way to predict, and all predict the same "
                 f"{pluralize(comparison.num_proteins, 'test protein')}. Left: the point is the {label} "
                 f"({METRIC_NOTES[metric]}), the line its 95 % interval, which shows how much it would vary with other "
@@ -51,9 +51,13 @@ def comparison_section(comparison: Comparison) -> Section:
                 description=f"Points with intervals. {comparison.verdict()}.",
             )
         )
-    undefined = [name for name in comparison.predictors if name not in defined]
+    undefined = [f"`{name}`" for name in comparison.predictors if name not in defined]
     if undefined:
-        body.append(f"{', '.join(undefined)}: {label} is undefined, because the predictions are all the same.")
+        one = "it predicts" if len(undefined) == 1 else "they predict"
+        body.append(
+            f"{' and '.join(undefined)} cannot be drawn: the {label} is undefined, because {one} the same for all "
+            "proteins."
+        )
     body.append(_comparison_table(comparison))
     return Section(title="Was it worth it?", body=[*body, Details(title="In words", body=comparison.sentences())])
 

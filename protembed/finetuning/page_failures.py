@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from protembed.config.common import METRIC_NAMES, Task
+from protembed.config.common import Task
 from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL, Comparison
-from protembed.finetuning.page_metrics import metric_columns, value_text
+from protembed.finetuning.page_metrics import METRIC_LABELS, metric_columns
 from protembed.finetuning.subgroups import Subgroup
 from protembed.finetuning.worst_predictions import WrongPrediction
 from protembed.report.comparison_figures import IntervalRow, draw_intervals
 from protembed.report.page import Element, Figure, Section
 from protembed.report.table import Cell, Column, Table
-from protembed.text import pluralize
+from protembed.text import format_number, pluralize
 
-_MAX_LABELS_OF_CELL = 4
+_MAX_LABELS_OF_CELL = 3
 
 
 def failure_section(analysis: Analysis, comparison: Comparison) -> Section:
@@ -26,14 +26,18 @@ def failure_section(analysis: Analysis, comparison: Comparison) -> Section:
     }
     compared = {kind: named for kind, named in groups.items() if len(named) > 1}
     rows = [
-        IntervalRow(name=f"{kind}: {name}", metric=group.metric(metric), note=f"({group.num_proteins:,})")
+        IntervalRow(
+            name=f"similarity {name}" if kind == "similarity" else name,
+            metric=group.metric(metric),
+            note=f"({group.num_proteins:,})",
+        )
         for kind, named in compared.items()
         for name, group in named
         if group.metrics[metric] is not None
     ]
     body: list[Element] = []
     if rows:
-        label = METRIC_NAMES[metric]
+        label = METRIC_LABELS[metric]
         worst = min(rows, key=lambda row: row.metric.value or 0.0)
         body.append(
             Figure(
@@ -42,7 +46,7 @@ def failure_section(analysis: Analysis, comparison: Comparison) -> Section:
                 f"the nearest training protein, and by length in residues. The point is the {label} of the model on "
                 "the group, the line its 95 % interval, the dashed line the value of all test proteins. If a line "
                 "does not reach the dashed line, the model is better or worse there than elsewhere.",
-                description=f"{label} by group, lowest for {worst.name} ({value_text(worst.metric.value)}).",
+                description=f"{label} by group, lowest for {worst.name} ({format_number(worst.metric.value)}).",
             )
         )
     for kind, named in groups.items():
@@ -67,9 +71,10 @@ def _single_group(kind: str, named: Sequence[tuple[str, Subgroup]]) -> str:
     if not named:
         return ""
     name, group = named[0]
+    where = f" ({name})" if kind == "length" else ""
     return (
-        f"By {kind}, {pluralize(group.num_proteins, 'test protein')} form a single group ({name}): another one would "
-        f"have fewer than {MIN_PROTEINS_FOR_INTERVAL}."
+        f"By {kind}, all {pluralize(group.num_proteins, 'test protein')} are in one group{where}, because any other "
+        f"would have fewer than {MIN_PROTEINS_FOR_INTERVAL}."
     )
 
 
@@ -118,7 +123,10 @@ def worst_section(worst: Sequence[WrongPrediction], task: Task) -> Section:
                     Column(name="protein", cells=[row["id"] for row in worst]),
                     *(_worst_columns(worst)),
                     Column(name="residues", cells=[row["num_residues"] for row in worst]),
-                    Column(name="nearest training protein", cells=[row["nearest_training_protein"] for row in worst]),
+                    Column(
+                        name="nearest training protein",
+                        cells=[row["nearest_training_protein"] or "none" for row in worst],
+                    ),
                     Column(name="similarity", cells=[row["similarity"] for row in worst], decimals=2),
                 ],
             )

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from protembed.config.common import METRIC_NAMES
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.comparison import Comparison
 from protembed.report.table import Column
-from protembed.text import format_number
 
 # What each metric means to a reader who does not know it.
 METRIC_NOTES: Mapping[str, str] = {
@@ -21,12 +21,8 @@ METRIC_NOTES: Mapping[str, str] = {
     "mse": "mean squared error; 0 is best",
     "r2": "share of the variance that is explained: 1 is all, 0 is as good as always the mean",
 }
+METRIC_LABELS: Mapping[str, str] = {**METRIC_NAMES, "spearman": "Spearman correlation"}
 _ERRORS = ("rmse", "mse")
-
-
-def value_text(value: float | None) -> str:
-    """Format a metric, which may be undefined."""
-    return "undefined" if value is None else format_number(value)
 
 
 def metric_columns(

@@ -7,11 +7,10 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.class_results import ClassResult, Confusion
 from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL
 from protembed.finetuning.evaluation import Evaluation
-from protembed.finetuning.page_metrics import value_text
 from protembed.report.comparison_figures import IntervalRow, draw_confusion, draw_intervals, draw_scatter
 from protembed.report.page import Details, Element, Figure, Section
 from protembed.report.table import Column, Table
-from protembed.text import pluralize
+from protembed.text import format_number, pluralize
 
 _MAX_ROWS_OF_FIGURE, _MAX_CLASSES_OF_FIGURE = 30, 30
 
@@ -22,7 +21,7 @@ def prediction_sections(evaluation: Evaluation, analysis: Analysis) -> list[Sect
     if task.label_kind == "value":
         return [_value_section(evaluation, analysis)]
     sections = [] if analysis.confusion is None else [_confusion_section(analysis.confusion, task)]
-    return [*sections, _class_section(analysis.classes, task)]
+    return [*sections, _class_section(analysis.classes, task, len(evaluation.proteins))]
 
 
 def _confusion_section(confusion: Confusion, task: Task) -> Section:
@@ -90,18 +89,19 @@ def _value_section(evaluation: Evaluation, analysis: Analysis) -> Section:
     )
 
 
-def _class_section(results: Sequence[ClassResult], task: Task) -> Section:
+def _class_section(results: Sequence[ClassResult], task: Task, num_proteins: int) -> Section:
     is_label = task.label_kind == "labels"
     kind, unit = ("label" if is_label else "class"), ("residues" if task.per_residue else "proteins")
+    kinds = ["few" if result.num_tested < MIN_PROTEINS_FOR_INTERVAL else "" for result in results]
     body: list[Element] = []
     if len(results) > 2:
-        body += _class_figure(results, kind, unit)
+        body += _class_figure(results, kind, unit, num_proteins)
     body.append(
         Table(
             title=f"Metrics of each {kind}",
-            note=f"Grey: fewer than {MIN_PROTEINS_FOR_INTERVAL} test {unit}, too few for an interval.",
+            note=f"Grey: fewer than {MIN_PROTEINS_FOR_INTERVAL} test {unit}." if "few" in kinds else "",
             columns=_class_columns(results, kind, unit),
-            row_kinds=["few" if result.num_tested < MIN_PROTEINS_FOR_INTERVAL else "" for result in results],
+            row_kinds=kinds,
         )
     )
     return Section(title=f"How well is each {kind} predicted?", body=body)
@@ -109,46 +109,53 @@ def _class_section(results: Sequence[ClassResult], task: Task) -> Section:
 
 def _class_columns(results: Sequence[ClassResult], kind: str, unit: str) -> list[Column]:
     ratios = {
-        "precision": f"share of the {unit} for which it is predicted that have it",
-        "recall": f"share of the {unit} that have it for which it is predicted",
-        "f1": "harmonic mean of precision and recall",
-        "auprc": "area under the precision-recall curve; guessing reaches the share of proteins with the label",
+        "auprc": ("AUPRC", "area under the precision-recall curve; guessing reaches the share that has the label"),
+        "f1": ("F1", "harmonic mean of precision and recall"),
+        "precision": ("precision", f"share of the {unit} for which it is predicted that have it"),
+        "recall": ("recall", f"share of the {unit} that have it for which it is predicted"),
     }
-    names = {"f1": "F1", "auprc": "AUPRC"}
-    shown = {name: note for name, note in ratios.items() if getattr(results[0], name) is not None}
-    main = list(shown)[-1]
+    shown = {key: ratio for key, ratio in ratios.items() if getattr(results[0], key) is not None}
+    metrics = [
+        Column(
+            name=name,
+            cells=[getattr(result, key) for result in results],
+            note=note,
+            decimals=3,
+            shade="sequential" if key == next(iter(shown)) else "",
+            shade_limit=1.0,
+        )
+        for key, (name, note) in shown.items()
+    ]
     return [
         Column(name=kind, cells=[result.name for result in results]),
-        Column(name="training proteins", cells=[result.num_training for result in results]),
         Column(name=f"test {unit}", cells=[result.num_tested for result in results]),
+        *metrics,
         Column(name="predicted", cells=[result.num_predicted for result in results], note=f"test {unit}"),
-        *(
-            Column(
-                name=names.get(name, name),
-                cells=[getattr(result, name) for result in results],
-                note=note,
-                decimals=3,
-                shade="sequential" if name == main else "",
-                shade_limit=1.0,
-            )
-            for name, note in shown.items()
-        ),
+        Column(name="training proteins", cells=[result.num_training for result in results]),
     ]
 
 
-def _class_figure(results: Sequence[ClassResult], kind: str, unit: str) -> list[Element]:
+def _class_figure(results: Sequence[ClassResult], kind: str, unit: str, num_proteins: int) -> list[Element]:
     """Draw the AUPRC of each label or the F1 of each class, as far as it is defined and the figure has room."""
-    is_label, total = kind == "label", max(1, sum(result.num_tested for result in results))
+    is_label = kind == "label"
     label = "AUPRC" if is_label else "F1"
     rows = [
-        IntervalRow(name=result.name, metric=metric, note=f"({result.num_tested:,})")
+        IntervalRow(
+            name=result.name,
+            metric=metric,
+            chance=result.num_tested / num_proteins if is_label else None,
+            note=f"({result.num_tested:,})",
+        )
         for result in results
         if (metric := result.auprc if is_label and result.auprc else result.f1).value is not None
-    ][:_MAX_ROWS_OF_FIGURE]
-    if not rows or not total:
+    ]
+    num_defined, rows = len(rows), rows[:_MAX_ROWS_OF_FIGURE]
+    if not rows:
         return []
     best, worst = (choose(rows, key=lambda row: row.metric.value or 0.0) for choose in (max, min))
-    more = f" Only the {len(rows)} most frequent are drawn." if len(rows) < len(results) else ""
+    more = f" Only the {len(rows)} most frequent are drawn." if len(rows) < num_defined else ""
+    if is_label:
+        more = f" The grey stroke is the AUPRC of guessing, the share of proteins with the label.{more}"
     return [
         Figure(
             picture=draw_intervals(rows, label),
@@ -156,7 +163,7 @@ def _class_figure(results: Sequence[ClassResult], kind: str, unit: str) -> list[
             caption=f"Each row is a {kind}, with the number of its test {unit} in brackets. The point is its {label} "
             f"(1 is best), the line the 95 % interval. An open circle has no interval, because fewer than "
             f"{MIN_PROTEINS_FOR_INTERVAL} proteins have the {kind}.{more}",
-            description=f"{label} of {len(rows)} {kind}s, highest for {best.name} ({value_text(best.metric.value)}), "
-            f"lowest for {worst.name} ({value_text(worst.metric.value)}).",
+            description=f"{label} of {len(rows)} {kind}s, highest for {best.name} "
+            f"({format_number(best.metric.value)}), lowest for {worst.name} ({format_number(worst.metric.value)}).",
         )
     ]

@@ -17,7 +17,7 @@ from protembed.io.writing import write_json_lines, write_table, write_text
 from protembed.model.card import finetuned_card
 from protembed.model.checkpoint import write_checkpoint_files
 from protembed.report.page import render_page
-from protembed.text import LabelText, format_number
+from protembed.text import LabelText, format_number, format_with_interval
 from protembed.training.run_directory import LOG
 
 
@@ -106,12 +106,13 @@ class FinetuneReport:
         facts["tested on"] = f"{len(self._evaluation.proteins):,} proteins"
         for name, metric in comparison.model_metrics.items():
             baselines = ", ".join(
-                f"{predictor} {_format_value(metrics[name].value)}"
+                f"{predictor} {format_number(metrics[name].value)}"
                 for predictor, metrics in comparison.predictors.items()
                 if predictor != comparison.model
             )
-            interval = "" if metric.low is None else f" [{_format_value(metric.low)}, {_format_value(metric.high)}]"
-            facts[comparison.metric_names[name]] = f"{_format_value(metric.value)}{interval} ({baselines})"
+            facts[comparison.metric_names[name]] = (
+                f"{format_with_interval(metric.value, metric.low, metric.high)} ({baselines})"
+            )
         return facts
 
     def _page(self, analysis: Analysis) -> str:
@@ -132,7 +133,3 @@ class FinetuneReport:
             notes=self._notes,
         )
         return render_page(page.make())
-
-
-def _format_value(value: float | None) -> str:
-    return "undefined" if value is None else format_number(value)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -16,7 +16,7 @@ from protembed.evaluation.intervals import MetricWithInterval
 from protembed.report.curves import curve, running_mean, thinned
 from protembed.report.design import COLOURS, TYPE
 from protembed.report.figures import drawable, inline_svg
-from protembed.text import format_number
+from protembed.text import format_number, format_percent
 
 _INK, _MUTED, _GREY, _RULE, _ACCENT, _TINT, _CONTRAST, _RIGHT, _WRONG = (
     COLOURS[name].light for name in ("ink", "muted", "grey", "rule", "accent", "tint", "contrast", "more", "less")
@@ -24,26 +24,26 @@ _INK, _MUTED, _GREY, _RULE, _ACCENT, _TINT, _CONTRAST, _RIGHT, _WRONG = (
 # Inches.
 _WIDTH, _ROW_HEIGHT, _MARGIN = 7.6, 0.33, 0.75
 _MAX_LETTERS = 26
-# Cells of a confusion matrix by the number of classes up to which they have that size, inches.
-_CELL_SIZES = {3: 0.95, 6: 0.75, 10: 0.62, 16: 0.45, 30: 0.3}
-_MAX_CLASSES_WITH_SHARES = 10
+_LETTER_WIDTH = 0.085
 # More points than these are drawn as their density.
 _MAX_POINTS = 2_000
-_NUM_CELLS, _NUM_LEVELS = 50, 8
+_NUM_CELLS, _NUM_LEVELS = 40, 8
 
 
 def shorten(name: str, max_letters: int = _MAX_LETTERS) -> str:
-    """Shorten a name for a figure, whose table has it in full.
+    """Shorten a name for a figure, whose table has it in full, and escape what a figure cannot show.
 
     >>> shorten("Cytoplasm and cytosol (soluble)", 12)
     'Cytoplasm a…'
     """
-    return name if len(name) <= max_letters else name[: max_letters - 1] + "…"
-
-
-def _drawn_name(name: str) -> str:
-    text = shorten(name)
-    return drawable(text[:-1]) + "…" if text.endswith("…") else drawable(text)
+    drawn, num_letters = [drawable(letter) for letter in name], 0
+    if sum(map(len, drawn)) <= max_letters:
+        return "".join(drawn)
+    for number, letter in enumerate(drawn):
+        num_letters += len(letter)
+        if num_letters >= max_letters:
+            return "".join(drawn[:number]) + "…"
+    return "".join(drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _draw_rows(
 
 
 def _name_rows(axes: Axes, rows: Sequence[IntervalRow]) -> None:
-    names = [_drawn_name(row.name) + (f"  {row.note}" if row.note else "") for row in rows]
+    names = [shorten(row.name) + (f"  {row.note}" if row.note else "") for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -144,6 +144,24 @@ def _name_rows(axes: Axes, rows: Sequence[IntervalRow]) -> None:
 # Confusions
 
 
+class _CellStyle(NamedTuple):
+    """How the cells of a confusion matrix look: their size in inches, and what is written in them."""
+
+    size: float
+    type: str
+    has_share: bool
+
+
+# By the number of classes up to which they have that style.
+_CELL_STYLES = {
+    3: _CellStyle(0.95, "label", has_share=True),
+    6: _CellStyle(0.75, "label", has_share=True),
+    10: _CellStyle(0.62, "small", has_share=True),
+    16: _CellStyle(0.45, "small", has_share=False),
+    30: _CellStyle(0.3, "tiny", has_share=False),
+}
+
+
 def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """Draw a confusion matrix: counts, on shades of their share of the true class.
 
@@ -151,40 +169,44 @@ def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
         counts: How often each class was predicted for each true class, (true, predicted).
         classes: Names of the classes, at most 30.
     """
-    size, num = next(size for most, size in _CELL_SIZES.items() if len(classes) <= most), len(classes)
-    with inline_svg(num * size + 2.6, num * size + 1.7) as inline:
+    style = next(style for most, style in _CELL_STYLES.items() if len(classes) <= most)
+    side, longest = len(classes) * style.size, max(len(shorten(name)) for name in classes) * _LETTER_WIDTH
+    with inline_svg(side + longest + 1.2, side + (0.7 * longest if _is_narrow(classes) else 0) + 0.6) as inline:
         axes = inline.figure.subplots()
-        totals = counts.sum(1)
         for (row, column), count in np.ndenumerate(counts):
-            share = count / totals[row] if totals[row] else 0.0
-            if count:
-                colour = _RIGHT if row == column else _WRONG
-                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=share, linewidth=0))
             if count or row == column:
-                _write_cell(axes, (row, column), int(count), share if num <= _MAX_CLASSES_WITH_SHARES else None)
-        _frame_matrix(axes, classes, totals)
+                _draw_cell(axes, (row, column), int(count), int(counts[row].sum()), style)
+        _frame_matrix(axes, classes, counts.sum(1))
     return inline.markup
 
 
-def _write_cell(axes: Axes, place: tuple[int, int], count: int, share: float | None) -> None:
+def _is_narrow(classes: Sequence[str]) -> bool:
+    """Return whether the names of the columns have no room beside one another."""
+    return max(map(len, classes)) * len(classes) > 40
+
+
+def _draw_cell(axes: Axes, place: tuple[int, int], count: int, total: int, style: _CellStyle) -> None:
+    (row, column), share = place, count / max(total, 1)
+    colour = _RIGHT if row == column else _WRONG
+    if count:
+        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, alpha=share, linewidth=0))
     text = f"{count:,}" if count < 10_000 else f"{count / 1000:,.0f}k"
-    if share is not None:
-        text += f"\n{share:.0%}" if count else ""
-    size = TYPE["label"] if share is not None else TYPE["tiny"]
-    axes.text(place[1], place[0], text, ha="center", va="center", color=_INK if count else _MUTED, fontsize=size)
+    if style.has_share and count:
+        text += f"\n{format_percent(share)}"
+    ink = _INK if count else _MUTED
+    axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=TYPE[style.type])
 
 
 def _frame_matrix(axes: Axes, classes: Sequence[str], totals: NDArray[np.int64]) -> None:
     num = len(classes)
-    names = [_drawn_name(name) for name in classes]
+    names = [shorten(name) for name in classes]
     axes.set(xlim=(-0.5, num - 0.5), ylim=(num - 0.5, -0.5), aspect="equal")
-    is_narrow = max(map(len, names)) * num > 40
     axes.set_xticks(range(num), names)
-    if is_narrow:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="left", rotation_mode="anchor")
     axes.set_yticks(range(num), [f"{name} (n = {total:,})" for name, total in zip(names, totals, strict=True)])
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
+    if _is_narrow(classes):
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="left", rotation_mode="anchor")
     axes.xaxis.set_label_position("top")
     axes.set(xlabel="predicted class", ylabel="true class")
     for text, total in zip(axes.get_yticklabels(), totals, strict=True):
