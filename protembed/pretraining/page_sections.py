@@ -200,7 +200,7 @@ def outcome_section(run: RunRecord) -> Section:
     rows = _outcome_rows(run)
     names, planned, done = zip(*rows, strict=True)
     outcome = Table(
-        title="Plan and outcome",
+        title="What was planned and what was done",
         columns=[
             Column(name="quantity", cells=names),
             Column(name="planned", cells=planned),

@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protembed.config.common import DEFAULT_MODEL
 from protembed.config.finetune import FinetuneOptions
+from protembed.config.pretrain import PretrainOptions
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.finetune import finetune_model
+from protembed.pretraining.pretrain import pretrain_model
 from protembed.report.figures import inline_svg
 from protembed.report.page import Card, Details, Figure, Page, Section, render_page
 from protembed.report.table import Column, Table
@@ -113,11 +116,21 @@ def finetuning_page(model, output, task):
     return output / "report.html"
 
 
+def pretraining_page(model, output):
+    """Train the bundled model a little more, which has learned enough for all parts of the page."""
+    options = PretrainOptions.from_values(
+        output=output, init_from=DEFAULT_MODEL, steps=4, validate_every=2, learning_rate=1e-5, batch_tokens=1024
+    )
+    pretrain_model(EXAMPLES / "proteins.fasta", options)
+    return output / "report.html"
+
+
 # The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
 PAGES = {
     "classification": partial(finetuning_page, task="classification"),
     "multilabel": partial(finetuning_page, task="multilabel"),
     "regression": partial(finetuning_page, task="regression"),
+    "pretraining": pretraining_page,
 }
 
 
