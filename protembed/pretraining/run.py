@@ -200,10 +200,11 @@ class _Job:
         return self.schedule
 
     def _keep(self, report: StepReport, amino_acids: AminoAcidPredictions) -> None:
-        """Write the current model, the best so far, and store how it predicts each amino acid."""
+        """Write the current model, the best so far, and how it predicts each amino acid."""
         self.run.store(_AMINO_ACIDS, amino_acids.plain())
         if self._is_first:
             self._export(report)
+            self._write_amino_acids(amino_acids)
 
     def _export(self, report: StepReport) -> None:
         """Write the current model as a Hugging Face directory."""

@@ -158,7 +158,9 @@ def test_many_validations_are_thinned_and_the_kept_one_stays(make_run_record):
 def test_adjusted_number_of_steps_is_beside_the_first_plan(make_run_record):
     run = make_run_record(first_num_steps=67)
 
-    assert "100 (at first 67, adjusted to the time)" in cells(tables_of(run)["What was planned and what was done"], "planned")
+    assert "100 (at first 67, adjusted to the time)" in cells(
+        tables_of(run)["What was planned and what was done"], "planned"
+    )
 
 
 def test_page_names_the_model_that_a_run_started_from(make_run_record, tiny_model):

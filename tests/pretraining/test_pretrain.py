@@ -529,11 +529,13 @@ def test_a_run_stores_how_its_best_model_predicts_each_amino_acid_at_a_validatio
     run, seen = tmp_path / "stopped.run", []
     pretrain_model([proteins_fasta], options(run), Callbacks(on_step=seen.append, stop=lambda: len(seen) == 3))
     validated = json.loads((run / "run.json").read_text())["amino_acids"]
+    tables = {name: (run / name).read_text() for name in ("amino_acids.tsv", "confusions.tsv")}
     summary = pretrain_model([proteins_fasta], options(run))
 
     finished = AminoAcidPredictions.from_plain(json.loads((run / "run.json").read_text())["amino_acids"])
     assert AminoAcidPredictions.from_plain(validated).accuracy == pytest.approx(seen[2].validation["valid_accuracy"])
     assert finished.metrics() == summary.amino_acids
+    assert {text.count("\n") for text in tables.values()} == {21, 401}
 
 
 def test_the_page_is_refreshed_at_each_validation(tmp_path, proteins_fasta, monkeypatch):
