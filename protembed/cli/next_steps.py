@@ -54,10 +54,12 @@ def after_join(summary: "JoinSummary") -> str | None:
 
 
 def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:
-    """Suggest to use the model of a finished run."""
+    """Suggest to look at the page of a finished run, which those of earlier versions lack, and to use its model."""
     if summary.model is None or not summary.is_finished or is_stream(fasta[0]):
         return None
-    return f"{_command('embed', fasta[0], '-m', summary.model.parent)} uses the model"
+    run = summary.model.parent
+    embed, page = _command("embed", fasta[0], "-m", run), run / "report.html"
+    return f"open {page} in a browser; {embed} uses the model" if page.exists() else f"{embed} uses the model"
 
 
 def after_finetune(summary: "FinetuneSummary") -> str | None:

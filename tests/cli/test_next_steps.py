@@ -54,6 +54,15 @@ def test_only_a_finished_run_is_used():
     assert after_pretrain(stopped, [Path("x.fasta")]) is None
 
 
+def test_page_of_a_finished_run_is_named_if_there_is_one(tmp_path):
+    run = SimpleNamespace(model=tmp_path / "model", is_finished=True)
+    (tmp_path / "report.html").touch()
+
+    assert after_pretrain(run, [Path("x.fasta")]).startswith(
+        f"open {tmp_path / 'report.html'} in a browser; `protembed"
+    )
+
+
 def test_fine_tuned_model_predicts_unless_the_training_was_stopped():
     stopped = SimpleNamespace(output=Path("a.model"), comparison=None)
     finished = SimpleNamespace(output=Path("a.model"), comparison="metrics")
