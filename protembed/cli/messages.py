@@ -77,9 +77,20 @@ def describe_region(region: str | None, option: str) -> str:
 
 
 def embed_summary_lines(summary: "EmbedSummary", region_option: str = "auto") -> Iterator[str]:
-    """Report what was embedded by this command."""
-    if summary.was_done:
-        return
+    """Report what was embedded by this command, and what its page says."""
+    if not summary.was_done:
+        yield from _embedded_lines(summary, region_option)
+    yield from _report_lines(summary)
+
+
+def _report_lines(summary: "EmbedSummary | JoinSummary") -> Iterator[str]:
+    """Report what the page about a result says, if there is one."""
+    if summary.report is not None:
+        found = "; ".join(summary.findings)
+        yield f"{summary.report}: {f'look at this: {found}' if found else 'nothing speaks against these vectors'}"
+
+
+def _embedded_lines(summary: "EmbedSummary", region_option: str) -> Iterator[str]:
     if summary.num_resumed:
         yield f"resumed: {pluralize(summary.num_resumed, 'protein')} had been saved before an interruption"
     if summary.num_windowed:
@@ -102,13 +113,17 @@ def check_summary_line(summary: "CheckSummary") -> str:
 
 
 def join_summary_lines(summary: "JoinSummary") -> Iterator[str]:
-    """Report what was joined by this command."""
-    if summary.was_done:
-        return
+    """Report what was joined by this command, and what its page says."""
+    if not summary.was_done:
+        yield _joined_line(summary)
+    yield from _report_lines(summary)
+
+
+def _joined_line(summary: "JoinSummary") -> str:
     parts = pluralize(len(summary.parts), "shard" if summary.is_sharded else "result")
     counts = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
     refused = f", {pluralize(summary.num_refused, 'record')} left out" if summary.num_refused else ""
-    yield f"{summary.output or 'stdout'}: {counts} of {parts}, {summary.dim:,} dimensions{refused}"
+    return f"{summary.output or 'stdout'}: {counts} of {parts}, {summary.dim:,} dimensions{refused}"
 
 
 def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iterator[str]:

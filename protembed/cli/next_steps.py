@@ -33,7 +33,9 @@ def _with_model(model: Path | None) -> list[object]:
 
 
 def after_embed(summary: "EmbedSummary", fasta: Sequence[Path], options: EmbedOptions) -> str | None:
-    """Suggest to verify a result that is a file, of input that can be read again, or to join a shard with others."""
+    """Suggest to look at the page, to join a shard, or to verify a result whose input can be read again."""
+    if summary.report is not None:
+        return f"open {summary.report} in a browser"
     if summary.output is None or any(map(is_stream, fasta)) or len(fasta) > _MAX_FILES:
         return None
     if options.embedding.shard is not None:
@@ -49,7 +51,9 @@ def after_check(summary: "CheckSummary") -> str:
 
 
 def after_join(summary: "JoinSummary") -> str | None:
-    """Suggest to load the result in Python."""
+    """Suggest to look at the page about the result, or to load it in Python."""
+    if summary.report is not None:
+        return f"open {summary.report} in a browser"
     return None if summary.output is None else f'in Python, protembed.load_embeddings("{summary.output}") loads it'
 
 

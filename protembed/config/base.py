@@ -74,6 +74,7 @@ class _Frozen:
 
 
 # Where a result is written, and what else says nothing about it.
+_NOT_RECORDED = ("dry_run", "report")
 _NOT_ON_PAGES = ("output", "force", "dry_run", "report")
 
 _SCALARS: Mapping[type, tuple[type, str]] = {
@@ -170,7 +171,7 @@ class Options(_Frozen):
             name: hint for config in configs_of(type(self)).values() for name, hint in get_type_hints(config).items()
         }
         paths = {name for name, hint in hints.items() if {Path, list[Path]} & {hint, *get_args(hint)}}
-        options = {name: value for name, value in values.items() if name not in paths and name != "dry_run"}
+        options = {name: value for name, value in values.items() if name not in paths and name not in _NOT_RECORDED}
         return {"command": self.command, "options": options}
 
     def command_line(self, inputs: Iterable[Path]) -> str:

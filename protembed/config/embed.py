@@ -30,6 +30,16 @@ def _is_h5(given: Mapping[str, Any]) -> bool:
     return format == "h5" or (format is None and bool(given["per_residue"]))
 
 
+def report_option() -> Any:
+    """Declare the option that asks for a page about the result."""
+    return option(
+        False,
+        "Write a page beside the output, such as emb.report.html, with what to look at before the vectors are used: "
+        "lengths, windows, norms, spread, repeated sequences and residues. A finished result is not computed again.",
+        needs=[Condition("a command without `dry_run`", lambda given: not given.get("dry_run"))],
+    )
+
+
 class EmbedConfig(Config):
     """Embedding: what represents a protein, and where it is written."""
 
@@ -72,6 +82,7 @@ class EmbedConfig(Config):
     shard: str | None = option(
         None, "Embed only part I of N, such as 2/8: consecutive proteins, about the same number of residues each."
     )
+    report: bool = report_option()
     dry_run: bool = option(False, "Print the estimated time, memory and disk space, and exit.")
     force: bool = option(False, "Replace an existing result, or an unfinished one of a different command.")
 
@@ -95,6 +106,7 @@ class JoinConfig(Config):
     format: FormatName | None = option(
         None, "Format of stdout, of the default output file, and of a file whose suffix names none, such as .dat."
     )
+    report: bool = report_option()
     force: bool = option(False, "Replace an existing result of a different command.")
 
 

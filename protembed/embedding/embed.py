@@ -29,6 +29,8 @@ class EmbedSummary:
         num_resumed: Proteins that an earlier process had computed.
         was_done: Whether the result was already complete.
         region: Residues of each protein that were used, as in `1-70`; None for the whole protein.
+        report: Path of the page about the result; None if it was not requested.
+        findings: What the page says that one should look at, each as a clause.
         warnings: Messages about the model and the input.
     """
 
@@ -42,6 +44,8 @@ class EmbedSummary:
     dim: int
     was_done: bool = False
     region: str | None
+    report: Path | None = None
+    findings: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -70,8 +74,10 @@ def embed_fasta(fasta: Paths, options: EmbedOptions | None = None, callbacks: Ca
         fingerprint = request.fingerprint(paths)
         with request.result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
-                return replace(_summary(request, claim.recorded), was_done=True)
-            return _compute(request, paths, claim, fingerprint, callbacks)
+                summary = replace(_summary(request, claim.recorded), was_done=True)
+            else:
+                summary = _compute(request, paths, claim, fingerprint, callbacks)
+            return _with_report(summary, request, files, paths) if options.embedding.report else summary
 
 
 def _compute(
@@ -112,6 +118,20 @@ def _compute(
         check_inputs()
         summary = _summary(request, writer.publish(statistics.skipped))
     return replace(summary, num_resumed=num_resumed, warnings=job.warnings(statistics, comparison))
+
+
+def _with_report(
+    summary: EmbedSummary, request: EmbeddingRequest, files: Sequence[Path], paths: Sequence[Path]
+) -> EmbedSummary:
+    """Write the page about a finished result; `paths` are the files that can be read again."""
+    # Only on request, because matplotlib takes half a second to import.
+    from protembed.embedding.diagnosis import NonstandardResidues
+    from protembed.embedding.report import write_report
+
+    assert summary.output is not None, "a page is written beside a file"
+    nonstandard = NonstandardResidues.read(request.selection, paths)
+    report = write_report(summary.output, request.options, files, nonstandard)
+    return replace(summary, report=report.path, findings=report.findings)
 
 
 def _summary(request: EmbeddingRequest, meta: Mapping[str, Any]) -> EmbedSummary:

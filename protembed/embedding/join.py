@@ -21,6 +21,7 @@ from protembed.embedding.metadata import (
     FAILED_HEADER,
     IDS,
     IDS_HEADER,
+    check_report,
     is_meta,
     read_ids_lines,
 )
@@ -49,6 +50,8 @@ class JoinSummary:
         is_sharded: Whether they are the shards of one run.
         num_windowed: Proteins that were computed in several windows.
         num_refused: Records that were left out on request.
+        report: Path of the page about the result; None if it was not requested.
+        findings: What the page says that one should look at, each as a clause.
         was_done: Whether the result was already complete.
         warnings: Messages about the results.
     """
@@ -61,6 +64,8 @@ class JoinSummary:
     num_windowed: int
     num_refused: int
     dim: int
+    report: Path | None = None
+    findings: Sequence[str] = ()
     was_done: bool = False
     warnings: Sequence[str] = ()
 
@@ -91,17 +96,35 @@ def join_embeddings(
     format_name, result = _plan_result(parts, options.join)
     fingerprint = _fingerprint(parts, format_name)
     with result.claim(fingerprint, callbacks) as claim:
+        summary = _summary(parts, result)
         if claim.recorded is not None:
-            return replace(_summary(parts, result), was_done=True)
-        for part in parts:
-            part.verify()
-        callbacks.on_start(sum(part.meta["num_residues"] for part in parts))
-        num_duplicate_ids = _write(parts, claim, fingerprint, callbacks)
-        warnings = []
-        if num_duplicate_ids:
-            proteins = pluralize(num_duplicate_ids, "protein")
-            warnings.append(f"{proteins} with an identifier used before; rows are identified by number")
-        return replace(_summary(parts, result), warnings=warnings)
+            summary = replace(summary, was_done=True)
+        else:
+            summary = replace(summary, warnings=_join(parts, claim, fingerprint, callbacks))
+        return _with_report(summary, options) if options.join.report else summary
+
+
+def _join(
+    parts: Sequence[StoredResult], claim: Claim, fingerprint: Mapping[str, Any], callbacks: Callbacks
+) -> list[str]:
+    """Verify the parts, and write and publish the result; return warnings about it."""
+    for part in parts:
+        part.verify()
+    callbacks.on_start(sum(part.meta["num_residues"] for part in parts))
+    num_duplicate_ids = _write(parts, claim, fingerprint, callbacks)
+    if not num_duplicate_ids:
+        return []
+    proteins = pluralize(num_duplicate_ids, "protein")
+    return [f"{proteins} with an identifier used before; rows are identified by number"]
+
+
+def _with_report(summary: JoinSummary, options: JoinOptions) -> JoinSummary:
+    """Write the page about a finished result."""
+    from protembed.embedding.report import write_report
+
+    assert summary.output is not None, "a page is written beside a file"
+    report = write_report(summary.output, options, summary.parts)
+    return replace(summary, report=report.path, findings=report.findings)
 
 
 # What is joined
@@ -124,6 +147,8 @@ def _plan_result(parts: Sequence[StoredResult], config: JoinConfig) -> tuple[For
     default = Path(f"{match[1] if match else 'joined'}.{config.format or first.meta['format']}")
     output = config.output or default
     format_name = choose_format(output, config.format, per_residue=first.meta["per_residue"])
+    if config.report:
+        check_report(output)
     inputs = [file for part in parts for file in (part.path, *map(part.companion, (IDS, FAILED, META)))]
     return format_name, Result(output, inputs, force=config.force, companions=COMPANIONS, is_record=is_meta)
 

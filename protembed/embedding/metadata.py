@@ -2,6 +2,7 @@
 
 Beside `emb.npy` are `emb.ids.tsv` with a line per row, `emb.failed.tsv` if records were left out on request, and
 `emb.meta.json` with the settings of the command. The meta file is written last: a result without it is not finished.
+`emb.report.html` is made from all of these on request; it goes when another result takes their place.
 """
 
 import os
@@ -15,15 +16,18 @@ from protembed.config.embed import FormatName, LongPolicy
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding.selection import Shard
-from protembed.errors import InputNotFoundError, VerificationError
-from protembed.io.reading import read_json
+from protembed.errors import ConfigError, InputNotFoundError, VerificationError
+from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.result import META, UNFINISHED, sidecar, unfinished
+from protembed.io.writing import check_temporary_directory
 
 IDS_HEADER = "row id residues windows overlap_cosine unknown_residues sha256 description".split()
 FAILED_HEADER = ("file", "line", "id", "reason")
-IDS, FAILED = ".ids.tsv", ".failed.tsv"
+IDS, FAILED, REPORT = ".ids.tsv", ".failed.tsv", ".report.html"
+# The first line of every page of protembed.
+_PAGE = "<!doctype html><!-- protembed -->"
 _UNFINISHED_ADVICE = "wait for its command, or run it again to resume it"
-COMPANIONS = {IDS: IDS_HEADER, FAILED: FAILED_HEADER}
+COMPANIONS = {IDS: IDS_HEADER, FAILED: FAILED_HEADER, REPORT: (_PAGE,)}
 # Fields of a meta file that differ between the shards of a result, and add up to those of the whole.
 COUNTS = ("num_proteins", "num_residues", "num_windowed", "num_refused")
 
@@ -94,6 +98,18 @@ def _reason_without_meta(path: Path) -> str:
     if path.name.endswith((META, *COMPANIONS)) or path.is_dir():
         return f"it is {'a directory' if path.is_dir() else 'a file beside a result'}; name the file with the vectors"
     return "it has no valid meta file beside it; it may be unfinished"
+
+
+def check_report(output: Path) -> None:
+    """Check that a page about a result can be written beside it.
+
+    Raises:
+        ConfigError: The result goes to stdout.
+        NoTemporaryDirectoryError: There is none that can be written, which matplotlib needs.
+    """
+    if output == STANDARD_STREAM:
+        raise ConfigError("report", True, "it is written beside the result: name a file with `output`")
+    check_temporary_directory()
 
 
 def read_ids_lines(output: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from protembed.config.common import choose_region
 from protembed.config.embed import EmbedConfig, EmbedOptions, FormatName
 from protembed.embedding.formats import choose_format
-from protembed.embedding.metadata import COMPANIONS, is_meta
+from protembed.embedding.metadata import COMPANIONS, check_report, is_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError
 from protembed.inference.precision import resolve_precision
@@ -45,6 +45,8 @@ class EmbeddingRequest:
         suffix = config.format or ("h5" if config.per_residue else "npy")
         output = config.output or default_path(fasta[0], f"{part}.{suffix}")
         format_name = choose_format(output, config.format, per_residue=config.per_residue)
+        if config.report:
+            check_report(output)
         result = Result(output, fasta, force=config.force, companions=COMPANIONS, is_record=is_meta)
         model = locate_model(options.model.model)
         return cls(

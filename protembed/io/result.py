@@ -82,7 +82,7 @@ _OTHER_FORMATS = (".xlsx", ".json", ".npy", ".npz", ".h5", ".parquet", ".gz", ".
 
 
 # Files that may be written beside a file.
-_COMPANIONS = (".ids.tsv", ".failed.tsv", META)
+_COMPANIONS = (".ids.tsv", ".failed.tsv", ".report.html", META)
 
 
 # Records and paths
@@ -130,7 +130,8 @@ class Result:
         force: Whether to replace another finished or unfinished result.
         record: Name of the record in a directory; None for a file, whose record is beside it.
         run: Name of the file that holds the fingerprint of a training; None if there is no training.
-        companions: Header of each table beside a file, by the end of its name, in the order of publication.
+        companions: Header of each table beside a file, or first line of a page, by the end of its name, in the order
+            of publication.
         contents: Patterns of all files that protembed writes into a directory; others prevent its replacement.
         is_record: Function that checks the content of a record.
 

@@ -14,7 +14,7 @@ from protembed.report.figures import drawable, inline_svg
 
 _ACCENT, _CONTRAST, _GREY, _INK = (COLOURS[name].light for name in ("accent", "contrast", "grey", "ink"))
 _WIDTH = 6.8
-# More points would hide one another, and make the page heavy.
+# More points would lie on one another, and make the page heavy.
 _MAX_POINTS = 1000
 _MAX_NAME = 24
 _NUM_BINS = 40

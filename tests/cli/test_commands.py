@@ -219,6 +219,26 @@ def test_embed_dry_run_prints_the_estimate_and_writes_nothing(embed_arguments, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_embed_with_a_report_prints_what_to_look_at_and_where(small_fasta, predictor, tmp_path):
+    arguments = ("embed", small_fasta, "-m", predictor, "-o", tmp_path / "emb.npy", "--report", "--json")
+
+    result, again = invoke(*arguments), invoke(*arguments)
+
+    page = tmp_path / "emb.report.html"
+    assert result.exit_code == again.exit_code == 0
+    for run in (result, again):
+        assert f"{page}: nothing speaks against these vectors" in run.stderr
+        assert f"next: open {page} in a browser" in run.stderr
+        assert json.loads(run.stdout)["report"] == str(page) in json.loads(run.stdout)["files"]
+
+
+def test_report_has_no_effect_in_a_dry_run(embed_arguments, tmp_path):
+    result = invoke(*embed_arguments, "--report", "--dry-run")
+
+    assert "--report has no effect: it needs a command without --dry-run" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pretrain_dry_run_prints_the_plan_and_writes_nothing(proteins_fasta, tmp_path):
     result = invoke(
         *("pretrain", proteins_fasta, "-o", tmp_path / "a.run", "--size", "t4_1M", "--steps", 9),

@@ -4,11 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.cli.next_steps import after_check, after_embed, after_finetune, after_predict, after_pretrain
+from protembed.cli.next_steps import (
+    after_check,
+    after_embed,
+    after_finetune,
+    after_join,
+    after_predict,
+    after_pretrain,
+)
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import PredictOptions
 
-EMBEDDED = SimpleNamespace(output=Path("a b.npy"))
+EMBEDDED = SimpleNamespace(output=Path("a b.npy"), report=None)
 
 
 def test_result_of_embed_is_verified_with_the_same_files_and_model():
@@ -27,9 +34,16 @@ def test_result_of_embed_is_verified_with_the_same_files_and_model():
     ],
 )
 def test_stdout_stdin_and_many_files_have_no_next_step(output, fasta):
-    summary = SimpleNamespace(output=output and Path(output))
+    summary = SimpleNamespace(output=output and Path(output), report=None)
 
     assert after_embed(summary, [Path(name) for name in fasta], EmbedOptions()) is None
+
+
+def test_page_about_a_result_is_opened():
+    summary = SimpleNamespace(output=Path("a.npy"), report=Path("a.report.html"))
+
+    assert after_embed(summary, [Path("x.fasta")], EmbedOptions()) == "open a.report.html in a browser"
+    assert after_join(summary) == "open a.report.html in a browser"
 
 
 def test_shards_are_joined():
