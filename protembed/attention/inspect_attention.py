@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from protembed.attention.request import InspectionRequest
 from protembed.attention.structures import structure_files
 from protembed.attention.summary import AttentionSummary, BestContactHead, SiteSummary
 from protembed.callbacks import Callbacks
@@ -71,7 +72,14 @@ def inspect_attention(
             from protembed.attention.inspection import inspect  # which imports torch
 
             with output_errors(claim.output):
-                summary, record = inspect(claim, model, fasta, replace(options, attention=config), callbacks)
+                request = InspectionRequest(
+                    model=model,
+                    fasta=fasta,
+                    options=replace(options, attention=config),
+                    command=options.command_line(files),
+                    file_names=[path.name for path in files],
+                )
+                summary, record = inspect(claim, request, callbacks)
                 claim.publish({**fingerprint, **record})
             return summary
 

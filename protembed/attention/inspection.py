@@ -15,16 +15,17 @@ from protembed.attention.contact_predictors import ContactEvaluation, ContactPre
 from protembed.attention.estimate import TOKENS_PER_CHUNK, ResourceEstimate
 from protembed.attention.head_statistics import HeadSums
 from protembed.attention.maps import AttentionExtractor, MapFiles, MapRequest, ProteinAttention, parse_region
+from protembed.attention.page_content import page_facts
 from protembed.attention.pictures import map_resolution
 from protembed.attention.report import AttentionReport
+from protembed.attention.request import InspectionRequest
 from protembed.attention.sites import SiteTable, SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex
 from protembed.attention.structures import read_structures
 from protembed.attention.summary import AttentionPlan, AttentionSummary, SiteSummary
 from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
 from protembed.callbacks import Callbacks
-from protembed.config.common import InputConfig
-from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
+from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
@@ -36,7 +37,6 @@ from protembed.io.reading import check_inputs
 from protembed.io.result import Claim
 from protembed.io.writing import atomic_directory, write_table
 from protembed.model.card import pretrained_card
-from protembed.model.catalog import ResolvedModel
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
 
 
@@ -45,13 +45,14 @@ class Inspection:
 
     def __init__(
         self,
+        request: InspectionRequest,
         checkpoint: Checkpoint,
-        config: AttentionConfig,
         extractor: AttentionExtractor,
         directory: Path,
         pool: WorkerPool,
     ) -> None:
-        self._checkpoint, self._config, self._directory = checkpoint, config, directory
+        config = request.options.attention
+        self._request, self._checkpoint, self._config, self._directory = request, checkpoint, config, directory
         self._engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
         chains, self._warnings = read_structures(config.structures)
         self._structures = StructureIndex(chains)
@@ -66,8 +67,9 @@ class Inspection:
         self._read = ReadStatistics()
         self._sums = HeadSums()
 
-    def run(self, fasta: Sequence[Path], reader: InputConfig, output: Path, callbacks: Callbacks) -> AttentionSummary:
+    def run(self, output: Path, callbacks: Callbacks) -> AttentionSummary:
         """Take all steps, and summarise the results, which will be in `output`."""
+        fasta, reader = self._request.fasta, self._request.options.reader
         # The input is read twice, so that an invalid record or a protein that is too long is reported at once.
         plan = self.plan(read_fasta(fasta, on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=self._read))
         callbacks.on_plan(plan)
@@ -197,7 +199,7 @@ class Inspection:
         displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
         for record, (maps, _), contacts in displayed:
             report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))
-        report.write(evaluation)
+        report.write(evaluation, page_facts(self._request, self._read, len(self._structures.matched)))
         write_columns(directory / "heads.tsv", evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)
 
@@ -251,20 +253,19 @@ class Inspection:
         }
 
 
-def inspect(
-    claim: Claim, model: ResolvedModel, fasta: Sequence[Path], options: AttentionOptions, callbacks: Callbacks
-) -> tuple[AttentionSummary, dict[str, Any]]:
+def inspect(claim: Claim, request: InspectionRequest, callbacks: Callbacks) -> tuple[AttentionSummary, dict[str, Any]]:
     """Fill the directory of a claim; return what was found, and what the record of the result holds beyond the options.
 
     Raises:
         ProtembedError: The input, the model or the machine does not allow it.
     """
-    config, device = options.attention, choose_device(options.compute)
-    checkpoint = load_checkpoint(model).to(device)
-    extractor = _make_extractor(checkpoint, config)
-    with worker_pool(options.compute, device) as pool:
-        inspection = Inspection(checkpoint, config, extractor, claim.create_directory(), pool)
-        summary = inspection.run(fasta, options.reader, claim.output, callbacks)
+    compute = request.options.compute
+    device = choose_device(compute)
+    checkpoint = load_checkpoint(request.model).to(device)
+    extractor = _make_extractor(checkpoint, request.options.attention)
+    with worker_pool(compute, device) as pool:
+        inspection = Inspection(request, checkpoint, extractor, claim.create_directory(), pool)
+        summary = inspection.run(claim.output, callbacks)
     return summary, inspection.record(summary)
 
 

@@ -1,41 +1,72 @@
-"""The page of `inspect-attention`: the maps and statistics of all heads, contacts and tables, in one HTML file."""
+"""The page of `inspect-attention`: heads by what they attend to, their maps, contacts and tables, in one HTML file."""
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from protembed.attention.head_kinds import HeadKind
 from protembed.attention.pictures import BYTES_PER_PROTEIN, DisplayedProtein, encode_contacts, encode_map
-from protembed.report.page import TEMPLATES, render_template, script_data
-from protembed.text import pluralize, printable
+from protembed.attention.summary import Kind
+from protembed.report.design import COLOURS, SCALES, scale_colours
+from protembed.report.page import Card, Element, Page, Section, Widget, render_page
+from protembed.report.table import Prose
+from protembed.text import printable
 
-_COLOURS = {"attention": "magma_r", "statistic": "viridis", "contact": "Blues"}
-_NUM_STOPS = 17
-_SCRIPTS = ("attention_drawing.js", "attention_view.js", "attention.js")
-
-Cell = str | int | float | None
+_SCRIPTS = (
+    "attention_drawing.js",
+    "attention_picture.js",
+    "attention_view.js",
+    "attention.js",
+    "attention_sequence.js",
+    "attention_heads.js",
+    "attention_grid.js",
+)
+# Kinds of heads as buttons name them, in the order of interest.
+KIND_NAMES: Mapping[Kind, str] = {
+    "contacts": "contacts",
+    "sites": "annotated sites",
+    "offset": "fixed distance",
+    "previous": "previous residue",
+    "next": "next residue",
+    "itself": "itself",
+    "amino acid": "amino acids",
+    "nearby": "nearby residues",
+    "cls": "<cls>",
+    "eos": "<eos>",
+    "even": "everything",
+    "none": "no clear pattern",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table that the reader of the page can sort.
+class PageContent:
+    """What the page says about the heads of the model, beside the pictures of proteins.
 
     Attributes:
-        rows: Cells of each row; None for an empty cell.
-        note: Explanation below the title.
+        title: Title of the page.
+        facts: What was run on what, by name.
+        summary: Two sentences with the finding.
+        cards: The numbers that matter most.
+        kinds: What each head of the model is known for, the most interesting first.
+        statistics: Values of the displayed layers and heads by the name on the page, (layers, heads); NaN where a value
+            is undefined.
+        contacts: What is said about contacts above and below their map.
+        sites: What is said about annotated residues; empty without any.
+        tables: Tables of all heads.
     """
 
     title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    note: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    summary: Sequence[Prose] = ()
+    cards: Sequence[Card] = ()
+    kinds: Sequence[HeadKind] = ()
+    statistics: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    contacts: Sequence[Element] = ()
+    sites: Sequence[Element] = ()
+    tables: Sequence[Element] = ()
 
 
 class AttentionPage:
@@ -60,7 +91,6 @@ class AttentionPage:
         num_blocks = -(-len(protein.sequence) // protein.block)
         assert protein.maps.shape == (len(self.layers), len(self.heads), num_blocks, num_blocks)
         num_bytes = BYTES_PER_PROTEIN // (len(self.layers) * len(self.heads))
-        maps = [encode_map(weights, num_bytes) for layer in protein.maps for weights in layer]
         self._proteins.append(
             {
                 # Characters that reverse the reading direction would make one identifier look like another.
@@ -68,8 +98,10 @@ class AttentionPage:
                 "sequence": protein.sequence,
                 "first": protein.first_residue,
                 "block": protein.block,
-                "maps": maps,
+                "maps": [encode_map(weights, num_bytes) for layer in protein.maps for weights in layer],
+                "means": [encode_map(weights, num_bytes) for weights in self._means(protein.maps)],
                 "contacts": encode_contacts(protein.contacts, protein.truth),
+                "covered": None if protein.covered is None else list(protein.covered),
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()
@@ -78,58 +110,89 @@ class AttentionPage:
             }
         )
 
-    def render(self, statistics: Mapping[str, NDArray[np.floating]], tables: Sequence[Table], version: str) -> str:
-        """Render the page of at least one protein.
+    def _means(self, maps: NDArray[np.floating]) -> list[NDArray[np.float32]]:
+        """Average the heads of each layer, and last of all layers, (blocks, blocks) each; empty for a single head."""
+        if len(self.layers) * len(self.heads) == 1:
+            return []
+        by_layer = maps.mean(1, dtype=np.float32)
+        return [*by_layer, by_layer.mean(0)]
 
-        Args:
-            statistics: Values for the displayed layers and heads by the name on the page, (layers, heads); NaN where a
-                value is undefined.
-            tables: Tables below the pictures, in this order.
-            version: Version of protembed.
+    def render(self, content: PageContent) -> str:
+        """Render the page of at least one protein.
 
         Returns:
             HTML that needs no other file and no network; the same bytes for the same values.
         """
         assert self._proteins, "a page shows at least one protein"
-        stops = np.linspace(0, 1, _NUM_STOPS)
-        data = {
+        page = Page(
+            title=content.title,
+            command="inspect-attention",
+            facts=content.facts,
+            summary=content.summary,
+            cards=content.cards,
+            sections=self._sections(content),
+            scripts=_SCRIPTS + self._contact_scripts,
+            data=self._data(content),
+        )
+        return render_page(page)
+
+    @property
+    def _contact_scripts(self) -> tuple[str, ...]:
+        return ("attention_contacts.js",) if any(protein["contacts"] for protein in self._proteins) else ()
+
+    def _sections(self, content: PageContent) -> list[Section]:
+        contacts = [Widget(template="attention_contacts.html")] if self._contact_scripts else []
+        sections: Mapping[str, Sequence[Element]] = {
+            "The protein": [Widget(template="attention_sequence.html")],
+            "What each head attends to": [Widget(template="attention_heads.html")],
+            "Contacts": [*contacts, *content.contacts],
+            "Annotated sites": content.sites,
+            "All heads": [Widget(template="attention_grid.html"), *content.tables],
+        }
+        return [Section(title=title, body=body) for title, body in sections.items() if body]
+
+    def _data(self, content: PageContent) -> dict[str, Any]:
+        """Collect what the scripts read."""
+        kinds = self._displayed_kinds(content.kinds)
+        counts = {kind: sum(each["kind"] == kind for each in kinds) for kind in KIND_NAMES}
+        statistics = content.statistics.items()
+        return {
             "layers": self.layers,
             "heads": self.heads,
             "proteins": self._proteins,
-            "statistics": [{"name": name, "values": _json_values(values)} for name, values in statistics.items()],
-            "colours": {use: list(map(to_hex, colormaps[name](stops))) for use, name in _COLOURS.items()},
+            "kinds": kinds,
+            "kindNames": [[kind, KIND_NAMES[kind], count] for kind, count in counts.items() if count],
+            "start": self._start(kinds),
+            "statistics": [{"name": name, "values": _json_values(values)} for name, values in statistics],
+            "colours": {
+                theme: {name: getattr(colour, theme) for name, colour in COLOURS.items()} for theme in ("light", "dark")
+            },
+            "scales": {use: scale_colours(use) for use in SCALES},
         }
-        numbers = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
-        sizes = [pluralize(number, noun) for noun, number in numbers.items()]
-        script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-        return render_template(
-            "attention.html",
-            version=version,
-            summary=", ".join(sizes),
-            has_contacts=any(protein["contacts"] for protein in self._proteins),
-            data=script_data(data),
-            script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            tables=[_format_table(table) for table in tables],
-        )
+
+    def _displayed_kinds(self, kinds: Sequence[HeadKind]) -> list[dict[str, Any]]:
+        """List the displayed heads in the order of interest, with indices among the displayed layers and heads."""
+        return [
+            {
+                "layer": self.layers.index(kind.layer),
+                "head": self.heads.index(kind.head),
+                "kind": kind.kind,
+                "word": printable(kind.word),
+                "sentence": printable(kind.sentence),
+                "strength": float(f"{kind.strength:.6g}"),
+            }
+            for kind in kinds
+            if kind.layer in self.layers and kind.head in self.heads
+        ]
+
+    def _start(self, kinds: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Choose the most interesting head, and a protein that shows why it is interesting."""
+        if not kinds:
+            return {}
+        shows = {"contacts": "contacts", "sites": "sites"}.get(kinds[0]["kind"])
+        proteins = (number for number, protein in enumerate(self._proteins) if shows is None or protein[shows])
+        return {"protein": next(proteins, 0), "layer": kinds[0]["layer"], "head": kinds[0]["head"]}
 
 
 def _json_values(values: NDArray[np.floating]) -> list[list[float | None]]:
     return [[float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for row in values]
-
-
-def _format_table(table: Table) -> dict[str, Any]:
-    """Format each cell as its text and, for a number, the value to sort by."""
-    rows = [[_format_cell(cell) for cell in row] for row in table.rows]
-    is_text = [any(isinstance(row[column], str) for row in table.rows) for column in range(len(table.header))]
-    return {"title": table.title, "note": table.note, "header": table.header, "is_text": is_text, "rows": rows}
-
-
-def _format_cell(cell: Cell) -> tuple[str, float | None]:
-    if cell is None:
-        return "", None
-    if isinstance(cell, str):
-        return printable(cell), None
-    if not np.isfinite(cell):
-        return "undefined", None
-    return (f"{cell:,}" if isinstance(cell, (int, np.integer)) else f"{cell:.4g}"), float(cell)

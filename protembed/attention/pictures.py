@@ -78,6 +78,7 @@ class DisplayedProtein:
         first_residue: Number of the first displayed residue.
         block: Residues on a side of a block of the maps.
         sites: Labelled residues by label, from 0 at the first displayed residue.
+        covered: Residues with known contacts in the structure, from 0 at the first displayed one; None without one.
     """
 
     id: str
@@ -88,6 +89,7 @@ class DisplayedProtein:
     first_residue: int = 1
     block: int = 1
     sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    covered: Sequence[int] | None = None
 
 
 def encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:

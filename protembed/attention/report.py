@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed._version import __version__
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.head_statistics import STATISTICS
 from protembed.attention.maps import parse_region
 from protembed.attention.page import AttentionPage
+from protembed.attention.page_content import PageFacts, page_content
 from protembed.attention.pictures import DisplayedProtein, block_size
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
@@ -98,15 +98,15 @@ class AttentionReport:
             for path in self._figure_paths(f"{name}-contacts"):
                 draw_contacts(path, protein)
 
-    def write(self, evaluation: Evaluation) -> None:
-        """Draw the statistics of the heads, and write the page if it shows a protein."""
+    def write(self, evaluation: Evaluation, facts: PageFacts) -> None:
+        """Draw the statistics of the heads, and write the page, with what was run on what, if it shows a protein."""
         labelled = dict(zip(STATISTIC_LABELS.values(), evaluation.statistics.means, strict=True))
         for path in self._figure_paths("heads"):
             draw_heads(path, dict(islice(labelled.items(), len(STATISTICS))))
         if self._page.num_proteins:
             statistics = {label: values[self._displayed] for label, values in labelled.items()}
-            text = self._page.render(statistics, evaluation.page_tables(), __version__)
-            write_text(self._directory / "report.html", text)
+            content = page_content(evaluation, facts, statistics)
+            write_text(self._directory / "report.html", self._page.render(content))
 
     def _figure_paths(self, name: str) -> list[Path]:
         formats = ("png", "svg") if self._config.figure_format == "both" else (self._config.figure_format,)

@@ -1,4 +1,4 @@
-"""Tables of heads, contacts, structures and sites, as files and on the page: each column is described once."""
+"""Tables of heads, contacts, structures and sites: each column is described once, for files and for the page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from protembed.attention.contact_predictors import ContactEvaluation
 from protembed.attention.head_kinds import HeadKind, rank_heads
 from protembed.attention.head_statistics import ALL_STATISTICS, HeadStatistics
-from protembed.attention.page import Table
 from protembed.attention.significance import HeadTest
 from protembed.attention.sites import SiteResult
 from protembed.attention.structure_matching import MatchedProtein
@@ -23,7 +22,7 @@ from protembed.attention.summary import BestContactHead
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
 from protembed.io.writing import atomic_file, write_table
-from protembed.text import pluralize, printable
+from protembed.text import printable
 
 STATISTIC_LABELS: Mapping[str, str] = {
     "entropy": "entropy (nats)",
@@ -155,42 +154,6 @@ class Evaluation:
             Column("segments", [result.num_segments] * num),
         ]
 
-    def page_tables(self) -> list[Table]:
-        """Make the tables of the page: heads that attend to sites, precisions of predicted contacts, and every head."""
-        sites = [self._sites_table()] if self.sites else []
-        # A single protein without a contact head has no predictor.
-        contacts = [self._contacts_table(self.contacts)] if self.contacts and self.contacts.precisions else []
-        return [*sites, *contacts, self._heads_table()]
-
-    def _sites_table(self) -> Table:
-        note = (
-            "Heads that attend to the labelled residues more than to other residues of the same amino acid in the same "
-            "protein, and more than to residues in the same pattern elsewhere in it (q ≤ 0.05). Effect: the "
-            "probability that a labelled residue receives more attention than an unlabelled one of its amino acid; 0.5 "
-            "is no effect."
-        )
-        if unattended := [label for label, result in self.sites.items() if not result.num_following]:
-            names = ", ".join(map(repr, unattended))
-            note += f" No head attends significantly to {names}; the row shows the most significant head."
-        return _page_table("Heads that attend to sites", self.site_columns(only_significant=True), note)
-
-    def _contacts_table(self, contacts: ContactEvaluation) -> Table:
-        proteins = pluralize(contacts.num_proteins, "protein")
-        note = f"{proteins} with a structure, each scored by predictors that were fitted without it."
-        if "regression" not in contacts.precisions and contacts.num_proteins > 1:
-            note += " The regression selected no heads, and is not listed."
-        return _page_table("Precision of predicted contacts", self.precision_columns(), note)
-
-    def _heads_table(self) -> Table:
-        note = "Means over all residues of all proteins. Fractions are of the attention that a residue gives."
-        if self.contacts is not None:
-            note += (
-                " Contact effect: the probability that a pair in contact receives more attention than another pair of "
-                "the same separation, relative to the mean of their amino acids in the protein. q: p-value corrected "
-                "for the number of heads."
-            )
-        return _page_table("Statistics of every head", self.head_columns(), note)
-
 
 def _test_columns(test: HeadTest, heads: slice | NDArray[np.int64], on: str = "") -> list[Column]:
     """List the tests of these heads; the names of the columns begin with what they are on."""
@@ -241,11 +204,6 @@ def write_columns(path: Path, columns: Sequence[Column]) -> None:
 def rows_of(columns: Sequence[Column]) -> Iterable[tuple[Any, ...]]:
     """Return the rows of a table."""
     return zip(*(column.values for column in columns), strict=True)
-
-
-def _page_table(title: str, columns: Sequence[Column], note: str) -> Table:
-    header = [column.label or column.name for column in columns]
-    return Table(title=title, header=header, rows=list(rows_of(columns)), note=note)
 
 
 def write_contacts(path: Path, probabilities: NDArray[np.floating]) -> None:

@@ -1,3 +1,6 @@
+import base64
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ from protembed.attention.head_statistics import (
     head_statistics,
     offset_sums,
 )
-from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks
+from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks, predict_pixels
 from protembed.data.alphabet import CLS, EOS, encode
 
 
@@ -82,3 +85,47 @@ def random_statistics():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def decode_pixels():
+    """Return a function that decodes a picture of the page to its levels, (pixels, pixels)."""
+
+    def decode(picture):
+        digits = picture["pixels"].translate(str.maketrans(",.:", "&<>"))
+        flat = np.frombuffer(zlib.decompress(base64.b85decode(digits)), np.uint8)
+        pixels = flat.reshape(2 * [int(flat.size**0.5)])
+        return add_predictions(pixels) if picture.get("differences") else pixels
+
+    return decode
+
+
+def add_predictions(differences):
+    """Restore levels from what `predict_pixels` leaves, pixel by pixel."""
+    pixels = np.zeros_like(differences)
+    for row, column in np.ndindex(pixels.shape):
+        predicted = predict_pixels(pixels[max(row - 1, 0) : row + 1, max(column - 1, 0) : column + 1])[-1, -1]
+        pixels[row, column] = (int(differences[row, column]) + int(predicted)) % 256
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def decode_weights(decode_pixels):
+    """Return a function that decodes the values that the page shows."""
+
+    def decode(picture):
+        return picture["peak"] * (decode_pixels(picture) / (picture["levels"] - 1)) ** 2
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def decode_intervals(decode_pixels):
+    """Return a function that decodes the interval of each cell, before its ends are rounded."""
+
+    def decode(picture):
+        levels = picture["levels"] - 1
+        ends = ((decode_pixels(picture) + shift).clip(0, levels) / levels for shift in (-0.5, 0.5))
+        return tuple(picture["peak"] * end**2 for end in ends)
+
+    return decode

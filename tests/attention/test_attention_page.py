@@ -1,29 +1,26 @@
 import base64
 import json
 import re
-import zlib
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from protembed.attention.page import AttentionPage, Table
-from protembed.attention.pictures import MAX_PIXELS, predict_pixels
-from protembed.report.page import script_data
+from protembed.attention.head_kinds import HeadKind
+from protembed.attention.page import AttentionPage, PageContent
+from protembed.attention.pictures import MAX_PIXELS
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202e\u2028<!--"
 # Characters that would reverse the reading direction, or end a line, are escaped.
 ESCAPED = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\\u202e\\u2028<!--"
-TABLE = Table(
-    title="Heads",
-    header=["head", "precision", "pairs"],
-    rows=[["1.2", 0.51234567, 1234], [HOSTILE, float("nan"), None], ["2.1", 1e-7, 5]],
-    note="The first is the best.",
-)
+
+
+def kind(layer, head, kind="offset", *, word="residue +2", strength=0.9, sentence="It looks back."):
+    return HeadKind(layer=layer, head=head, kind=kind, word=word, sentence=sentence, strength=strength, expected=0.01)
 
 
 class Reader(HTMLParser):
-    """Parses a page into its elements with their attributes, and the text of each kind of element."""
+    """Parses a page into its elements with their attributes, and the text of scripts and table cells."""
 
     def __init__(self, page):
         super().__init__()
@@ -37,7 +34,7 @@ class Reader(HTMLParser):
             self.texts.append([tag, ""])
 
     def handle_data(self, data):
-        if self.texts and self._open in ("td", "th", "script", "button"):
+        if self.texts and self._open in ("td", "th", "script"):
             self.texts[-1][1] += data
 
     def all(self, tag):
@@ -50,44 +47,18 @@ class Reader(HTMLParser):
         return json.loads(self.text("script")[0])
 
 
-def render(*proteins, statistics=None, tables=(), layers=(1, 2), heads=(1, 2, 3)):
+def render(*proteins, layers=(1, 2), heads=(1, 2, 3), **content):
     page = AttentionPage(layers, heads)
     for protein in proteins:
         page.add(protein)
-    return page.render(statistics or {"entropy": np.ones((len(layers), len(heads)))}, tables, "1.2.3")
-
-
-def decode_pixels(picture):
-    digits = picture["pixels"].translate(str.maketrans(",.:", "&<>"))
-    flat = np.frombuffer(zlib.decompress(base64.b85decode(digits)), np.uint8)
-    pixels = flat.reshape(2 * [int(flat.size**0.5)])
-    return add_predictions(pixels) if picture.get("differences") else pixels
-
-
-def add_predictions(differences):
-    """Restore levels from what `predict_pixels` leaves, pixel by pixel."""
-    pixels = np.zeros_like(differences)
-    for row, column in np.ndindex(pixels.shape):
-        predicted = predict_pixels(pixels[: row + 1, : column + 1])[row, column]
-        pixels[row, column] = (int(differences[row, column]) + int(predicted)) % 256
-    return pixels
-
-
-def decode_weights(picture):
-    """Decode the values that the page shows."""
-    return picture["peak"] * (decode_pixels(picture) / (picture["levels"] - 1)) ** 2
-
-
-def decode_intervals(picture):
-    """Decode the interval of each cell, before its ends are rounded."""
-    levels = picture["levels"] - 1
-    ends = ((decode_pixels(picture) + shift).clip(0, levels) / levels for shift in (-0.5, 0.5))
-    return tuple(picture["peak"] * end**2 for end in ends)
+    statistics = {"entropy": np.ones((len(layers), len(heads)))}
+    return page.render(PageContent(**{"title": "Attention", "statistics": statistics} | content))
 
 
 @pytest.fixture(scope="module")
 def page(make_displayed, make_contacts):
-    return render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE])
+    kinds = [kind(2, 3, "sites", word=HOSTILE, sentence=HOSTILE), kind(1, 1)]
+    return render(make_displayed(id=HOSTILE, sites={HOSTILE: [3]}, **make_contacts()), title=HOSTILE, kinds=kinds)
 
 
 # Elements and data
@@ -100,15 +71,7 @@ def test_text_in_the_data_never_becomes_an_element(page):
     assert read.all("img") == []
     assert len(read.all("script")) == 2
     assert read.data()["proteins"][0]["id"] == ESCAPED
-    assert ESCAPED in read.text("td")
-
-
-@pytest.mark.parametrize("text", ["</script>", "<!--<script>", "]]>", "&lt;", "\u2028\u2029", "\ud800", "'\"\\"])
-def test_script_data_round_trip_without_characters_that_are_special_in_html(text):
-    escaped = script_data({"id": text})
-
-    assert not set(escaped) & set("<>&\u2028\u2029")
-    assert json.loads(escaped) == {"id": text}
+    assert read.data()["kinds"][0]["word"] == ESCAPED
 
 
 @pytest.mark.promise(17, 19)
@@ -130,8 +93,10 @@ def test_script_never_creates_markup_from_text(page):
 
 
 @pytest.mark.promise(9)
-def test_same_values_give_the_same_bytes(page, make_displayed, make_contacts):
-    assert render(make_displayed(id=HOSTILE, **make_contacts()), tables=[TABLE]) == page
+def test_same_values_give_the_same_bytes(make_displayed, make_contacts):
+    first, second = (render(make_displayed(**make_contacts()), kinds=[kind(1, 1)]) for _ in range(2))
+
+    assert first == second
 
 
 def test_undefined_values_are_null_and_layers_and_heads_keep_their_numbers(make_displayed):
@@ -150,21 +115,43 @@ def test_page_without_contacts_has_no_contact_map(page, make_displayed):
     assert 'id="contacts-canvas"' not in render(make_displayed())
 
 
-def test_cells_of_tables_are_formatted_and_keep_the_value_to_sort_by(page):
-    read = Reader(page)
+def test_page_lists_the_displayed_heads_in_the_order_of_interest(make_displayed):
+    kinds = [kind(6, 2, "contacts"), kind(1, 1), kind(3, 20, strength=0.123456789), kind(3, 2, "none")]
+    data = Reader(render(make_displayed(num_heads=2), kinds=kinds, layers=[3, 6], heads=[2, 20])).data()
 
-    assert read.text("th") == TABLE.header
-    assert read.text("td") == ["1.2", "0.5123", "1,234", ESCAPED, "undefined", "", "2.1", "1e-07", "5"]
-    values = [cell.get("data-value") for cell in read.all("td")]
-    assert values == [None, "0.51234567", "1234.0", None, None, None, None, "1e-07", "5.0"]
-    assert [header["aria-sort"] for header in read.all("th")] == ["none"] * 3
-    assert TABLE.note in page
+    assert [(head["layer"], head["head"], head["kind"]) for head in data["kinds"]] == [
+        (1, 0, "contacts"),
+        (0, 1, "offset"),
+        (0, 0, "none"),
+    ]
+    assert data["kinds"][1]["strength"] == 0.123457
+    assert data["kindNames"] == [
+        ["contacts", "contacts", 1],
+        ["offset", "fixed distance", 1],
+        ["none", "no clear pattern", 1],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "start"),
+    [
+        ("contacts", {"protein": 1, "layer": 1, "head": 2}),
+        ("sites", {"protein": 2, "layer": 1, "head": 2}),
+        ("offset", {"protein": 0, "layer": 1, "head": 2}),
+    ],
+)
+def test_page_opens_on_the_most_interesting_head_and_a_protein_that_shows_it(
+    make_displayed, make_contacts, first, start
+):
+    proteins = [make_displayed(), make_displayed(**make_contacts()), make_displayed(sites={"binding": [3]})]
+
+    assert Reader(render(*proteins, kinds=[kind(2, 3, first), kind(1, 1)])).data()["start"] == start
 
 
 # Maps
 
 
-def test_map_is_encoded_as_rounded_square_roots(make_displayed):
+def test_map_is_encoded_as_rounded_square_roots(make_displayed, decode_weights):
     protein = make_displayed()
     maps = Reader(render(protein)).data()["proteins"][0]["maps"]
 
@@ -174,7 +161,7 @@ def test_map_is_encoded_as_rounded_square_roots(make_displayed):
         assert np.abs(decode_weights(picture) ** 0.5 - weights**0.5).max() < 0.51 * step
 
 
-def test_map_of_lines_is_stored_as_differences_from_a_prediction(make_displayed):
+def test_map_of_lines_is_stored_as_differences_from_a_prediction(make_displayed, decode_pixels):
     levels = np.random.default_rng(0).integers(0, 64, 40)
     weights = np.tile((levels / 63.0) ** 2, (2, 3, 40, 1))
 
@@ -186,7 +173,7 @@ def test_map_of_lines_is_stored_as_differences_from_a_prediction(make_displayed)
 
 @pytest.mark.parametrize("num_residues", [40, 119, 203, 300])
 @pytest.mark.parametrize("concentration", [0.3, 30], ids=["sparse", "diffuse"])
-def test_every_value_lies_in_its_interval(make_displayed, num_residues, concentration):
+def test_every_value_lies_in_its_interval(make_displayed, num_residues, concentration, decode_intervals):
     weights = np.random.default_rng(0).gamma(concentration, size=(2, 3, num_residues, num_residues))
     protein = make_displayed(num_residues, maps=(weights / weights.sum(-1, keepdims=True)).astype(np.float32))
 
@@ -202,6 +189,25 @@ def test_every_value_lies_in_its_interval(make_displayed, num_residues, concentr
         assert (high / np.maximum(low, 1e-9))[is_strong].max() < 1.15
 
 
+def test_means_over_heads_and_layers_are_stored_like_maps(make_displayed, decode_intervals):
+    protein = make_displayed()
+    *layers, everything = Reader(render(protein)).data()["proteins"][0]["means"]
+
+    for picture, weights in zip(layers, protein.maps.mean(1), strict=True):
+        low, high = decode_intervals(picture)
+        assert (low <= weights * (1 + 1e-6)).all()
+        assert (weights <= high * (1 + 1e-6)).all()
+    low, high = decode_intervals(everything)
+    assert (low <= protein.maps.mean((0, 1)) * (1 + 1e-6)).all()
+    assert (protein.maps.mean((0, 1)) <= high * (1 + 1e-6)).all()
+
+
+def test_single_head_has_no_mean(make_displayed):
+    page = render(make_displayed(num_layers=1, num_heads=1), layers=[4], heads=[7])
+
+    assert Reader(page).data()["proteins"][0]["means"] == []
+
+
 def test_page_data_contain_labelled_residues(make_displayed):
     protein = Reader(render(make_displayed(sites={"binding \u202e": [3, 7], "empty": []}))).data()["proteins"][0]
 
@@ -209,7 +215,7 @@ def test_page_data_contain_labelled_residues(make_displayed):
 
 
 @pytest.mark.parametrize("num_residues", [1, 2, MAX_PIXELS, MAX_PIXELS + 1, 300])
-def test_only_long_proteins_are_shown_in_blocks(make_displayed, num_residues):
+def test_only_long_proteins_are_shown_in_blocks(make_displayed, num_residues, decode_pixels):
     protein = Reader(render(make_displayed(num_residues))).data()["proteins"][0]
 
     side = len(decode_pixels(protein["maps"][0]))
@@ -218,7 +224,7 @@ def test_only_long_proteins_are_shown_in_blocks(make_displayed, num_residues):
     assert (protein["block"] == 1) == (num_residues <= MAX_PIXELS)
 
 
-def test_single_strong_pair_is_visible_in_its_block(make_displayed):
+def test_single_strong_pair_is_visible_in_its_block(make_displayed, decode_weights):
     maps = np.full((2, 3, 400, 400), 1 / 400, np.float16)
     maps[1, 2, 399, 17] = 0.75
     protein = Reader(render(make_displayed(400, maps=maps))).data()["proteins"][0]
@@ -228,7 +234,7 @@ def test_single_strong_pair_is_visible_in_its_block(make_displayed):
     assert (weights > 0.1).sum() == 1
 
 
-def test_head_without_attention_to_residues_has_an_empty_map(make_displayed):
+def test_head_without_attention_to_residues_has_an_empty_map(make_displayed, decode_pixels):
     picture = Reader(render(make_displayed(maps=np.zeros((2, 3, 40, 40))))).data()["proteins"][0]["maps"][0]
 
     assert picture["peak"] == 0
@@ -242,13 +248,13 @@ def test_page_of_ten_proteins_of_300_residues_is_smaller_than_eleven_megabytes(m
 
     page.add(make_displayed(300, maps=np.repeat(layer / layer.sum(-1, keepdims=True), 6, axis=0)))
 
-    assert 10 * len(page.render({}, [], "1.0")) < 11e6
+    assert 10 * len(page.render(PageContent(title="Attention"))) < 11e6
 
 
 # Contacts
 
 
-def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, make_contacts):
+def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, make_contacts, decode_pixels):
     contacts = make_contacts()
     picture = Reader(render(make_displayed(**contacts))).data()["proteins"][0]["contacts"]
 
@@ -261,7 +267,7 @@ def test_prediction_is_above_the_diagonal_and_structure_below(make_displayed, ma
 
 
 @pytest.mark.parametrize("missing", ["contacts", "truth"])
-def test_prediction_or_structure_may_be_missing(make_displayed, make_contacts, missing):
+def test_prediction_or_structure_may_be_missing(make_displayed, make_contacts, missing, decode_pixels):
     picture = Reader(render(make_displayed(**make_contacts() | {missing: None}))).data()["proteins"][0]["contacts"]
 
     pixels = decode_pixels(picture)
@@ -269,7 +275,7 @@ def test_prediction_or_structure_may_be_missing(make_displayed, make_contacts, m
     assert np.tril(pixels, -1).any() == picture["known"] == (missing != "truth")
 
 
-def test_contacts_of_long_proteins_are_kept_in_blocks(make_displayed):
+def test_contacts_of_long_proteins_are_kept_in_blocks(make_displayed, decode_pixels):
     truth = np.zeros((900, 900), bool)
     truth[[3, 880], [880, 3]] = True
     maps = np.zeros((1, 1, 900, 900), np.float16)

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from protembed.attention.page import AttentionPage, Table
-from protembed.attention.tables import STATISTIC_LABELS, Evaluation
+from protembed.attention.head_kinds import HeadKind
+from protembed.attention.page import AttentionPage, PageContent
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -20,11 +20,15 @@ STATISTICS = {
     "entropy (nats)": np.array([[1.0, 2.0, 3.0], [4.0, 5.5, np.nan]]),
     "mean distance (residues)": np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]]),
 }
-TABLE = Table(
-    title="Heads by precision",
-    header=["head", "protein", "precision"],
-    rows=[["2.10", HOSTILE, 0.5], ["2.9", "P1", 1e-5], ["1.1", "P2", None], ["1.2", "P3", 12]],
-)
+# The list begins with the first head of the grid, on which the page opens.
+KINDS = [
+    HeadKind(layer=1, head=1, kind="next", word="next residue", sentence="Forward.", strength=0.9, expected=0.1),
+    HeadKind(layer=2, head=2, kind="amino acid", word=HOSTILE, sentence=HOSTILE, strength=0.5, expected=0.1),
+    *(
+        HeadKind(layer=layer, head=head, kind="none", word="no clear pattern", sentence="", strength=0, expected=0)
+        for layer, head in ((1, 2), (1, 3), (2, 1), (2, 3))
+    ),
+]
 SECONDS = 10
 
 
@@ -36,7 +40,8 @@ def path(tmp_path_factory, make_displayed, make_contacts):
     page.add(make_displayed(id="long", num_residues=200, seed=2))
     page.add(make_displayed(id="known", seed=3, truth=make_contacts()["truth"]))
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(page.render(STATISTICS, [TABLE], "1.2.3"), encoding="utf-8")
+    content = PageContent(title="Attention", statistics=STATISTICS, kinds=KINDS)
+    path.write_text(page.render(content), encoding="utf-8")
     return path
 
 
@@ -98,14 +103,23 @@ class Page:
     def head(self, layer, head):
         return self.get("grid").find_elements("css selector", f"tbody tr:nth-child({layer}) td")[head - 1]
 
+    def items(self):
+        """List the heads in the order of interest."""
+        return self.browser.find_elements("css selector", "#ranking [role=option]")
+
     def press(self, *keys):
         webdriver.ActionChains(self.browser).send_keys(*keys).perform()
 
     def mouse(self, row, column, num_cells, figure="map"):
         """Compute the offset of a cell from the centre of the picture, in screen pixels."""
         canvas = self.get(f"{figure}-canvas")
-        scale = canvas.rect["width"] / 704
-        offsets = (66 + 540 * (column + 0.5) / num_cells - 704 / 2, 30 + 540 * (row + 0.5) / num_cells - 624 / 2)
+        view = {"map": "mapView", "contacts": "contactView"}[figure]
+        plot, width, height = self.browser.execute_script(f"return Object.values({view}.frame)")
+        scale = canvas.rect["width"] / width
+        offsets = (
+            62 + plot * (column + 0.5) / num_cells - width / 2,
+            30 + plot * (row + 0.5) / num_cells - height / 2,
+        )
         return canvas, *(round(scale * offset) for offset in offsets)
 
     def hover(self, *cell, **figure):
@@ -150,6 +164,7 @@ def test_protein_layer_and_head_can_be_selected_from_lists(page):
     page.until(lambda: page.title() == "long: layer 2, head 3")
 
     assert page.text("about-title") == "Layer 2, head 3"
+    page.browser.find_element("css selector", "details.numbers summary").click()
     assert page.text("about").split("\n") == ["entropy (nats)", "undefined", "mean distance (residues)", "4"]
     assert page.head(2, 3).get_attribute("aria-selected") == "true"
 
@@ -159,7 +174,7 @@ def test_hostile_identifier_is_shown_as_text(page):
     page.choose("protein", ESCAPED)
 
     page.until(lambda: page.title() == f"{ESCAPED}: layer 1, head 1")
-    assert page.browser.find_element("css selector", ".sorts td:nth-child(2)").text == ESCAPED
+    assert page.items()[1].text.split("\n") == [ESCAPED[:60], "Layer 2, head 2", ESCAPED]
 
 
 def test_clicking_the_grid_shows_the_head(page):
@@ -195,28 +210,7 @@ def test_grid_is_coloured_by_the_selected_statistic(page):
 
     assert (page.text("low"), page.text("high")) == ("4", "9")
     assert colours()[1] == lowest
-    assert undefined == "rgba(228, 228, 231, 1)"
-
-
-def test_statistics_and_columns_have_readable_labels_with_units(browser, make_displayed, random_statistics, tmp_path):
-    heads = random_statistics()
-    page = AttentionPage([1, 2], [1, 2, 3])
-    page.add(make_displayed())
-    statistics = dict(zip(STATISTIC_LABELS.values(), heads.means, strict=True))
-    tables = Evaluation(statistics=heads, contacts=None, sites={}).page_tables()
-    (tmp_path / "report.html").write_text(page.render(statistics, tables, "1"), encoding="utf-8")
-    browser.get((tmp_path / "report.html").as_uri())
-
-    def texts(selector):
-        return [element.text for element in browser.find_elements("css selector", selector)]
-
-    names = ["entropy (nats)", "mean distance (residues)", "fraction on the residue itself"]
-    names += ["fraction on its two neighbours"]
-    names += ["fraction on <cls>", "fraction on <eos>", "fraction on Leu (L)"]
-    assert texts("#statistic option")[:7] == names
-    assert texts("#about dt")[:7] == names
-    assert texts(".sorts th")[:9] == ["layer", "head", *names]
-    assert not any("_" in text for text in texts("#statistic option, #about dt, .sorts th, .note"))
+    assert undefined == "rgba(220, 222, 227, 1)"
 
 
 def test_pointing_at_a_pair_shows_its_residues_and_weight(page, make_displayed):
@@ -243,7 +237,7 @@ def test_interval_of_each_pair_contains_its_value(page, make_displayed):
 
 
 def test_labelled_residues_are_listed_in_the_caption(page):
-    assert page.text("map-sites").startswith("Green marks at the edges: binding (")
+    assert page.text("map-sites").startswith("Marks at the edges: binding (")
     page.choose("protein", "long")
     page.until(lambda: page.title().startswith("long"))
     assert page.text("map-sites") == ""
@@ -278,7 +272,7 @@ def test_blocks_of_a_long_protein_are_named_by_first_and_last_residue(page, make
 
     letters = make_displayed(num_residues=200, seed=2).sequence
     assert page.text("map-pair").startswith(f"{letters[0]}1–{letters[1]}2 → {letters[198]}199–{letters[199]}200: ")
-    assert page.text("map-pair").endswith(", maximum of the block")
+    assert page.text("map-pair").endswith(", the maximum of the block")
     assert (
         page.text("map-caption")
         == f"Rows {letters[0]}1 to {letters[199]}200, columns {letters[0]}1 to {letters[199]}200."
@@ -358,25 +352,6 @@ def test_pointing_at_either_triangle_shows_prediction_and_structure(page, make_c
     page.until(lambda: not page.get("contacts").is_displayed())
     page.choose("protein", "P12345")
     page.until(lambda: page.get("contacts").is_displayed())
-
-
-@pytest.mark.parametrize("how", ["click", "enter"])
-def test_tables_sort_both_ways_with_missing_values_last(page, how):
-    from selenium.webdriver.common.keys import Keys
-
-    headers = page.browser.find_elements("css selector", ".sorts th")
-
-    def sort(column):
-        button = headers[column].find_element("tag name", "button")
-        page.browser.execute_script("arguments[0].focus()", button)
-        button.click() if how == "click" else button.send_keys(Keys.ENTER)
-        cells = page.browser.find_elements("css selector", f".sorts td:nth-child({column + 1})")
-        return headers[column].get_attribute("aria-sort"), [cell.text for cell in cells]
-
-    assert sort(2) == ("ascending", ["1e-05", "0.5", "12", ""])
-    assert sort(2) == ("descending", ["12", "0.5", "1e-05", ""])
-    assert sort(0) == ("ascending", ["1.1", "1.2", "2.9", "2.10"])
-    assert headers[2].get_attribute("aria-sort") == "none"
 
 
 @pytest.mark.parametrize(

@@ -47,14 +47,6 @@ def test_layers_and_heads_are_numbered_from_one_in_the_order_of_the_maps(evaluat
     assert entropy == evaluation.statistics.means[0].ravel().tolist()
 
 
-def test_page_lists_one_head_of_a_label_without_significant_heads(evaluation):
-    sites = evaluation.page_tables()[0]
-
-    assert [row[0] for row in sites.rows] == ["a", "b"]
-    assert "No head attends significantly to 'a', 'b'" in sites.note
-    assert len(evaluation.site_columns()[0].values) == 12
-
-
 def test_labels_of_statistics_include_their_units():
     assert STATISTIC_LABELS["entropy"] == "entropy (nats)"
     assert STATISTIC_LABELS["mean_distance"] == "mean distance (residues)"

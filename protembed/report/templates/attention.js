@@ -1,222 +1,119 @@
+// What the reader has chosen, and the map of it. Each part of the page says by `whenChosen` on which choices it depends.
 
-// The chosen head
+// A layer or head of MEAN is the mean of all: of the heads of a layer, or, without a layer, of all heads.
+const MEAN = -1;
+const numHeads = data.heads.length;
+const chosen = { protein: 0, layer: 0, head: 0, statistic: 0, residue: null }; // indices in the lists of `data`
+const showers = [];
+const whenChosen = (names, show) => showers.push({ names, show });
 
-const chosen = { protein: 0, layer: 0, head: 0, statistic: 0 }; // indices in the lists of `data`
-const mapView = new View("map");
-const contactView = byId("contacts") && new View("contacts");
-const headName = (layer, head) => `layer ${data.layers[layer]}, head ${data.heads[head]}`;
-const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
-const blockNote = (block) => (block > 1 ? ", maximum of the block" : "");
+function choose(change) {
+  if ("protein" in change && !("residue" in change)) change.residue = null;
+  if (change.layer === MEAN) change.head = MEAN;
+  else if ("layer" in change && !("head" in change) && chosen.layer === MEAN) change.head = 0;
+  Object.assign(chosen, change);
+  for (const { names, show } of showers) if (names.some((name) => name in change)) show();
+}
+
+const protein = () => data.proteins[chosen.protein];
+const headName = (layer, head) => {
+  if (layer === MEAN) return "mean of all heads";
+  return head === MEAN ? `layer ${data.layers[layer]}, mean of its heads` : `layer ${data.layers[layer]}, head ${data.heads[head]}`;
+};
+const capital = (words) => words[0].toUpperCase() + words.slice(1);
 const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
-let turn = 0;
 
-async function showMap() {
-  const thisTurn = ++turn, protein = data.proteins[chosen.protein], { layer, head } = chosen;
-  const map = protein.maps[layer * data.heads.length + head], { peak, levels } = map;
-  const steps = await unpack(map);
-  if (thisTurn !== turn) return; // the reader has chosen another map in the meantime
-  const side = Math.sqrt(steps.length), block = protein.block, value = (step) => peak * (clamp(step, 0, levels - 1) / (levels - 1)) ** 2;
+// Maps
+
+const unpacked = new WeakMap();
+
+function encodedMap({ maps, means }, layer, head) {
+  if (layer === MEAN) return means.at(-1);
+  return head === MEAN ? means[layer] : maps[layer * numHeads + head];
+}
+
+// The map of a head or of a mean: `steps`, row by row, each an interval from `low(step)` to `high(step)`.
+async function loadMap(ofProtein, layer, head) {
+  const encoded = encodedMap(ofProtein, layer, head), top = encoded.levels - 1;
+  if (!unpacked.has(encoded)) unpacked.set(encoded, unpack(encoded));
+  const steps = await unpacked.get(encoded);
+  const value = (step) => encoded.peak * (clamp(step, 0, top) / top) ** 2;
+  const [low, high] = [(step) => value(step - 0.5), (step) => value(step + 0.5)];
+  return { steps, side: Math.sqrt(steps.length), peak: encoded.peak, levels: encoded.levels, low, high };
+}
+
+// Run `draw` with the chosen map, unless the reader chooses another in the meantime.
+function withChosenMap(draw) {
+  let turn = 0;
+  return async () => {
+    const thisTurn = ++turn, { layer, head } = chosen, ofProtein = protein();
+    const map = await loadMap(ofProtein, layer, head);
+    if (thisTurn === turn) draw(map, ofProtein, layer, head);
+  };
+}
+
+// A canvas of a map for each theme, painted when it is first needed; `shrink` cells on a side become their maximum.
+function painter({ steps, side, levels }, shrink = 1) {
+  const painted = {}, cells = Math.ceil(side / shrink);
+  const highest = new Uint8Array(cells * cells);
+  steps.forEach((step, pixel) => {
+    const cell = Math.floor(Math.floor(pixel / side) / shrink) * cells + Math.floor((pixel % side) / shrink);
+    if (step > highest[cell]) highest[cell] = step;
+  });
+  return (colours) =>
+    (painted[colours.name] ??= (() => {
+      const ramp = Array.from({ length: levels }, (_, step) => shade(colours.scales.attention, step / (levels - 1)));
+      return paint(cells, (cell) => ramp[highest[cell]]);
+    })());
+}
+
+const mapView = new View("map");
+
+whenChosen(["protein", "layer", "head"], withChosenMap((map, ofProtein, layer, head) => {
+  const { block } = ofProtein, { side, steps, peak } = map, isMean = head === MEAN;
+  const inBlock = isMean ? "the mean of the heads' maxima" : "the maximum";
+  const number = layer === MEAN ? "mean" : `layer_${data.layers[layer]}_${isMean ? "mean" : `head_${data.heads[head]}`}`;
   mapView.show({
-    protein, side, block,
-    title: `${short(protein.id)}: ${headName(layer, head)}`,
-    file: `${short(protein.id)}_layer_${data.layers[layer]}_head_${data.heads[head]}`,
-    image: paint(side, (pixel) => shade(scales.attention, steps[pixel] / (levels - 1))),
+    protein: ofProtein, side, block,
+    title: `${short(ofProtein.id)}: ${headName(layer, head)}`,
+    file: `${short(ofProtein.id)}_${number}`,
+    image: painter(map),
+    inBlock,
     axes: ["residue", "residue that it attends to"],
     scale: {
       title: "attention",
-      stops: scales.attention,
+      use: "attention",
       marks: QUARTERS.map((fraction) => [fraction, format(peak * fraction ** 2, 2)]),
     },
     pair(row, column) {
       const step = steps[row * side + column];
-      const cells = `${cellName(this, row)} → ${cellName(this, column)}`;
-      return `${cells}: ${between(value(step - 0.5), value(step + 0.5))}${blockNote(block)}`;
+      const cells = `${cellName(this, row)} → ${cellName(this, column)}`, note = block > 1 ? `, ${inBlock} of the block` : "";
+      return `${cells}: ${between(map.low(step), map.high(step))}${note}`;
     },
   });
   performance.mark("first picture");
+}));
+
+// The lists of proteins, layers and heads
+
+function offer(name, options) {
+  const list = byId(name);
+  list.append(...options.map(([words, value]) => new Option(words, value)));
+  list.onchange = () => choose({ [name]: Number(list.value) });
+  whenChosen(["protein", "layer", "head"], () => (list.value = chosen[name]));
 }
 
-async function showContacts() {
-  const protein = data.proteins[chosen.protein], contacts = protein.contacts;
-  byId("contacts").hidden = !contacts;
-  if (!contacts) return;
-  byId("contacts-unpredicted").hidden = contacts.predicted;
-  const pixels = await unpack(contacts);
-  if (protein !== data.proteins[chosen.protein]) return;
-  const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = contacts;
-  const value = (step) => clamp(step, 0, levels - 1) / (levels - 1);
-  const scale = { title: "predicted", stops: scales.contact, marks: QUARTERS.map((mark) => [mark, format(mark)]) };
-  contactView.show({
-    protein, side, block,
-    title: `${short(protein.id)}: contacts${predicted ? "" : " in the structure"}`,
-    file: `${short(protein.id)}_contacts`,
-    image: paint(side, (pixel) => {
-      const row = Math.floor(pixel / side), column = pixel % side;
-      if (row === column) return channels(FAINT);
-      if (row < column) return predicted ? shade(scales.contact, value(pixels[pixel])) : [255, 255, 255];
-      return pixels[pixel] ? channels(TRUTH) : [255, 255, 255];
-    }),
-    axes: ["residue", "residue"],
-    scale: predicted ? scale : null,
-    legend: known && "structure",
-    pair(row, column) {
-      const [low, high] = [Math.min(row, column), Math.max(row, column)];
-      if (low === high) return cellName(this, low);
-      const words = [], step = pixels[low * side + high];
-      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${blockNote(block)}`);
-      if (known) words.push(`${pixels[high * side + low] ? "in contact" : "no contact"} in the structure`);
-      return `${cellName(this, low)} – ${cellName(this, high)}: ${words.join(", ")}`;
-    },
-  });
-}
+const numbered = (words) => words.map((word, index) => [word, index]);
+const withMean = (words, mean) => [...numbered(words), ...(data.proteins[0].means.length ? [[mean, MEAN]] : [])];
+offer("protein", numbered(data.proteins.map(({ id }) => short(id))));
+offer("layer", withMean(data.layers, "mean of all heads"));
+offer("head", withMean(data.heads, "mean of the layer"));
+whenChosen(["layer"], () => (byId("head").disabled = chosen.layer === MEAN));
+byId("content").prepend(byId("choose")); // where it stays in view in all sections
 
-// The grid of all heads
-
-const cells = data.layers.map(() => []); // [layer][head]
-
-function buildGrid() {
-  const line = byId("grid").createTHead().insertRow();
-  line.append(headerCell(""), ...data.heads.map(headerCell));
-  const body = byId("grid").createTBody();
-  data.layers.forEach((number, layer) => {
-    const row = body.insertRow();
-    row.append(headerCell(number));
-    data.heads.forEach((_, head) => cells[layer].push(headCell(row.insertCell(), layer, head)));
-  });
-}
-
-function headerCell(words) {
-  const cell = document.createElement("th");
-  cell.textContent = words;
-  return cell;
-}
-
-function headCell(cell, layer, head) {
-  cell.setAttribute("role", "gridcell");
-  cell.onclick = () => choose({ layer, head });
-  cell.onfocus = cell.onmouseenter = () => (byId("grid-head").textContent = cell.getAttribute("aria-label"));
-  cell.onkeydown = (event) => {
-    if (event.key === "Enter" || event.key === " ") choose({ layer, head });
-    else if (ARROWS[event.key]) goTo(layer + ARROWS[event.key][0], head + ARROWS[event.key][1]);
-    else return;
-    event.preventDefault();
-  };
-  return cell;
-}
-
-function goTo(layer, head) {
-  const to = cells[clamp(layer, 0, cells.length - 1)][clamp(head, 0, data.heads.length - 1)];
-  cells.flat().forEach((cell) => (cell.tabIndex = cell === to ? 0 : -1)); // the whole grid is one stop of the Tab key
-  to.focus();
-}
-
-function measured() {
-  const nothing = { name: "", values: cells.map((row) => row.map(() => null)) };
-  const { name, values } = data.statistics[chosen.statistic] ?? nothing;
-  const known = values.flat().filter((value) => value !== null);
-  const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [null, null];
-  const fraction = (value) => (high > low ? (value - low) / (high - low) : 0.5);
-  const colour = (value) => (value === null ? FAINT : css(scales.statistic, fraction(value)));
-  return { name, values, low, high, colour };
-}
-
-function colourGrid() {
-  const { name, values, low, high, colour } = measured();
-  cells.forEach((row, layer) =>
-    row.forEach((cell, head) => {
-      cell.style.background = colour(values[layer][head]);
-      cell.setAttribute("aria-label", `${headName(layer, head)}${name && `: ${name} ${format(values[layer][head])}`}`);
-    }),
-  );
-  [byId("low").textContent, byId("high").textContent] = [format(low), format(high)];
-  const pen = new CanvasPen(byId("scale"), 160, 12);
-  for (let x = 0; x < 160; x++) pen.rect(x, 0, 1, 12, { fill: css(scales.statistic, x / 159) });
-}
-
-function drawGrid(newPen) {
-  const { name, values, low, high, colour } = measured();
-  const size = 22, left = 56, top = 62, width = data.heads.length * size, height = data.layers.length * size;
-  const pen = newPen(Math.max(left + width + 20, 340), top + height + 46);
-  pen.text(left, 16, name || "heads", { size: 13, bold: true });
-  pen.text(left + width / 2, 36, "head", { align: "middle" });
-  pen.text(14, top + height / 2, "layer", { align: "middle", turned: true });
-  data.heads.forEach((number, head) => pen.text(left + (head + 0.5) * size, 52, number, { align: "middle", size: 11 }));
-  data.layers.forEach((number, layer) => {
-    pen.text(left - 6, top + (layer + 0.5) * size, number, { align: "end", size: 11 });
-    values[layer].forEach((value, head) =>
-      pen.rect(left + head * size, top + layer * size, size - 1, size - 1, { fill: colour(value) }),
-    );
-  });
-  pen.text(left, top + height + 22, format(low), { size: 11 });
-  for (let step = 0; step < 60; step++)
-    pen.rect(left + 60 + 2 * step, top + height + 16, 2.4, 12, { fill: css(scales.statistic, step / 59) });
-  pen.text(left + 188, top + height + 22, format(high), { size: 11 });
-  pen.save(`heads_by_${name.split(" (")[0]}`);
-}
-
-function showHead() {
-  cells.flat().forEach((cell) => {
-    const isChosen = cell === cells[chosen.layer][chosen.head];
-    cell.setAttribute("aria-selected", isChosen);
-    cell.tabIndex = isChosen ? 0 : -1;
-  });
-  const name = headName(chosen.layer, chosen.head);
-  byId("about-title").textContent = name[0].toUpperCase() + name.slice(1);
-  byId("about").replaceChildren(
-    ...data.statistics.flatMap(({ name, values }) => {
-      const [term, value] = [document.createElement("dt"), document.createElement("dd")];
-      [term.textContent, value.textContent] = [name, format(values[chosen.layer][chosen.head])];
-      return [term, value];
-    }),
-  );
-}
-
-// Tables
-
-function sortTable(table, header, column) {
-  const order = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-  const sign = order === "ascending" ? 1 : -1, body = table.tBodies[0];
-  const value = (row) => row.cells[column].dataset.value ?? "";
-  const words = (row) => row.cells[column].textContent;
-  const compare = (a, b) => {
-    const isMissing = (row) => value(row) === "" && ["", "undefined"].includes(words(row)); // last in either order
-    if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
-    if (value(a) !== "" && value(b) !== "") return sign * (value(a) - value(b));
-    return sign * words(a).localeCompare(words(b), "en", { numeric: true });
-  };
-  table.querySelectorAll("th").forEach((cell) => cell.setAttribute("aria-sort", cell === header ? order : "none"));
-  body.append(...[...body.rows].sort(compare));
-}
-
-// Start
-
-function choose(change) {
-  Object.assign(chosen, change);
-  for (const name of ["protein", "layer", "head", "statistic"]) byId(name).value = chosen[name];
-  if ("statistic" in change) return colourGrid();
-  showHead();
-  showMap();
-  if (contactView && "protein" in change) showContacts();
-}
-
-function offer(name, words) {
-  byId(name).append(...words.map((word, index) => new Option(word, index)));
-  byId(name).onchange = () => choose({ [name]: Number(byId(name).value) });
-}
-
-offer("protein", data.proteins.map(({ id }) => short(id)));
-offer("layer", data.layers);
-offer("head", data.heads);
-offer("statistic", data.statistics.map(({ name }) => name));
-buildGrid();
-offerDownloads("grid", drawGrid);
-for (const table of document.querySelectorAll(".sorts"))
-  table.querySelectorAll("th").forEach((header, column) => {
-    header.firstElementChild.onclick = () => sortTable(table, header, column);
-  });
-choose({ statistic: 0 });
-if ("DecompressionStream" in window) choose({ protein: 0 });
-else {
+// The script ends with the parts of the page; then it shows the first choice.
+document.addEventListener("DOMContentLoaded", () => {
+  if ("DecompressionStream" in window) return choose({ ...chosen, ...data.start });
   byId("trouble").hidden = false;
   byId("trouble").textContent = "This browser cannot show the pictures of this page, because it lacks DecompressionStream.";
-}
+});

@@ -1,4 +1,3 @@
-
 // A picture that the reader points at and zooms, with the mouse or the keyboard.
 
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -19,24 +18,28 @@ class View {
     byId(`${figure}-out`).onclick = () => this.zoom(2);
     byId(`${figure}-whole`).onclick = () => this.showAll();
     offerDownloads(figure, (newPen) => {
-      const pen = newPen(WIDTH, HEIGHT);
-      drawPicture(pen, this.picture, this.view);
+      const frame = frameOf(FULL_WIDTH), pen = newPen(frame.width, frame.height);
+      drawPicture(pen, this.picture, this.view, frame);
       pen.save(this.picture.file);
     });
+    document.addEventListener("themechange", () => this.picture && this.draw());
+    new ResizeObserver(() => this.picture && this.frame.width !== this.newFrame().width && this.draw()).observe(
+      this.canvas.parentElement,
+    );
   }
 
   show(picture) {
     const isSameProtein = this.picture?.protein === picture.protein;
     this.picture = picture;
     this.canvas.setAttribute("aria-label", picture.title);
-    const { block, protein } = picture, size = `${block} × ${block} residues`;
+    const { block, protein, inBlock = "the maximum" } = picture, size = `${block} × ${block} residues`;
     byId(`${this.figure}-blocks`).textContent = block > 1
-      ? `Each cell shows the maximum of a block of ${size}; the protein has ${protein.sequence.length} residues.`
+      ? `Each cell shows ${inBlock} of a block of ${size}; the protein has ${protein.sequence.length} residues.`
       : "";
     const list = (residues) =>
       residues.slice(0, 20).map((index) => residue(protein, index)).join(", ") + (residues.length > 20 ? ", …" : "");
     const labels = protein.sites.map(({ label, residues }) => `${short(label)} (${list(residues)})`);
-    byId(`${this.figure}-sites`).textContent = labels.length ? `Green marks at the edges: ${labels.join("; ")}.` : "";
+    byId(`${this.figure}-sites`).textContent = labels.length ? `Marks at the edges: ${labels.join("; ")}.` : "";
     if (isSameProtein) this.draw(); // the next head is shown at the same zoom
     else this.showAll();
   }
@@ -61,21 +64,23 @@ class View {
     this.look({ left: keep(left, fixed.left), top: keep(top, fixed.top), span: span * change });
   }
 
+  newFrame() {
+    return frameOf(this.canvas.parentElement.clientWidth);
+  }
+
   draw() {
-    const { picture, view } = this, unit = PLOT / view.span;
-    const pen = new CanvasPen(this.canvas, WIDTH, HEIGHT);
-    drawPicture(pen, picture, view);
+    const { picture, view } = this, frame = (this.frame = this.newFrame()), unit = frame.plot / view.span;
+    const pen = new CanvasPen(this.canvas, frame.width, frame.height, theme());
+    drawPicture(pen, picture, view, frame);
+    const stroke = pen.theme.accent;
     const outline = (top, left, height, width) =>
-      pen.rect(LEFT + (left - view.left) * unit, TOP + (top - view.top) * unit, width * unit, height * unit, {
-        stroke: "#1f5fa8",
-        thick: 2,
-      });
+      pen.rect(LEFT + (left - view.left) * unit, TOP + (top - view.top) * unit, width * unit, height * unit, { stroke, thick: 2 });
     if (this.cursor && this.dragged) outline(...this.selected());
     else if (this.cursor) {
       outline(this.cursor.top, this.cursor.left, 1, 1);
       const x = LEFT + (this.cursor.left - view.left + 0.5) * unit, y = TOP + (this.cursor.top - view.top + 0.5) * unit;
-      pen.rect(LEFT - 3, y - 1, 6, 2, { fill: "#1f5fa8" });
-      pen.rect(x - 1, TOP + PLOT - 3, 2, 6, { fill: "#1f5fa8" });
+      pen.rect(LEFT - 3, y - 1, 6, 2, { fill: stroke });
+      pen.rect(x - 1, TOP + frame.plot - 3, 2, 6, { fill: stroke });
     }
     byId(`${this.figure}-pair`).textContent = this.cursor ? picture.pair(this.cursor.top, this.cursor.left) : "\u00a0";
     const [rows, columns] = [view.top, view.left].map((start) => rangeName(picture, start, view.span));
@@ -90,7 +95,7 @@ class View {
   }
 
   cellAt(event) {
-    const zoom = this.canvas.clientWidth / WIDTH, unit = (zoom * PLOT) / this.view.span;
+    const zoom = this.canvas.clientWidth / this.frame.width, unit = (zoom * this.frame.plot) / this.view.span;
     const column = Math.floor((event.offsetX - LEFT * zoom) / unit);
     const row = Math.floor((event.offsetY - TOP * zoom) / unit);
     const isInside = (cell) => cell >= 0 && cell < this.view.span;
