@@ -105,9 +105,21 @@ def _finding(evaluation: Evaluation) -> Prose:
     if compared:
         return f"No head follows {' or '.join(compared)} of these proteins clearly."
     return (
-        "An attention head decides, for every residue, from which other residues the model takes information; this "
-        "page shows what each of them attends to."
+        "For every residue, an attention head decides from which other residues the model takes information: the "
+        f"clearest, head {best.head} of layer {best.layer}, from {_place(best)}."
     )
+
+
+def _place(kind: HeadKind) -> str:
+    """Describe in a sentence where a head attends to.
+
+    >>> from types import SimpleNamespace
+    >>> _place(SimpleNamespace(kind="amino acid", word="Cys (C)", strength=0.24))
+    'Cys (C), with 24 % of its attention'
+    """
+    if kind.kind in ("even", "none"):
+        return "all of them alike" if kind.kind == "even" else "no place in particular"
+    return f"{kind.word}, with {format_share(kind.strength)} of its attention"
 
 
 def _groups(kinds: Sequence[HeadKind]) -> Prose:

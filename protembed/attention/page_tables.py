@@ -87,7 +87,8 @@ def head_tables(evaluation: Evaluation) -> list[Element]:
     known = [columns[name] for name in ("attends_to", "strength")]
     listed = {*letters, "layer", "head", "attends_to", "strength", "kind"}
     others = [*numbers, *known, *(column for name, column in columns.items() if name not in listed)]
-    fractions = [*numbers, *(columns[name] for name in letters)]
+    # With the name of the amino acid alone, all columns fit a sheet of paper.
+    fractions = [*numbers, *(columns[name]._replace(label=columns[name].label.split(" on ")[1]) for name in letters)]
     return [
         _table("Statistics of every head", others, note, num_fixed=2),
         Details(

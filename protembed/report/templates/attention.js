@@ -69,7 +69,7 @@ function painter({ steps, side, levels }, shrink = 1) {
 
 const mapView = new View("map");
 
-whenChosen(["protein", "layer", "head"], withChosenMap((map, ofProtein, layer, head) => {
+const showMap = withChosenMap((map, ofProtein, layer, head) => {
   const { block } = ofProtein, { side, steps, peak } = map, isMean = head === MEAN;
   const inBlock = isMean ? "the mean of the heads' maxima" : "the maximum";
   const number = layer === MEAN ? "mean" : `layer_${data.layers[layer]}_${isMean ? "mean" : `head_${data.heads[head]}`}`;
@@ -92,7 +92,9 @@ whenChosen(["protein", "layer", "head"], withChosenMap((map, ofProtein, layer, h
     },
   });
   performance.mark("first picture");
-}));
+});
+
+whenChosen(["protein", "layer", "head"], showMap);
 
 // The lists of proteins, layers and heads
 
@@ -111,9 +113,15 @@ offer("head", withMean(data.heads, "mean of the layer"));
 whenChosen(["layer"], () => (byId("head").disabled = chosen.layer === MEAN));
 byId("content").prepend(byId("choose")); // where it stays in view in all sections
 
-// The script ends with the parts of the page; then it shows the first choice.
+// The script ends with the parts of the page. The first choice is shown by its map, and then by all of them.
+async function start() {
+  Object.assign(chosen, data.start);
+  await showMap();
+  choose({ ...chosen });
+}
+
 document.addEventListener("DOMContentLoaded", () => {
-  if ("DecompressionStream" in window) return choose({ ...chosen, ...data.start });
+  if ("DecompressionStream" in window) return start();
   byId("trouble").hidden = false;
   byId("trouble").textContent = "This browser cannot show the pictures of this page, because it lacks DecompressionStream.";
 });

@@ -1,8 +1,12 @@
 // What the parts of the attention page share: numbers, colours, pens, and square pictures of residue pairs.
 const data = JSON.parse(byId("data").textContent);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-const format = (value, digits = 3) =>
-  value === null ? "undefined" : new Intl.NumberFormat("en", { maximumSignificantDigits: digits }).format(value);
+function format(value, digits = 3) {
+  if (value === null) return "undefined";
+  if (value && Math.abs(value) < 1e-4) return value.toExponential(digits - 1);
+  return new Intl.NumberFormat("en", { maximumSignificantDigits: digits }).format(value);
+}
+
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
 // A level represents an interval. Its ends are rounded outward, so that the value lies between them: by a millionth for
 // the arithmetic, then to two digits.

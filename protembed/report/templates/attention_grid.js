@@ -54,6 +54,7 @@ function colourGrid() {
       cell.setAttribute("aria-label", `${headName(layer, head)}${name && `: ${name} ${format(values[layer][head])}`}`);
     }),
   );
+  byId("statistic-name").textContent = name; // on paper, where there are no lists
   [byId("low").textContent, byId("high").textContent] = [format(low), format(high)];
   const pen = new CanvasPen(byId("scale"), 160, 12, colours);
   for (let x = 0; x < 160; x++) pen.rect(x, 0, 1, 12, { fill: css(colours.scales.statistic, x / 159) });

@@ -43,11 +43,15 @@ const shadeSequence = withChosenMap(({ steps, side, levels }, { block }) => {
     letter.style.background = from === null ? "" : `rgb(${colour.join(",")})`;
     letter.style.color = from === null ? "" : isBright(colour) ? "#000" : "#fff";
   });
-  byId("sequence-shade").textContent =
-    from === null
-      ? "Choose a residue to see what it attends to."
-      : `Shaded by what ${residue(protein(), from)} attends to: ${headName(chosen.layer, chosen.head)}. Choose it again to end this.`;
+  if (from !== null) bringIntoView(byId("sequence"), letters[from]);
+  byId("sequence-shade").textContent = from === null ? "Choose a residue to see what it attends to." : describeShade(from, block);
 });
+
+function describeShade(from, block) {
+  const blocks = block > 1 ? `, by the maximum of each block of ${block} residues` : "";
+  const what = `${residue(protein(), from)} attends to in ${headName(chosen.layer, chosen.head)}${blocks}`;
+  return `Shaded by what ${what}. Choose it again to end this.`;
+}
 
 // Whether black is easier to read on a colour than white (relative luminance of WCAG 2.2).
 function isBright(colour) {
