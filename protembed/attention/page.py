@@ -39,6 +39,11 @@ KIND_NAMES: Mapping[Kind, str] = {
     "even": "everything",
     "none": "no clear pattern",
 }
+_HEADS = (
+    "For every residue, an attention head decides from which other residues the model takes information. The list "
+    "begins with the heads that matter most; the bar shows how strongly a head does what it is listed for. In the map, "
+    "each row shows what one residue attends to."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,7 @@ class AttentionPage:
         contacts = [Widget(template="attention_contacts.html")] if self._contact_scripts else []
         sections: Mapping[str, Sequence[Element]] = {
             "The protein": [Widget(template="attention_sequence.html")],
-            "What each head attends to": [Widget(template="attention_heads.html")],
+            "What each head attends to": [_HEADS, Widget(template="attention_heads.html")],
             "Contacts": [*contacts, *content.contacts],
             "Annotated sites": content.sites,
             "All heads": [Widget(template="attention_grid.html"), *content.tables],

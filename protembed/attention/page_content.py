@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.attention.contact_predictors import ContactEvaluation
+from protembed.attention.contacts import PrecisionRow
 from protembed.attention.head_kinds import HeadKind
 from protembed.attention.page import PageContent
 from protembed.attention.page_tables import contact_elements, head_tables, site_elements
@@ -104,44 +104,32 @@ def _finding(evaluation: Evaluation) -> Prose:
     compared += ["annotated sites"] if evaluation.sites else []
     if compared:
         return f"No head follows {' or '.join(compared)} of these proteins clearly."
-    return (
-        "For every residue, an attention head decides from which other residues the model takes information: the "
-        f"clearest, head {best.head} of layer {best.layer}, from {_place(best)}."
-    )
-
-
-def _place(kind: HeadKind) -> str:
-    """Describe in a sentence where a head attends to.
-
-    >>> from types import SimpleNamespace
-    >>> _place(SimpleNamespace(kind="amino acid", word="Cys (C)", strength=0.24))
-    'Cys (C), with 24 % of its attention'
-    """
-    if kind.kind in ("even", "none"):
-        return "all of them alike" if kind.kind == "even" else "no place in particular"
-    return f"{kind.word}, with {format_share(kind.strength)} of its attention"
+    if best.kind == "none":
+        return "No head attends to a place of its own: none of them shows a clear pattern."
+    sentence = f"{best.sentence[0].lower()}{best.sentence[1:]}"
+    return f"Head {best.head} of layer {best.layer} has the clearest pattern: {sentence}"
 
 
 def _groups(kinds: Sequence[HeadKind]) -> Prose:
     """Count the heads by what they are known for, in one sentence."""
     counts = Counter(kind.kind for kind in kinds)
-    groups: Mapping[str, Sequence[Kind]] = {
-        "follow contacts": ("contacts",),
-        "attend to annotated sites": ("sites",),
-        "attend to a place at a fixed distance along the chain": _OFFSETS,
-        "attend to certain amino acids": ("amino acid",),
-        "attend to a token at either end, which is no residue": _SINKS,
-        "show no clear pattern": ("even", "none"),
+    groups: Mapping[tuple[str, str], Sequence[Kind]] = {
+        ("follow", "contacts"): ("contacts",),
+        ("attend", "to annotated sites"): ("sites",),
+        ("attend", "to a place at a fixed distance along the chain"): _OFFSETS,
+        ("attend", "to certain amino acids"): ("amino acid",),
+        ("attend", "to a token at either end, which is no residue"): _SINKS,
+        ("show", "no clear pattern"): ("even", "none"),
     }
     sizes = {words: sum(counts[kind] for kind in group) for words, group in groups.items()}
-    return (
-        f"Of the model's {pluralize(len(kinds), 'head')}, {_join([f'{n} {words}' for words, n in sizes.items() if n])}."
-    )
+    parts = [f"{n} {verb}{'s' if n == 1 else ''} {what}" for (verb, what), n in sizes.items() if n]
+    return f"Of the model's {pluralize(len(kinds), 'head')}, {_join(parts)}."
 
 
 def _join(parts: Sequence[str]) -> str:
     *others, last = parts
-    return f"{', '.join(others)}, and {last}" if others else last
+    comma = "," if len(others) > 1 else ""
+    return f"{', '.join(others)}{comma} and {last}" if others else last
 
 
 # Cards
@@ -150,7 +138,9 @@ def _join(parts: Sequence[str]) -> str:
 def _cards(evaluation: Evaluation) -> list[Card]:
     """Choose up to four numbers: the best head of the kinds that matter most, and the contact predictor."""
     kinds = evaluation.head_kinds
-    cards = [_predictor_card(evaluation.contacts)] if evaluation.contacts and evaluation.contacts.predictor else []
+    contacts = evaluation.contacts
+    shown = contacts.shown if contacts is not None and contacts.found_contacts else None
+    cards = [] if shown is None else [_predictor_card(shown)]
     named: Mapping[str, Sequence[Kind]] = {
         "Heads that follow contacts": ("contacts",),
         "Heads that attend to sites": ("sites",),
@@ -160,7 +150,7 @@ def _cards(evaluation: Evaluation) -> list[Card]:
         "Heads without a clear pattern": ("even", "none"),
     }
     # That no head follows contacts or sites is a result too, if these were compared.
-    compared = {"contacts"} if evaluation.contacts is not None else set()
+    compared = {"contacts"} if contacts is not None else set()
     compared |= {"sites"} if evaluation.sites else set()
     for name, group in named.items():
         members = [kind for kind in kinds if kind.kind in group]
@@ -176,10 +166,10 @@ def _strongest(members: Sequence[HeadKind]) -> Prose:
     return f"clearest: layer {best.layer}, head {best.head}, {best.word}, {format_share(best.strength)}"
 
 
-def _predictor_card(contacts: ContactEvaluation) -> Card:
-    row = next(row for row in contacts.precisions["regression"] if (row.range_name, row.fraction_name) == ("long", "L"))
-    value = "undefined" if row.precision.value is None else format_share(row.precision.value)
-    note = "of the most likely long-range contacts, as many as residues, are right, by a predictor from all heads"
-    if row.random is not None:
-        note += f"; random pairs: {format_share(row.random)}"
+def _predictor_card(shown: PrecisionRow) -> Card:
+    """Say how many of the predicted contacts are right, beside random pairs."""
+    value = "undefined" if shown.precision.value is None else format_share(shown.precision.value)
+    note = "of the likeliest pairs, as many as residues and far apart along the chain, are in contact"
+    if shown.random is not None:
+        note += f"; random pairs: {format_share(shown.random)}"
     return Card(name="Predicted contacts", value=value, note=note)

@@ -24,12 +24,8 @@ def contact_elements(contacts: ContactEvaluation | None) -> list[Element]:
     """Say what the contact predictors found; empty without structures."""
     if contacts is None:
         return []
-    said: list[Element] = []
-    if contacts.fitted is None:
-        said.append("No contact predictor was fitted, because only one protein has a structure; two are needed.")
-    elif contacts.predictor is None:
-        said.append("A regression over all heads selected none; it predicts no contacts, and none are drawn for it.")
-    return [*said, _precision_table(contacts)] if contacts.precisions else said
+    table = [_precision_table(contacts)] if contacts.precisions else []
+    return [contacts.finding, *table]
 
 
 def _precision_table(contacts: ContactEvaluation) -> Table:

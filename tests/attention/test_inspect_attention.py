@@ -304,7 +304,7 @@ def test_regression_without_heads_gives_a_warning_and_no_contacts(
     assert {row["predictor"] for row in read_rows(tmp_path / "out" / "contacts.tsv")} == {"top heads"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert page_data(page)["proteins"][0]["contacts"]["predicted"] is False
-    assert "A regression over all heads selected none" in page
+    assert "The regression over all heads selected no heads" in page
     titles = re.findall("<h2.*?>(.*?)</h2>", page)
     assert len(titles) == len(set(titles))
 
