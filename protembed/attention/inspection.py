@@ -62,7 +62,7 @@ class Inspection:
         self._extractor = replace(extractor, files=self._files)
         self._requests: dict[str, MapRequest] = {}  # by sequence, because copies of a protein are computed once
         self._displayed: list[Record] = []
-        self._maps: list[tuple[NDArray[np.floating], NDArray[np.float32] | None]] = []  # with contacts, until drawn
+        self._attention: list[ProteinAttention] = []  # of the displayed proteins, until drawn
         self._rows: list[Sequence[Any]] = []
         self._read = ReadStatistics()
         self._sums = HeadSums()
@@ -152,9 +152,9 @@ class Inspection:
         if protein.received is not None:
             self._sites.add(record, protein.received)
         file = ""
-        if record.row < self._config.save_maps and protein.maps is not None:
+        if record.row < self._config.save_maps:
             file = f"maps/{self._files.name(record)}"
-            self._maps.append((protein.maps, protein.contacts))
+            self._attention.append(replace(protein, features=None, received=None))
         self._rows.append([record.row + 1, record.id, protein.num_residues, file])
 
     def evaluate(self) -> Evaluation:
@@ -174,7 +174,7 @@ class Inspection:
         """Yield the contacts of the displayed proteins; a model without a contact head receives the one fitted here."""
         predictor = None if evaluation.contacts is None else evaluation.contacts.predictor
         if self._extractor.contact_head is not None or predictor is None:
-            yield from (contacts for _, contacts in self._maps)
+            yield from (protein.contacts for protein in self._attention)
             return
         # This computes the maps again. Those of 120 heads would take 43 MB for 300 residues, and 1 GB for 1,500.
         extractor = replace(self._extractor, contact_head=predictor.to_contact_head(), layers=[], files=None)
@@ -196,9 +196,9 @@ class Inspection:
             self._extractor.heads,
             draws_contacts=evaluation.contacts is None or evaluation.contacts.found_contacts,
         )
-        displayed = zip(self._displayed, self._maps, self._predicted_contacts(evaluation), strict=True)
-        for record, (maps, _), contacts in displayed:
-            report.add(record, maps, contacts, self._structures.contacts(record), self._sites.labelled(record))
+        displayed = zip(self._displayed, self._attention, self._predicted_contacts(evaluation), strict=True)
+        for record, protein, contacts in displayed:
+            report.add(record, protein, contacts, self._structures.contacts(record), self._sites.labelled(record))
         report.write(evaluation, page_facts(self._request, self._read, len(self._structures.matched)))
         write_columns(directory / "heads.tsv", evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)

@@ -13,6 +13,7 @@ from torch import Tensor
 from protembed.attention.contacts import ResiduePairs, gather, head_features
 from protembed.attention.head_statistics import amino_acid_fractions, head_statistics, offset_sums
 from protembed.attention.pictures import MAX_PIXELS, block_size, max_pool_blocks
+from protembed.attention.strongest_pairs import StrongestPairs, stack_pairs, strongest_pairs
 from protembed.config.common import Region
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
@@ -50,6 +51,7 @@ class ProteinAttention:
         maps: Maps of the chosen layers and heads in the region, downsampled by `max_pool_blocks`, (layer, head, blocks,
             blocks), in the precision of the files.
         contacts: Probabilities from a fitted contact head, (residues, residues), float32.
+        strongest: Strongest pairs of the same maps, (layer, head, separations, pairs).
         features: Symmetrised and corrected maps of all heads at the pairs, (layers · heads, pairs), float32.
         received: Mean attention that each residue receives from all residues, (layers · heads, residues), float32.
     """
@@ -59,6 +61,7 @@ class ProteinAttention:
     num_residues: int
     maps: NDArray[np.floating] | None = None
     contacts: NDArray[np.float32] | None = None
+    strongest: StrongestPairs | None = None
     features: NDArray[np.float32] | None = None
     received: NDArray[np.float32] | None = None
 
@@ -107,7 +110,7 @@ class _ProteinAccumulator:
     def __init__(self, extractor: AttentionExtractor, tokens: Tensor, row: int, request: MapRequest) -> None:
         self._extractor, self._tokens, self._request = extractor, tokens, request
         self._sums, self._offset_sums = list[Tensor](), list[Tensor]()
-        self._maps = list[NDArray[np.floating]]()
+        self._maps, self._strongest = list[NDArray[np.floating]](), list[StrongestPairs]()
         self._received = list[NDArray[np.float32]]()
         num_maps = extractor.encoder.shape.num_layers * extractor.encoder.shape.num_heads
         num_pairs = 0 if request.pairs is None else len(request.pairs.first)
@@ -143,6 +146,7 @@ class _ProteinAccumulator:
             block = block_size(chosen[0].shape[-1], self._extractor.max_pixels)
             pooled = np.stack([max_pool_blocks(head, block) for head in chosen])
             self._maps.append(pooled.astype(self._extractor.config.store_dtype, copy=False))
+            self._strongest.append(stack_pairs([strongest_pairs(head) for head in chosen]))
         if self._file is not None:
             self._file.append(chosen)
 
@@ -158,6 +162,7 @@ class _ProteinAccumulator:
             num_residues=len(self._tokens) - 2,
             maps=np.stack(self._maps) if self._maps else None,
             contacts=contacts,
+            strongest=stack_pairs(self._strongest) if self._strongest else None,
             features=None if self._request.pairs is None else self._features,
             received=np.concatenate(self._received) if self._received else None,
         )

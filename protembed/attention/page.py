@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.attention.head_kinds import HeadKind
-from protembed.attention.pictures import BYTES_PER_PROTEIN, DisplayedProtein, encode_contacts, encode_map
+from protembed.attention.pictures import (
+    BYTES_PER_PROTEIN,
+    DisplayedProtein,
+    encode_contacts,
+    encode_map,
+    encode_strongest,
+)
 from protembed.attention.summary import Kind
 from protembed.report.design import COLOURS, SCALES, scale_colours
 from protembed.report.page import Card, Element, Page, Section, Widget, render_page
@@ -107,6 +113,7 @@ class AttentionPage:
                 "means": [encode_map(weights, num_bytes) for weights in self._means(protein.maps)],
                 "contacts": encode_contacts(protein.contacts, protein.truth),
                 "covered": None if protein.covered is None else list(protein.covered),
+                "strongest": encode_strongest(protein.strongest),
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()

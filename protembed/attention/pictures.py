@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
+from protembed.attention.strongest_pairs import SEPARATIONS, StrongestPairs
+
 # Side of the picture of a map.
 MIN_PIXELS, MAX_PIXELS = 32, 128
 # Pixels of all maps of a page, which then has 10 MB, or 18 if the maps are noise. This suffices for ten proteins and
@@ -77,6 +79,7 @@ class DisplayedProtein:
         truth: Contacts of the structure, (residues, residues), bool; None without a structure.
         first_residue: Number of the first displayed residue.
         block: Residues on a side of a block of the maps.
+        strongest: Strongest pairs of each map at full resolution, (layer, head, separations, pairs); None to list none.
         sites: Labelled residues by label, from 0 at the first displayed residue.
         covered: Residues with known contacts in the structure, from 0 at the first displayed one; None without one.
     """
@@ -88,6 +91,7 @@ class DisplayedProtein:
     truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
     block: int = 1
+    strongest: StrongestPairs | None = None
     sites: Mapping[str, Sequence[int]] = field(default_factory=dict)
     covered: Sequence[int] | None = None
 
@@ -153,6 +157,15 @@ def encode_contacts(contacts: NDArray[np.floating] | None, truth: NDArray[np.boo
         "known": truth is not None,
         "pixels": _deflate(pixels),
     }
+
+
+def encode_strongest(strongest: StrongestPairs | None) -> dict[str, Any] | None:
+    """Compress the strongest pairs of all maps: all rows and all columns as uint16, then all weights as float32."""
+    if strongest is None:
+        return None
+    arrays = (strongest.rows.astype("<u2"), strongest.columns.astype("<u2"), strongest.weights.astype("<f4"))
+    content = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+    return {"separations": SEPARATIONS, "pixels": _deflate(content)}
 
 
 def _deflate(pixels: NDArray[np.uint8]) -> str:

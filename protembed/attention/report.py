@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.head_statistics import STATISTICS
-from protembed.attention.maps import parse_region
+from protembed.attention.maps import ProteinAttention, parse_region
 from protembed.attention.page import AttentionPage
 from protembed.attention.page_content import PageFacts, page_content
 from protembed.attention.pictures import DisplayedProtein, block_size
@@ -59,24 +59,27 @@ class AttentionReport:
     def add(
         self,
         record: Record,
-        maps: NDArray[np.floating],
+        protein: ProteinAttention,
         contacts: NDArray[np.float32] | None,
         truth: NDArray[np.bool_] | None,
         sites: Mapping[str, Sequence[int]],
     ) -> None:
         """Draw the next protein, write its predicted contacts, and add it to the page.
 
-        The maps are those of the displayed region, and everything else is of the whole protein; see `DisplayedProtein`.
+        The maps and their strongest pairs are those of the displayed region, and everything else is of the whole
+        protein; see `DisplayedProtein`.
         """
+        assert protein.maps is not None, "the maps were requested"
         part = parse_region(self._config.region, len(record.sequence))
         displayed = DisplayedProtein(
             id=record.id,
             sequence=record.sequence[part],
-            maps=maps,
+            maps=protein.maps,
             contacts=contacts[part, part] if contacts is not None and self._draws_contacts else None,
             truth=None if truth is None else truth[part, part],
             first_residue=part.start + 1,
-            block=block_size(part.stop - part.start, maps.shape[-1]),
+            block=block_size(part.stop - part.start, protein.maps.shape[-1]),
+            strongest=protein.strongest,
             sites={
                 label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
                 for label, residues in sites.items()

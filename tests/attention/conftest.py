@@ -15,6 +15,7 @@ from protembed.attention.head_statistics import (
     offset_sums,
 )
 from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks, predict_pixels
+from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
 from protembed.data.alphabet import CLS, EOS, encode
 
 
@@ -29,11 +30,13 @@ def make_displayed():
         rows = np.arange(num_residues)
         for layer, head in np.ndindex(shape[:2]):
             maps[layer, head, rows, (rows + layer + head) % num_residues] += 20
-        maps = (maps / maps.sum(-1, keepdims=True)).astype(np.float32)
+        maps = values.pop("maps", (maps / maps.sum(-1, keepdims=True)).astype(np.float32))
+        strongest = stack_pairs([stack_pairs([strongest_pairs(head) for head in layer]) for layer in maps])
         sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
-        maps, block = values.pop("maps", maps), block_size(num_residues, MAX_PIXELS)
+        block = block_size(num_residues, MAX_PIXELS)
         if block > 1:
             maps = np.array([[max_pool_blocks(head, block) for head in layer] for layer in maps])
+        values = {"strongest": strongest, **values}
         return DisplayedProtein(id=id, sequence=sequence, maps=maps, block=block, **values)
 
     return make
