@@ -168,7 +168,7 @@ def precision(
     """
     is_in = pairs.is_in(range_name)
     scores, is_contact = scores[is_in], (pairs.is_contact if rates is None else rates)[is_in]
-    num_top, num_pairs = max(1, round(pairs.num_residues * fraction)), len(scores)
+    num_top, num_pairs = num_top_pairs(pairs.num_residues, fraction), len(scores)
     if num_top >= num_pairs:
         return None
     limit = np.partition(scores, num_pairs - num_top)[num_pairs - num_top]
@@ -176,6 +176,21 @@ def precision(
     num_left = num_top - is_above.sum()
     weights = (is_above + is_tied * (num_left / is_tied.sum())) / num_top  # ties share their weight; the sum is one
     return float(weights @ is_contact)
+
+
+def num_top_pairs(num_residues: int, fraction: float) -> int:
+    """Compute how many top-scoring pairs a fraction of `FRACTIONS` asks for.
+
+    >>> num_top_pairs(58, 0.2), num_top_pairs(2, 0.2)
+    (12, 1)
+    """
+    return max(1, round(num_residues * fraction))
+
+
+def random_precision(pairs: ResiduePairs, range_name: str) -> float | None:
+    """Compute the expected precision of random pairs of a range; None where it has no pairs."""
+    is_contact = pairs.is_contact[pairs.is_in(range_name)]
+    return float(is_contact.mean()) if len(is_contact) else None
 
 
 def head_precisions(
@@ -223,7 +238,7 @@ def _precision_row(
     fraction = FRACTIONS[fraction_name]
     values = [precision(*protein, range_name, fraction) for protein in zip(scores, proteins, strict=True)]
     measured = [number for number, value in enumerate(values) if value is not None]
-    random = [float(proteins[number].is_contact[proteins[number].is_in(range_name)].mean()) for number in measured]
+    random = [random_precision(proteins[number], range_name) for number in measured]
     matched = [
         precision(scores[number], proteins[number], range_name, fraction, rates[number])
         for number in measured
