@@ -1,7 +1,7 @@
 """Contact predictors that combine attention heads, and their evaluation against structures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -143,6 +143,8 @@ class ContactEvaluation:
         head_precisions: Mean long-range precision at L of each single head, (heads,), float64.
         random_precision: The same of random pairs.
         precisions: Precisions of each predictor, by its name.
+        held_out: Logits of each protein's pairs, (pairs,), float64, by its sequence: of the regression when fitted
+            without it; empty without such a regression.
         fitted: Regression over all heads, fitted to all proteins; None if only one protein has a structure.
     """
 
@@ -152,6 +154,7 @@ class ContactEvaluation:
     precisions: Mapping[str, Sequence[PrecisionRow]]
     fitted: ContactPredictor | None
     num_proteins: int
+    held_out: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def predictor(self) -> ContactPredictor | None:
@@ -242,6 +245,7 @@ def evaluate_contacts(
         random_precision=float(np.mean([pairs.is_contact[pairs.is_in("long")].mean() for pairs in proteins])),
         significance=permutation_test(labelled, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(values, proteins) for name, values in scores.items()},
+        held_out=dict(zip((pairs.sequence for pairs in proteins), scores.get("regression", []), strict=False)),
         fitted=fit_contact_head(features, proteins) if can_fit else None,
         num_proteins=len(proteins),
     )

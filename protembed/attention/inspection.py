@@ -198,7 +198,7 @@ class Inspection:
         )
         displayed = zip(self._displayed, self._attention, self._predicted_contacts(evaluation), strict=True)
         for record, protein, contacts in displayed:
-            report.add(record, protein, contacts, self._structures.contacts(record), self._sites.labelled(record))
+            report.add(record, protein, contacts, self._structures.of(record), self._sites.labelled(record))
         report.write(evaluation, page_facts(self._request, self._read, len(self._structures.matched)))
         write_columns(directory / "heads.tsv", evaluation.head_columns())
         write_table(directory / "proteins.tsv", ["row", "id", "residues", "maps"], self._rows)

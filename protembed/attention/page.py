@@ -13,6 +13,7 @@ from protembed.attention.pictures import (
     DisplayedProtein,
     encode_contacts,
     encode_map,
+    encode_ranked,
     encode_strongest,
 )
 from protembed.attention.summary import Kind
@@ -114,6 +115,7 @@ class AttentionPage:
                 "contacts": encode_contacts(protein.contacts, protein.truth),
                 "covered": None if protein.covered is None else list(protein.covered),
                 "strongest": encode_strongest(protein.strongest),
+                "ranked": encode_ranked(protein.ranked),
                 "sites": [
                     {"label": printable(label), "residues": list(residues)}
                     for label, residues in protein.sites.items()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
+from protembed.attention.ranked_contacts import RankedContacts
 from protembed.attention.strongest_pairs import SEPARATIONS, StrongestPairs
 
 # Side of the picture of a map.
@@ -76,6 +77,8 @@ class DisplayedProtein:
         sequence: One letter for each displayed residue.
         maps: Maximum attention of a row's residues to a column's in each block, (layer, head, blocks, blocks).
         contacts: Predicted contact scores from 0 to 1, (residues, residues); None without a prediction.
+        ranked: Top-scoring pairs by range of separation, from 0 at the first displayed residue; empty without a
+            prediction.
         truth: Contacts of the structure, (residues, residues), bool; None without a structure.
         first_residue: Number of the first displayed residue.
         block: Residues on a side of a block of the maps.
@@ -88,6 +91,7 @@ class DisplayedProtein:
     sequence: str
     maps: NDArray[np.floating]
     contacts: NDArray[np.floating] | None = None
+    ranked: Mapping[str, RankedContacts] = field(default_factory=dict)
     truth: NDArray[np.bool_] | None = None
     first_residue: int = 1
     block: int = 1
@@ -166,6 +170,28 @@ def encode_strongest(strongest: StrongestPairs | None) -> dict[str, Any] | None:
     arrays = (strongest.rows.astype("<u2"), strongest.columns.astype("<u2"), strongest.weights.astype("<f4"))
     content = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
     return {"separations": SEPARATIONS, "pixels": _deflate(content)}
+
+
+def encode_ranked(ranked: Mapping[str, RankedContacts]) -> dict[str, Any] | None:
+    """Compress the top-scoring pairs of all ranges: first residues and second as uint16, then states as uint8."""
+    if not ranked:
+        return None
+    ranges = {
+        name: {
+            "number": len(pairs.state),
+            "top": pairs.num_top,
+            "precision": {fraction: float(f"{value:.6g}") for fraction, value in pairs.precisions.items()},
+            "random": None if pairs.random is None else float(f"{pairs.random:.6g}"),
+        }
+        for name, pairs in ranked.items()
+    }
+    arrays = [
+        *(pairs.first.astype("<u2") for pairs in ranked.values()),
+        *(pairs.second.astype("<u2") for pairs in ranked.values()),
+        *(pairs.state for pairs in ranked.values()),
+    ]
+    content = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+    return {"ranges": ranges, "pixels": _deflate(content)}
 
 
 def _deflate(pixels: NDArray[np.uint8]) -> str:

@@ -13,6 +13,8 @@ from protembed.attention.maps import ProteinAttention, parse_region
 from protembed.attention.page import AttentionPage
 from protembed.attention.page_content import PageFacts, page_content
 from protembed.attention.pictures import DisplayedProtein, block_size
+from protembed.attention.ranked_contacts import RankedContacts, held_out_matrix, rank_contacts
+from protembed.attention.structure_matching import MatchedProtein
 from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp, write_contacts
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.fasta import Record
@@ -35,6 +37,14 @@ def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
         axes.set(xlabel="residue", ylabel="residue")
         figure.colorbar(image, shrink=0.8, label="predicted")
         figure.suptitle(drawable(protein.id), fontsize=9)
+
+
+def _rank(contacts: NDArray[np.floating], matched: MatchedProtein | None) -> dict[str, RankedContacts]:
+    """Rank predicted contacts; a regression that was fitted to the protein itself is replaced by one that was not."""
+    if matched is None:
+        return rank_contacts(contacts, None)
+    held_out = None if matched.held_out is None else held_out_matrix(matched.held_out, matched.pairs)
+    return rank_contacts(contacts if held_out is None else held_out, matched.pairs)
 
 
 class AttentionReport:
@@ -61,7 +71,7 @@ class AttentionReport:
         record: Record,
         protein: ProteinAttention,
         contacts: NDArray[np.float32] | None,
-        truth: NDArray[np.bool_] | None,
+        matched: MatchedProtein | None,
         sites: Mapping[str, Sequence[int]],
     ) -> None:
         """Draw the next protein, write its predicted contacts, and add it to the page.
@@ -71,12 +81,14 @@ class AttentionReport:
         """
         assert protein.maps is not None, "the maps were requested"
         part = parse_region(self._config.region, len(record.sequence))
+        drawn = contacts if self._draws_contacts else None
         displayed = DisplayedProtein(
             id=record.id,
             sequence=record.sequence[part],
             maps=protein.maps,
-            contacts=contacts[part, part] if contacts is not None and self._draws_contacts else None,
-            truth=None if truth is None else truth[part, part],
+            contacts=None if drawn is None else drawn[part, part],
+            truth=None if matched is None else matched.pairs.contact_map()[part, part],
+            ranked={} if drawn is None else {name: pairs.within(part) for name, pairs in _rank(drawn, matched).items()},
             first_residue=part.start + 1,
             block=block_size(part.stop - part.start, protein.maps.shape[-1]),
             strongest=protein.strongest,

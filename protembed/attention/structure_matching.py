@@ -22,12 +22,15 @@ class MatchedProtein:
     Attributes:
         pairs: Residue pairs whose contact state is known.
         features: Features of these pairs, (heads, pairs); None before they are computed.
+        held_out: Scores of these pairs, (pairs,), by the regression over the heads when fitted without this protein;
+            None if there is no such regression, or if the model predicts contacts itself.
     """
 
     record: Record
     match: ChainAlignment
     pairs: ResiduePairs
     features: NDArray[np.float32] | None = None
+    held_out: NDArray[np.float64] | None = None
 
 
 class StructureIndex:
@@ -62,10 +65,9 @@ class StructureIndex:
         self.matched[record.sequence] = MatchedProtein(record=record, match=match, pairs=pairs)
         return pairs
 
-    def contacts(self, record: Record) -> NDArray[np.bool_] | None:
-        """Return the contacts of a protein's structure, (residues, residues), bool; None without a structure."""
-        protein = self.matched.get(record.sequence)
-        return None if protein is None else protein.pairs.contact_map()
+    def of(self, record: Record) -> MatchedProtein | None:
+        """Return the match of a protein or of its earlier copy; None without a structure."""
+        return self.matched.get(record.sequence)
 
     def warnings(self) -> list[str]:
         """List the structures with unusual atoms, and those that cover too little of a protein."""
@@ -99,7 +101,11 @@ class StructureIndex:
         matched = self.matched.values()
         features = [protein.features for protein in matched if protein.features is not None]
         pairs = [protein.pairs for protein in matched]
-        return evaluate_contacts(features, pairs, model_head, num_permutations=num_permutations, seed=seed)
+        evaluation = evaluate_contacts(features, pairs, model_head, num_permutations=num_permutations, seed=seed)
+        if model_head is None:
+            for protein in matched:
+                protein.held_out = evaluation.held_out.get(protein.record.sequence)
+        return evaluation
 
 
 def _chain_name(chain: Chain) -> str:

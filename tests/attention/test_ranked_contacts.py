@@ -1,7 +1,12 @@
+import base64
+import zlib
+
 import numpy as np
 import pytest
 
-from protembed.attention.contacts import FRACTIONS, RANGES, ResiduePairs, precision
+from protembed.attention.contact_predictors import evaluate_contacts
+from protembed.attention.contacts import FRACTIONS, RANGES, ResiduePairs, gather, precision
+from protembed.attention.pictures import encode_ranked
 from protembed.attention.ranked_contacts import (
     CONTACT,
     NO_CONTACT,
@@ -101,3 +106,47 @@ def test_pairs_without_a_held_out_score_are_not_ranked(scores, structure):
     assert (ranked.state != UNKNOWN).all()
     assert len(ranked.first) == structure.num_residues
     assert ranked.precisions == rank_contacts(scores, structure)["long"].precisions
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Three proteins, and features of four heads, of which the second follows the contacts."""
+    rng, features, proteins = np.random.default_rng(3), [], []
+    for letter in "ACD":
+        drawn = np.triu(rng.random((60, 60)) < 0.1, 6)
+        pairs = ResiduePairs.from_contact_map(drawn | drawn.T, np.ones((60, 60), bool), 60 * letter)
+        maps = rng.random((4, 60, 60)) * 0.5
+        maps[1] += drawn
+        features.append(gather(pairs, maps).astype(np.float32))
+        proteins.append(pairs)
+    return features, proteins
+
+
+def test_mean_precision_of_held_out_proteins_is_that_of_all_proteins(planted):
+    evaluation = evaluate_contacts(*planted, None, num_permutations=100, seed=0)
+
+    held_out = [held_out_matrix(evaluation.held_out[pairs.sequence], pairs) for pairs in planted[1]]
+    ranked = [rank_contacts(scores, pairs) for scores, pairs in zip(held_out, planted[1], strict=True)]
+    for row in evaluation.precisions["regression"]:
+        known = [each[row.range_name] for each in ranked if row.fraction_name in each[row.range_name].precisions]
+        precisions = [each.precisions[row.fraction_name] for each in known]
+        assert row.num_proteins == len(known)
+        assert not known or row.precision.value == pytest.approx(np.mean(precisions))
+        assert not known or row.random == pytest.approx(np.mean([each.random for each in known]))
+
+
+def test_compressed_ranking_is_read_as_it_was(scores, structure):
+    ranked = rank_contacts(scores, structure)
+
+    encoded = encode_ranked(ranked)
+
+    digits = encoded["pixels"].translate(str.maketrans(",.:", "&<>"))
+    content, num = zlib.decompress(base64.b85decode(digits)), sum(len(pairs.state) for pairs in ranked.values())
+    for name, dtype, start in (("first", "<u2", 0), ("second", "<u2", 2 * num), ("state", np.uint8, 4 * num)):
+        expected = np.concatenate([getattr(pairs, name) for pairs in ranked.values()])
+        assert np.array_equal(np.frombuffer(content, dtype, num, start), expected)
+    long = encoded["ranges"]["long"]
+    assert long["number"] == len(ranked["long"].state)
+    assert long["top"] == ranked["long"].num_top
+    assert long["precision"]["L"] == pytest.approx(ranked["long"].precisions["L"], rel=1e-5)
+    assert encode_ranked({}) is None

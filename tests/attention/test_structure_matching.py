@@ -37,8 +37,8 @@ def test_contacts_of_a_matched_protein_and_its_copies_are_those_of_the_structure
     index.match(record(0, chains[0].sequence))
 
     expected, _ = contact_map(distances(best_chain(chains[0].sequence, chains)))
-    assert np.array_equal(index.contacts(record(7, chains[0].sequence)), expected)
-    assert index.contacts(record(1, chains[1].sequence)) is None
+    assert np.array_equal(index.of(record(7, chains[0].sequence)).pairs.contact_map(), expected)
+    assert index.of(record(1, chains[1].sequence)) is None
 
 
 def test_warning_names_chains_with_insufficient_coverage(chains):
