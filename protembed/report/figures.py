@@ -2,28 +2,24 @@
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cycler import cycler
 from markupsafe import Markup
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from protembed.evaluation.metrics import confusion_matrix
 from protembed.io.writing import atomic_path
-from protembed.report.curves import curve, running_mean
 from protembed.report.design import COLOURS, TYPE
 from protembed.text import printable
 
-_BLUE, _ORANGE, _GREY = (COLOURS[name].light for name in ("accent", "contrast", "grey"))
 # Sharp on a screen of high resolution.
 _DOTS_PER_INCH = 192
 # Without the version of matplotlib in its metadata, a figure has the same bytes on every machine.
@@ -57,72 +53,25 @@ _STYLE: dict[Any, Any] = {
 }
 # In a page, the colours of the light theme become custom properties, which a dark page sets otherwise.
 _VARIABLES = {colour.light: f"var(--{name})" for name, colour in COLOURS.items()}
-_MAX_CLASSES_WITH_NUMBERS = 12
-
-
-def _draw_training_loss(axes: Axes, x: NDArray[np.float64], losses: NDArray[np.float64]) -> None:
-    """Draw the loss of each step (thin), and its running mean, both (steps,)."""
-    axes.plot(x, losses, color=_BLUE, alpha=0.25, linewidth=0.8)
-    if len(losses):
-        axes.plot(x, running_mean(losses), color=_BLUE, label="training (running mean)")
-
-
-def draw_learning(reports: Sequence[Mapping[str, Any]]) -> bytes:
-    """Draw the loss of fine-tuning against its steps, from the lines of `metrics.jsonl`, as PNG.
-
-    A ring marks the lowest validation loss.
-    """
-    figure = _new_figure(width=6, height=3.2)
-    axes = figure.subplots()
-    _draw_training_loss(axes, *curve(reports, "step", "train_loss"))
-    steps, losses = curve(reports, "step", "valid_loss")
-    axes.plot(steps, losses, "o-", color=_ORANGE, label="validation")
-    if len(losses):
-        best = losses.argmin()
-        axes.plot(steps[best], losses[best], "o", color=_ORANGE, fillstyle="none", markersize=13, label="lowest")
-    axes.set(xlabel="step", ylabel="loss")
-    axes.legend(edgecolor="none", framealpha=0.9)
-    return _as_png(figure)
-
-
-def draw_confusion(truth: NDArray[np.int64], probabilities: NDArray[np.floating], classes: Sequence[str]) -> bytes:
-    """Draw the confusion matrix, normalised over the predicted classes of each true class, as PNG.
-
-    The first two arguments are those of `confusion_matrix`.
-    """
-    counts = confusion_matrix(truth, probabilities)
-    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(2.5 + 0.35 * len(classes), 12)
-    figure = _new_figure(width=side + 0.6, height=side)
-    axes = figure.subplots()
-    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
-    names = [drawable(name)[:24] for name in classes]
-    axes.set_xticks(range(len(classes)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(classes)), names, fontsize=8)
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(classes) <= _MAX_CLASSES_WITH_NUMBERS:
-        for (row, column), fraction in np.ndenumerate(fractions):
-            color = "white" if fraction > 0.5 else "black"
-            axes.text(column, row, f"{fraction:.2f}", ha="center", va="center", fontsize=7, color=color)
-    figure.colorbar(image, shrink=0.8)
-    return _as_png(figure)
-
-
-def draw_scatter(truth: NDArray[np.floating], predicted: NDArray[np.floating]) -> bytes:
-    """Draw predicted against measured values, (n,) each and in the same units, as PNG."""
-    figure = _new_figure(width=4.6, height=4.4)
-    axes = figure.subplots()
-    axes.plot(truth, predicted, ".", color=_BLUE, alpha=0.35, markersize=3, rasterized=True)
-    ends = [float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))]
-    axes.plot(ends, ends, color=_GREY, linewidth=1)
-    axes.set(xlabel="measured", ylabel="predicted")
-    return _as_png(figure)
 
 
 def drawable(text: str) -> str:
-    """Escape dollar signs, which would begin a formula, and characters that matplotlib's font lacks."""
-    escaped = printable(text) if text.isascii() else ascii(text)[1:-1]
+    r"""Escape dollar signs, which would begin a formula, and characters that matplotlib's font lacks.
+
+    >>> print(drawable("Größe, 5 $, 膜"))
+    Größe, 5 \$, \u819c
+    """
+    escaped = printable(text)
+    if not escaped.isascii():
+        letters = _font_letters()
+        escaped = "".join(letter if ord(letter) in letters else ascii(letter)[1:-1] for letter in escaped)
     return escaped.replace("$", r"\$")
+
+
+@cache
+def _font_letters() -> Set[int]:
+    """List the code points of the letters in matplotlib's own font."""
+    return get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap().keys()
 
 
 @contextmanager
@@ -179,9 +128,3 @@ def _new_figure(width: float, height: float, dots_per_inch: int = _DOTS_PER_INCH
     figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _as_png(figure: Figure) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", metadata=_METADATA)
-    return stream.getvalue()

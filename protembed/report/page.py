@@ -132,11 +132,6 @@ def script_data(value: object) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def inline_png(png: bytes) -> Markup:
-    """Encode a PNG as a data URL, which embeds it in the page."""
-    return Markup("data:image/png;base64,") + base64.b64encode(png).decode()
-
-
 # Templates
 
 

@@ -1,4 +1,3 @@
-import io
 from contextlib import contextmanager
 
 import matplotlib.image
@@ -11,13 +10,8 @@ from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.pictures import DisplayedProtein
 from protembed.attention.report import draw_contacts
 from protembed.errors import OutputError
-from protembed.report.figures import draw_confusion, draw_learning, draw_scatter
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
-
-
-def report(step, *, loss=2.9, **validation):
-    return {"step": step, "residues": 1000 * step, "train_loss": loss, **validation}
 
 
 def ink(path):
@@ -96,103 +90,6 @@ def test_long_title_has_four_lines_at_most(monkeypatch):
     assert title.count("\n") == 3
     assert title.endswith("...")
     assert title.count("$") == title.count("\\$") > 4
-
-
-# Figures of fine-tuning
-
-
-def pixels(png):
-    """Read the colours of a PNG, (rows, columns, 3); raises for an incomplete one."""
-    return matplotlib.image.imread(io.BytesIO(png))[..., :3]
-
-
-def make_predictions(num_classes, num_residues=200):
-    """Make random classes, and probabilities that are right more often than not."""
-    rng = np.random.default_rng(0)
-    truth = rng.integers(num_classes, size=num_residues)
-    return truth, np.eye(num_classes)[truth] + rng.dirichlet(np.ones(num_classes), size=num_residues)
-
-
-VALUES = np.random.default_rng(0).normal(size=(2, 300))
-LEARNED = [report(step, loss=1 / step, **({"valid_loss": 0.5} if step % 10 == 0 else {})) for step in range(1, 41)]
-DRAWN = {
-    "learning": lambda: draw_learning(LEARNED),
-    "confusion": lambda: draw_confusion(*make_predictions(3), ["H", "E", "C"]),
-    "scatter": lambda: draw_scatter(*VALUES),
-}
-
-
-@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
-def test_figure_is_a_reproducible_png(draw):
-    png = draw()
-
-    assert png.startswith(b"\x89PNG")
-    assert (pixels(png) < 1).any(-1).mean() > 0.005
-    assert png == draw()
-
-
-@pytest.mark.parametrize(
-    "reports", [LEARNED, LEARNED[:1], LEARNED[:10], [report(1, loss=None)], []], ids=lambda reports: str(len(reports))
-)
-def test_learning_curve_of_any_length_is_drawn(reports):
-    assert (pixels(draw_learning(reports)) < 1).any(-1).mean() > 0.005
-
-
-def test_learning_curve_shows_the_validation():
-    without = [{name: value for name, value in line.items() if name != "valid_loss"} for line in LEARNED]
-
-    assert draw_learning(LEARNED) != draw_learning(without)
-
-
-def test_learning_curve_marks_the_lowest_validation_loss(monkeypatch):
-    figures = []
-    monkeypatch.setattr("protembed.report.figures._as_png", figures.append)
-    reports = [report(step, loss=1 / step, valid_loss=loss) for step, loss in ((10, 0.5), (20, 0.3), (30, 0.4))]
-
-    draw_learning(reports)
-
-    lines = {line.get_label(): line for line in figures[0].axes[0].get_lines()}
-    assert lines["lowest"].get_xydata().tolist() == [[20, 0.3]]
-    assert lines["training (running mean)"].get_xdata().tolist() == [10, 20, 30]
-
-
-def test_class_that_is_always_right_is_darker_than_one_that_is_always_wrong():
-    truth = np.array([0, 0, 1, 1])
-    right, wrong = (draw_confusion(truth, np.eye(2)[predicted], ["a", "b"]) for predicted in (truth, 1 - truth))
-
-    # The upper left corner shows the first row and column of the matrix.
-    corner = [pixels(png)[60:120, 90:150].mean() for png in (right, wrong)]
-    assert corner[0] < corner[1] - 0.3
-
-
-def test_class_that_never_occurs_is_drawn_empty():
-    assert pixels(draw_confusion(np.array([0, 0]), np.eye(3)[[0, 1]], ["a", "b", "c"])).min() < 0.5
-
-
-@pytest.mark.parametrize("num_classes", [12, 13, 60])
-def test_figure_of_many_classes_has_a_limited_size(num_classes):
-    drawn = pixels(draw_confusion(*make_predictions(num_classes), [f"class {number}" for number in range(num_classes)]))
-
-    assert max(drawn.shape) <= 12.6 * 192
-
-
-@pytest.mark.promise(17)
-@pytest.mark.parametrize("name", [*HOSTILE, "$x_{", "<b>", "<script>alert(1)</script>", "$" * 40])
-def test_hostile_names_of_classes_are_drawn_as_text(name):
-    png = draw_confusion(*make_predictions(2), [name, "other"])
-
-    assert (pixels(png) < 1).any(-1).mean() > 0.05
-
-
-def test_class_name_is_not_drawn_as_a_formula():
-    formula, text = (draw_confusion(*make_predictions(2), [name, "other"]) for name in ("$x^2$", "x^2"))
-
-    assert formula != text
-
-
-@pytest.mark.parametrize("values", [[[1.0], [2.0]], [[1.0, 1.0], [1.0, 1.0]], [[-1e30, 1e30], [0.0, 1e-30]]])
-def test_values_of_any_size_and_number_are_drawn(values):
-    assert (pixels(draw_scatter(*np.array(values))) < 1).any(-1).mean() > 0.005
 
 
 def test_figure_that_cannot_be_written_raises_an_error(tmp_path):
