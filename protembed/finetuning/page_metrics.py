@@ -28,7 +28,8 @@ _ERRORS = ("rmse", "mse")
 def metric_columns(
     comparison: Comparison, rows: Sequence[Callable[[str], MetricWithInterval]], *, has_best: bool = True
 ) -> list[Column]:
-    """Make a column of each metric, from functions that return the metrics of a row by name."""
+    """Make a column of each metric, the main one first, from functions that return the metrics of a row by name."""
+    main = comparison.task.main_metric
     return [
         Column(
             name=comparison.metric_names[metric],
@@ -37,7 +38,7 @@ def metric_columns(
             decimals=None if metric in _ERRORS else 3,
             best="" if not has_best else "low" if metric in _ERRORS else "high",
         )
-        for metric in comparison.model_metrics
+        for metric in (main, *(metric for metric in comparison.model_metrics if metric != main))
     ]
 
 
