@@ -23,11 +23,6 @@ _VERDICTS: Mapping[Verdict | None, str] = {
     "seems worse": "worse; no interval yet",
     None: "",
 }
-_BASELINES = {
-    "unigram": "unigram: the frequency of each amino acid",
-    "bigram": "bigram: its frequency after the one before",
-    "compared": "the compared model",
-}
 
 
 def loss_section(run: RunRecord) -> Section:
@@ -57,8 +52,9 @@ def _loss_caption(run: RunRecord) -> Prose:
             "Blue is training (pale: single steps), orange is validation, on proteins that are never trained on. "
             "Blue counts residues that the model sees, so it is lower even without overfitting. "
         )
+    others = "The other colours are further validation sets. " if len(run.plan.valid_sets) > 1 else ""
     goal = "A model that has learned something falls below the dashed line, which is how frequent each amino acid is."
-    return axes + compared + goal
+    return axes + compared + others + goal
 
 
 def _loss_description(run: RunRecord) -> str:
@@ -112,14 +108,13 @@ def baseline_section(run: RunRecord) -> Section:
 
 def _baseline_table(run: RunRecord) -> Table:
     best = run.progress.best_loss
-    losses = {_BASELINES[name]: loss for name, loss in run.references.items()}
     gains: list[Cell] = [run.gain(name) for name in run.references]
     verdicts: list[Cell] = [_VERDICTS[run.verdict(name)] for name in run.references]
     uniform = math.log(NUM_AMINO_ACIDS)
     rows: list[tuple[str, float, Cell, Cell]] = [
         *([] if best is None else [("this model", best, None, None)]),
-        *zip(losses, losses.values(), gains, verdicts, strict=True),
-        ("uniform: a random guess", uniform, None if best is None else uniform - best, None),
+        *zip(run.references, run.references.values(), gains, verdicts, strict=True),
+        ("uniform", uniform, None if best is None else uniform - best, None),
     ]
     names, values, gained, found = zip(*rows, strict=True)
     columns = [
@@ -134,11 +129,13 @@ def _baseline_table(run: RunRecord) -> Table:
             Column(name="verdict", cells=found),
         ]
     count = pluralize(run.plan.valid_sets[run.valid_name], "protein")
+    compared = "`compared` is the model of `--compare-model`, " if "compared" in run.references else ""
     return Table(
         title="This model and its baselines",
         note=f"All predict the same masked residues of {count}, in windows of {run.plan.window_residues:,} residues. "
-        "The interval is where the gain on other proteins of this kind is expected; if it contains 0, the difference "
-        "may be chance.",
+        "`unigram` knows the frequency of each amino acid in training, `bigram` also that of each pair of neighbours; "
+        f"{compared}`uniform` guesses. The interval is where the gain on other proteins of this kind is expected: if "
+        "it contains 0, the difference may be chance.",
         columns=columns,
         row_kinds=["model" if name == "this model" else "" for name in names],
     )

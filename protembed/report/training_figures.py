@@ -24,6 +24,7 @@ _BLUE, _GREY, _MUTED = (COLOURS[name].light for name in ("accent", "grey", "mute
 _SETS = tuple(
     (COLOURS[name].light, marker) for name, marker in zip(("contrast", "third", "fourth"), "osD", strict=True)
 )
+_WIDTH = 7.5  # inches; as wide as the text of a page
 _LOSS_LABEL = "loss (nats per masked residue)"
 # The loss of a diverging run is cut off here; a uniform prediction has a loss of 3.
 _MAX_LOSS = 20.0
@@ -44,18 +45,18 @@ def draw_training(
         title: What was trained on what.
         kept_step: Step whose model was kept, which has a ring; None for none.
     """
-    with figure_file(path, width=7.5, height=5) as figure:
+    with figure_file(path, width=_WIDTH, height=5) as figure:
         losses, rates = figure.subplots(2, sharex=True, height_ratios=(4, 1))
         _draw_losses(losses, reports, gains or {}, kept_step)
-        losses.set_title(drawable(title), loc="left")
+        figure.suptitle(drawable(title), x=0.01, ha="left", size=TYPE["title"], weight="bold")
         _draw_rates(rates, reports)
         rates.set_xlabel("residues seen")
-        figure.supxlabel(losses_caption(reports), fontsize=TYPE["small"], color=_MUTED, wrap=True)
+        figure.supxlabel(losses_caption(reports), x=0.01, ha="left", size=TYPE["small"], color=_MUTED, wrap=True)
 
 
 def losses_svg(reports: Reports, gains: Gains, kept_step: int | None) -> Markup:
     """Draw losses and perplexity against residues seen for a page; the arguments are those of `draw_training`."""
-    with inline_svg(8.4, 3.9) as inline:
+    with inline_svg(_WIDTH, 3.7) as inline:
         axes = inline.figure.subplots()
         _draw_losses(axes, reports, gains, kept_step)
         axes.set_xlabel("residues seen")
@@ -64,7 +65,7 @@ def losses_svg(reports: Reports, gains: Gains, kept_step: int | None) -> Markup:
 
 def rates_svg(reports: Reports, clip_norm: float | None) -> Markup:
     """Draw the learning rate and the norm of the gradient, which is clipped at a norm unless that is None."""
-    with inline_svg(8.4, 3.4) as inline:
+    with inline_svg(_WIDTH, 3.3) as inline:
         rates, norms = inline.figure.subplots(2, sharex=True)
         _draw_rates(rates, reports)
         _draw_noisy(norms, curve(reports, "residues", "grad_norm"))
@@ -77,7 +78,7 @@ def rates_svg(reports: Reports, clip_norm: float | None) -> Markup:
 
 def speed_svg(reports: Reports) -> Markup:
     """Draw how many residues were processed per second."""
-    with inline_svg(8.4, 2) as inline:
+    with inline_svg(_WIDTH, 1.9) as inline:
         axes = inline.figure.subplots()
         _draw_noisy(axes, curve(reports, "residues", "residues_per_second"))
         axes.set(ylabel="residues per second", xlabel="residues seen", ylim=(0, None))
@@ -134,7 +135,9 @@ def _draw_losses(axes: Axes, reports: Reports, gains: Gains, kept_step: int | No
     axes.set_ylabel(_LOSS_LABEL)
     axes.secondary_yaxis("right", functions=(_exp, _log)).set_ylabel("perplexity")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right")
+        # Above the axes, where no line crosses the text.
+        legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7, borderaxespad=0.2)
+        legend.set_frame_on(False)
 
 
 def _draw_validations(axes: Axes, validated: Reports, kept_step: int | None) -> list[NDArray[np.float64]]:

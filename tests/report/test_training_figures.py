@@ -58,7 +58,7 @@ def test_figures_of_the_page_are_complete_for_any_course(draw, reports):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Draw a training, and return the axes of its losses and of its learning rate, and the caption."""
+    """Draw a training, and return its figure."""
     figures = []
 
     @contextmanager
@@ -70,9 +70,13 @@ def drawn(monkeypatch):
 
     def draw(reports, *arguments, **options):
         draw_training("training.png", reports, *arguments, **options)
-        return (*figures[-1].axes, figures[-1].get_supxlabel())
+        return figures[-1]
 
     return draw
+
+
+def losses_of(figure):
+    return figure.axes[0]
 
 
 def labels_of(axes):
@@ -86,26 +90,26 @@ def line(axes, label):
 def test_training_figure_compares_the_losses_behind_mask_tokens(drawn):
     reports = [line | {"mask_token_loss": 2.95} for line in COMPLETE]
 
-    losses, rates, caption = drawn(reports, title="t4_1M, 284 proteins")
+    figure = drawn(reports, title="t4_1M, 284 proteins")
 
-    mean = line(losses, "training (running mean)")
+    mean = line(losses_of(figure), "training (running mean)")
     assert set(mean.get_ydata().round(6)) == {2.95}  # and not `train_loss`, which falls from 3 to 2
-    assert losses.get_title(loc="left") == "t4_1M, 284 proteins"
-    assert set(rates.get_lines()[0].get_ydata()) == {0.001}
-    assert "Both losses are over residues that the model sees as <mask>" in caption
+    assert figure.get_suptitle() == "t4_1M, 284 proteins"
+    assert set(figure.axes[1].get_lines()[0].get_ydata()) == {0.001}
+    assert "Both losses are over residues that the model sees as <mask>" in figure.get_supxlabel()
 
 
 def test_training_figure_of_an_earlier_log_says_why_its_training_loss_is_lower(drawn):
-    losses, _, caption = drawn(COMPLETE)
+    figure = drawn(COMPLETE)
 
-    assert line(losses, "training (running mean)").get_ydata()[-1] < 2.1
-    assert "does not mean overfitting" in caption
+    assert line(losses_of(figure), "training (running mean)").get_ydata()[-1] < 2.1
+    assert "does not mean overfitting" in figure.get_supxlabel()
 
 
 def test_training_figure_has_one_line_for_the_baselines_that_coincide(drawn):
     reports = [line | {"bigram_perplexity": 18.06, "compared_perplexity": 17.0} for line in COMPLETE]
 
-    losses, _, _ = drawn(reports)
+    losses = losses_of(drawn(reports))
 
     assert labels_of(losses) == ["training (running mean)", "validation", "unigram model", "compared model"]
 
@@ -113,7 +117,7 @@ def test_training_figure_has_one_line_for_the_baselines_that_coincide(drawn):
 def test_training_figure_shows_every_validation_set_and_rings_the_kept_model(drawn):
     reports = [line | {"other/valid_loss": 2.7} if "valid_loss" in line else line for line in COMPLETE]
 
-    losses, _, _ = drawn(reports, kept_step=40)
+    losses = losses_of(drawn(reports, kept_step=40))
 
     assert labels_of(losses)[1:4] == ["validation", "other", "kept model, step 40"]
     assert line(losses, "kept model, step 40").get_xydata().tolist() == [[40_000, 2.8]]
@@ -123,7 +127,7 @@ def test_training_figure_shows_every_validation_set_and_rings_the_kept_model(dra
 def test_training_figure_names_the_gain_with_its_interval_if_there_is_one(drawn):
     unknown = MetricWithInterval(value=0.1)
 
-    gained, without = (drawn(COMPLETE, {"unigram": gain})[0] for gain in (GAIN, unknown))
+    gained, without = (losses_of(drawn(COMPLETE, {"unigram": gain})) for gain in (GAIN, unknown))
 
     assert "unigram model, gain 0.100 [0.050, 0.150]" in labels_of(gained)
     assert "unigram model" in labels_of(without)
@@ -134,7 +138,7 @@ def test_the_fall_from_a_random_model_leaves_room_for_what_comes_after_it(drawn)
         report(step, loss=9.0 if step < 5 else 2.8, **(VALIDATED if step == 400 else {})) for step in range(1000)
     ]
 
-    losses, _, _ = drawn(reports)
+    losses = losses_of(drawn(reports))
 
     low, high = losses.get_ylim()
     assert low < 2.8 < np.log(18.0) < high < 4
