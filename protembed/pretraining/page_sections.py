@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from protembed.data.alphabet import NUM_AMINO_ACIDS
+from protembed.evaluation.intervals import MetricWithInterval
 from protembed.pretraining.run_record import RunRecord, Verdict
 from protembed.pretraining.validation import perplexity
+from protembed.report.comparison_figures import IntervalRow, draw_intervals
 from protembed.report.page import Details, Element, Figure, Section
 from protembed.report.table import Cell, Column, Prose, Table
 from protembed.report.training_figures import has_mask_token_loss, losses_svg, rates_svg, speed_svg
-from protembed.text import format_decimals, format_loss, format_percent, pluralize
+from protembed.text import format_decimals, format_loss, format_percent, format_with_interval, pluralize
 
 _MAX_VALIDATIONS = 40
 _VERDICTS: Mapping[Verdict | None, str] = {
@@ -99,11 +101,24 @@ def _evenly(lines: Sequence[Mapping[str, Any]], best_step: int | None) -> list[M
 
 def baseline_section(run: RunRecord) -> Section:
     """Compare the best model with the baselines on each validation set."""
-    body: list[Element] = [_baseline_table(run)]
+    gained = {name: gain for name, gain in run.gains.items() if gain.low is not None}
+    body: list[Element] = [*([_gain_figure(gained)] if gained else []), _baseline_table(run)]
     others = list(run.plan.valid_sets)[1:]
     if others:
         body.append(_other_sets_table(run, others))
     return Section(title="Baselines", body=body)
+
+
+def _gain_figure(gains: Mapping[str, MetricWithInterval]) -> Figure:
+    rows = [IntervalRow(name=f"over the {name} model", metric=gain) for name, gain in gains.items()]
+    found = (f"{format_with_interval(gain.value, gain.low, gain.high, 3)} over {name}" for name, gain in gains.items())
+    return Figure(
+        title="Gain over each baseline",
+        picture=draw_intervals(rows, "gain (nats per masked amino acid)", overall=0.0),
+        caption="A point is by how many nats the model is less surprised than a baseline, the line its 95 % interval. "
+        "The model is better where the whole line is right of the dashed one, which is no gain.",
+        description=f"Gains in nats with 95 % intervals: {'; '.join(found)}.",
+    )
 
 
 def _baseline_table(run: RunRecord) -> Table:

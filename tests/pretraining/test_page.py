@@ -38,8 +38,8 @@ def real_figures():
 @pytest.fixture(autouse=True)
 def quick_figures(request, monkeypatch):
     if "real_figures" not in request.fixturenames:
-        for name in ("losses_svg", "rates_svg", "speed_svg"):
-            monkeypatch.setattr(page_sections, name, lambda *arguments: Markup("<svg></svg>"))
+        for name in ("losses_svg", "rates_svg", "speed_svg", "draw_intervals"):
+            monkeypatch.setattr(page_sections, name, lambda *arguments, **options: Markup("<svg></svg>"))
 
 
 def summary_of(run):
@@ -92,6 +92,13 @@ def test_page_of_an_unfinished_run_compares_without_an_interval(make_run_record,
     assert summary_of(run).startswith(f"After 50 of 100 steps, the model {found} their frequencies do")
     assert "no interval yet" in cells(tables_of(run)["This model and its baselines"], "verdict")[1]
     assert pretraining_page(run).facts["State"] == "not finished: 50 of 100 steps; the same command resumes it"
+
+
+def test_gains_are_drawn_with_their_intervals_once_the_run_is_finished(make_run_record):
+    finished, unfinished = (str(pretraining_page(make_run_record(step=step)).sections[1]) for step in (100, 80))
+
+    assert "Gains in nats with 95 % intervals: 0.190 [0.150, 0.210] over unigram; 0.180 [0.150, 0.210]" in finished
+    assert "Gain over each baseline" not in unfinished
 
 
 def test_page_before_the_first_validation_says_when_it_comes(make_run_record):
