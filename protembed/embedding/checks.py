@@ -9,7 +9,7 @@ import numpy as np
 from protembed.embedding.diagnosis import Diagnosis
 from protembed.embedding.spread import MIN_VECTORS
 from protembed.embedding.stored_proteins import find_repetitions, identifiers_of
-from protembed.text import format_decimals, pluralize
+from protembed.text import format_decimals, format_percent, pluralize
 
 # With windows of 150 residues, the bundled model gave one in a hundred of 228 proteins of Swiss-Prot less.
 MIN_AGREEMENT = 0.8
@@ -141,7 +141,7 @@ def _check_residues(diagnosis: Diagnosis) -> Check:
     if counts and diagnosis.nonstandard.letters != "X":
         found += f": {letters}"
     if number:
-        found += f", in {pluralize(number, 'protein')} more than {100 * MAX_NONSTANDARD:.0f} %"
+        found += f", in {pluralize(number, 'protein')} more than {format_percent(MAX_NONSTANDARD)}"
     return Check(subject="Residues", found=found, is_passed=not number, indices=indices)
 
 

@@ -17,7 +17,7 @@ from protembed.report.embedding_figures import (
     draw_variance,
 )
 from protembed.report.page import Card, Element, Figure, Page, Section, Widget
-from protembed.text import format_decimals, pluralize
+from protembed.text import format_decimals, format_percent, pluralize
 
 # If the median cosine is higher, similar and different proteins differ only in what is left up to 1.
 _HIGH_COSINE = 0.3
@@ -229,7 +229,7 @@ def _spread(diagnosis: Diagnosis) -> Iterator[Element]:
     if spread is None:
         yield _describe_cosines(diagnosis)
         return
-    unit, mean = _unit(diagnosis), f"{100 * spread.share_of_mean:.0f} %"
+    unit, mean = _unit(diagnosis), format_percent(spread.share_of_mean)
     raw, centred = (format_decimals(cosine, 2) for cosine in _median_cosines(spread))
     yield Figure(
         title=f"How similar two {unit}s are",
@@ -270,7 +270,7 @@ def _directions(diagnosis: Diagnosis, spread: Spread) -> Iterator[Element]:
             f"Each point is a {unit}, drawn along the first two principal components. Groups of points are groups of "
             f"similar {unit}s, and a point far from all others is worth a look.{colour}"
         ),
-        description=f"Positions along two components, with {100 * (first + second):.0f} % of the variance.",
+        description=f"Positions along two components, with {format_percent(first + second)} of the variance.",
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from protembed.report.design import COLOURS, SCALES, TYPE
 from protembed.report.figures import drawable, inline_svg
+from protembed.text import format_percent
 
 _ACCENT, _CONTRAST, _GREY, _INK = (COLOURS[name].light for name in ("accent", "contrast", "grey", "ink"))
 _WIDTH = 6.8
@@ -148,7 +149,7 @@ def draw_positions(
             bar.outline.set_visible(False)
             _use_plain_numbers(bar.ax.yaxis)
         for number, axis in enumerate((axes.xaxis, axes.yaxis)):
-            axis.set_label_text(f"component {number + 1} ({100 * shares[number]:.0f} % of the variance)")
+            axis.set_label_text(f"component {number + 1} ({format_percent(shares[number])} of the variance)")
         axes.set_aspect("equal", adjustable="datalim")
     return inline.markup
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from protembed.config.common import DEFAULT_MODEL
+from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import FinetuneOptions
 from protembed.config.pretrain import PretrainOptions
+from protembed.embedding.embed import embed_fasta
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.finetune import finetune_model
 from protembed.pretraining.pretrain import pretrain_model
@@ -125,12 +127,24 @@ def pretraining_page(model, output):
     return output / "report.html"
 
 
+def embedding_page(model, output, **options):
+    """Embed the first proteins of the examples, one of them twice, in windows, with a report."""
+    fasta = output.with_suffix(".fasta")
+    records = (EXAMPLES / "proteins.fasta").read_text(encoding="utf-8").split(">")[1:41]
+    fasta.write_text("".join(f">{record}" for record in [*records, records[0], "bad\nMK1\n"]), encoding="utf-8")
+    values = {"model": model, "output": output.with_suffix(".h5"), "report": True, "window_residues": 100}
+    summary = embed_fasta(fasta, EmbedOptions.from_values(on_illegal="skip", **values, **options))
+    return summary.report
+
+
 # The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
 PAGES = {
     "classification": partial(finetuning_page, task="classification"),
     "multilabel": partial(finetuning_page, task="multilabel"),
     "regression": partial(finetuning_page, task="regression"),
     "pretraining": pretraining_page,
+    "vectors": embedding_page,
+    "vectors per residue": partial(embedding_page, per_residue=True),
 }
 
 
@@ -229,12 +243,18 @@ def test_every_control_is_reached_by_the_tab_key_and_has_a_name(browser, page):
 def test_table_sorts_by_a_column_in_both_directions_and_has_the_same_columns_in_each_row_of_its_tsv(browser, page):
     open_page(browser, page)
     table = browser.find_element("css selector", ".table table:not(.matrix)")
-    header = table.find_elements("css selector", "thead button")[1]
+    first = "return [...arguments[0].tBodies[0].rows[0].cells].findIndex(cell => cell.dataset.values)"
+    column = browser.execute_script(first, table)
+    header = table.find_elements("css selector", "thead button")[column]
 
     header.click()
-    ascending = browser.execute_script("return valuesOf(arguments[0].tBodies[0].rows[0].cells[1])", table)
+    ascending = browser.execute_script(
+        "return valuesOf(arguments[0].tBodies[0].rows[0].cells[arguments[1]])", table, column
+    )
     header.click()
-    descending = browser.execute_script("return valuesOf(arguments[0].tBodies[0].rows[0].cells[1])", table)
+    descending = browser.execute_script(
+        "return valuesOf(arguments[0].tBodies[0].rows[0].cells[arguments[1]])", table, column
+    )
 
     assert float(ascending[0]) <= float(descending[0])
     assert table.find_element("css selector", "[aria-sort=descending]").text.strip("↓ ")
