@@ -1,5 +1,6 @@
 import base64
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ from protembed.attention.head_statistics import (
 )
 from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks, predict_pixels
 from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
-from protembed.data.alphabet import CLS, EOS, encode
+from protembed.attention.structures import best_chain, contact_map, distances, read_chains
+from protembed.data.alphabet import CLS, EOS, decode, encode
+from protembed.model.esm2 import Encoder
+
+STRUCTURES = sorted((Path(__file__).parents[1] / "data" / "fixtures" / "structures").glob("*.gz"))
 
 
 @pytest.fixture(scope="session")
@@ -132,3 +137,37 @@ def decode_intervals(decode_pixels):
         return tuple(picture["peak"] * end**2 for end in ends)
 
     return decode
+
+
+@pytest.fixture
+def planted_heads(monkeypatch):
+    """Give four heads of every model a pattern, and return the kind of each head by layer and head, from 1.
+
+    Head 3 of layer 2 follows the contacts of the fixture structures. All other heads but three are as they were.
+    """
+    chains = [read_chains(path)[0] for path in STRUCTURES]
+    original = Encoder.attention_maps
+
+    def plant(weights, tokens, layer):
+        length = len(tokens)
+        from_residue, to = np.mgrid[:length, :length]
+        offset, noise = to - from_residue, np.random.default_rng(layer).random((length, length))
+        if layer == 0:
+            is_cysteine = np.array([token == encode("C")[0] for token in tokens])
+            patterns = {0: offset == 4, 1: np.tile(is_cysteine, (length, 1)), 3: to == 0}
+        else:
+            match = best_chain(decode(tokens[1:-1]), chains)
+            contacts = np.pad(contact_map(distances(match))[0], 1) if match else np.zeros_like(offset)
+            patterns = {2: contacts}
+        for head, pattern in patterns.items():
+            planted = pattern + 0.002 * noise
+            weights[head] = torch.from_numpy(planted / planted.sum(-1, keepdims=True))
+        return weights
+
+    def attention_maps(self, tokens, layout):
+        proteins = [protein.numpy() for protein in tokens.cpu().split(layout.lengths)]
+        for layer, maps in enumerate(original(self, tokens, layout)):
+            yield [plant(weights, protein, layer) for weights, protein in zip(maps, proteins, strict=True)]
+
+    monkeypatch.setattr(Encoder, "attention_maps", attention_maps)
+    return {(1, 1): "offset", (1, 2): "amino acid", (1, 4): "cls", (2, 3): "contacts"}

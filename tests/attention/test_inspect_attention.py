@@ -192,6 +192,18 @@ def test_heads_and_predictors_are_compared_with_chance(evaluated):
     assert all(0 < float(row["random"]) < 0.3 for row in precisions)
 
 
+def test_planted_heads_are_named_after_what_they_do(planted_heads, evaluated):
+    rows = read_rows(evaluated / "heads.tsv")
+    summary = json.loads((evaluated / "meta.json").read_text())["summary"]
+
+    kinds = {(int(row["layer"]), int(row["head"])): row["kind"] for row in rows if row["kind"] != "even"}
+    best = summary["best_contact_head"]
+    assert kinds == planted_heads
+    assert (best["layer"], best["head"], best["follows_contacts"]) == (2, 3, True)
+    assert best["precision"] > 0.5 > 5 * best["random"]
+    assert summary["num_heads"] == {"contacts": 1, "offset": 1, "amino acid": 1, "cls": 1, "even": 4}
+
+
 def test_fitted_contact_head_predicts_the_same_in_transformers(evaluated_with_head, matched_fasta):
     transformers = pytest.importorskip("transformers")
     record = next(read_fasta([matched_fasta]))
