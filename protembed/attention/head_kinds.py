@@ -199,7 +199,7 @@ def _describe_offsets(offsets: Sequence[int]) -> str:
     """Describe adjacent offsets.
 
     >>> _describe_offsets([-4]), _describe_offsets([1]), _describe_offsets([3, 4, 5])
-    ('the residue 4 before it', 'the residue after it', 'the residues 3 to 5 after it')
+    ('the residue 4 positions before it', 'the residue after it', 'the residues 3 to 5 positions after it')
     """
     if list(offsets) == [0]:
         return "itself"
@@ -208,8 +208,8 @@ def _describe_offsets(offsets: Sequence[int]) -> str:
     if offsets[0] * offsets[-1] <= 0:
         return "itself and the residues around it"
     if len(offsets) > 1:
-        return f"the residues {low} to {high} {side}"
-    return f"the residue {side}" if low == 1 else f"the residue {low} {side}"
+        return f"the residues {low} to {high} positions {side}"
+    return f"the residue {side}" if low == 1 else f"the residue {low} positions {side}"
 
 
 def _sink(head: _Head) -> _Pattern | None:
@@ -249,7 +249,7 @@ def _nearby(head: _Head) -> _Pattern | None:
     expected = float(head.statistics.even_on_offset[is_near].sum())
     if share <= _MAJORITY or share < _MIN_GAIN * expected:
         return None
-    sentence = _share_sentence(share, f"the residues at most {_NEARBY} away from it", expected)
+    sentence = _share_sentence(share, f"residues at most {_NEARBY} positions away", expected)
     return _Pattern("nearby", "nearby residues", sentence, share, expected)
 
 
@@ -258,13 +258,13 @@ def _even(head: _Head) -> _Pattern | None:
     if fraction <= _MAJORITY:
         return None
     sentence = (
-        f"It attends to everything: as widely as if it were spread evenly over {format_share(fraction)} of the protein."
+        f"It attends as widely as if its attention were spread evenly over {format_share(fraction)} of the protein."
     )
     return _Pattern("even", "everything", sentence, fraction, 1.0)
 
 
 def _share_sentence(share: float, place: str, expected: float) -> str:
-    shares = f"{format_share(share)} of its attention to {place} (spread evenly: {format_share(expected)})"
+    shares = f"{format_share(share)} of its attention to {place} ({format_share(expected)} if spread evenly)"
     return f"Each residue gives {shares}."
 
 

@@ -91,9 +91,9 @@ def test_heads_are_ranked_by_kind_and_then_by_strength(make_statistics):
 @pytest.mark.parametrize(
     ("offsets", "kind", "word", "place"),
     [
-        ([4], "offset", "residue +4 (a turn of a helix)", "the residue 4 after it"),
-        ([-6], "offset", "residue -6", "the residue 6 before it"),
-        ([6, 7], "offset", "residues +6 to +7", "the residues 6 to 7 after it"),
+        ([4], "offset", "residue +4 (a turn of a helix)", "the residue 4 positions after it"),
+        ([-6], "offset", "residue -6", "the residue 6 positions before it"),
+        ([6, 7], "offset", "residues +6 to +7", "the residues 6 to 7 positions after it"),
         ([-1, 0], "offset", "residues -1 to 0", "itself and the residues around it"),
         ([1], "next", "next residue", "the residue after it"),
         ([-1], "previous", "previous residue", "the residue before it"),
@@ -104,7 +104,8 @@ def test_offset_is_given_with_its_share_beside_that_of_even_attention(describe, 
     found = describe(0.9 * at_offsets(*offsets) + 0.1 * SCATTERED)
 
     assert (found.kind, found.word) == (kind, word)
-    assert place + " (spread evenly: " in found.sentence
+    assert f"of its attention to {place} (" in found.sentence
+    assert found.sentence.endswith(" if spread evenly).")
     assert found.expected == pytest.approx(len(offsets) / len(TOKENS), rel=0.1)
 
 
@@ -112,7 +113,7 @@ def test_three_adjacent_offsets_count_as_one_and_the_strongest_decides_what_it_i
     found = describe(0.4 * at_offsets(4) + 0.15 * at_offsets(3) + 0.15 * at_offsets(5) + 0.3 * SCATTERED)
 
     assert found.word == "residues +3 to +4 (a turn of a helix)"
-    assert "the residues 3 to 4 after it" in found.sentence
+    assert "the residues 3 to 4 positions after it" in found.sentence
 
 
 @pytest.mark.parametrize(
