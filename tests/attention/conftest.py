@@ -141,9 +141,10 @@ def decode_intervals(decode_pixels):
 
 @pytest.fixture
 def planted_heads(monkeypatch):
-    """Give four heads of every model a pattern, and return the kind of each head by layer and head, from 1.
+    """Give five heads of every model a pattern, and return the kind of these heads by layer and head, from 1.
 
-    Head 3 of layer 2 follows the contacts of the fixture structures. All other heads but three are as they were.
+    Head 3 of layer 2 follows the contacts of the fixture structures, and head 1 attends to every seventh residue. The
+    other heads are as they were.
     """
     chains = [read_chains(path)[0] for path in STRUCTURES]
     original = Encoder.attention_maps
@@ -158,7 +159,7 @@ def planted_heads(monkeypatch):
         else:
             match = best_chain(decode(tokens[1:-1]), chains)
             contacts = np.pad(contact_map(distances(match))[0], 1) if match else np.zeros_like(offset)
-            patterns = {2: contacts}
+            patterns = {0: to % 7 == 0, 2: contacts}
         for head, pattern in patterns.items():
             planted = pattern + 0.002 * noise
             weights[head] = torch.from_numpy(planted / planted.sum(-1, keepdims=True))
@@ -170,4 +171,4 @@ def planted_heads(monkeypatch):
             yield [plant(weights, protein, layer) for weights, protein in zip(maps, proteins, strict=True)]
 
     monkeypatch.setattr(Encoder, "attention_maps", attention_maps)
-    return {(1, 1): "offset", (1, 2): "amino acid", (1, 4): "cls", (2, 3): "contacts"}
+    return {(1, 1): "offset", (1, 2): "amino acid", (1, 4): "cls", (2, 1): "sites", (2, 3): "contacts"}

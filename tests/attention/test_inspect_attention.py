@@ -198,10 +198,26 @@ def test_planted_heads_are_named_after_what_they_do(planted_heads, evaluated):
 
     kinds = {(int(row["layer"]), int(row["head"])): row["kind"] for row in rows if row["kind"] != "even"}
     best = summary["best_contact_head"]
-    assert kinds == planted_heads
+    assert kinds == planted_heads | {(2, 1): "none"}  # there are no sites
     assert (best["layer"], best["head"], best["follows_contacts"]) == (2, 3, True)
     assert best["precision"] > 0.5 > 5 * best["random"]
-    assert summary["num_heads"] == {"contacts": 1, "offset": 1, "amino acid": 1, "cls": 1, "even": 4}
+    assert summary["num_heads"] == {"contacts": 1, "offset": 1, "amino acid": 1, "cls": 1, "even": 3, "none": 1}
+    assert "Head 3 of layer 2 follows contacts best" in (evaluated / "report.html").read_text()
+
+
+def test_planted_head_on_annotated_residues_is_named_after_their_label(planted_heads, inspect, matched_fasta, tmp_path):
+    lines = [
+        f"{record.id}\t{position}\tevery seventh"
+        for record in list(read_fasta([matched_fasta]))[:3]
+        for position in range(7, len(record.sequence) + 1, 7)
+    ]
+    (tmp_path / "s.tsv").write_text("\n".join(["protein\tposition\tlabel", *lines]) + "\n")
+
+    output = inspect(fasta=matched_fasta, sites=tmp_path / "s.tsv", num_permutations=500, save_maps=0)
+
+    (row,) = [row for row in read_rows(output / "heads.tsv") if row["kind"] == "sites"]
+    assert (row["layer"], row["head"], row["attends_to"]) == ("2", "1", "every seventh")
+    assert float(row["strength"]) > 0.9
 
 
 def test_fitted_contact_head_predicts_the_same_in_transformers(evaluated_with_head, matched_fasta):
