@@ -63,6 +63,11 @@ class ResiduePairs:
         return is_contact
 
     @property
+    def residues(self) -> NDArray[np.int64]:
+        """Residues with a known pair, from 0 in ascending order, (residues,), int64."""
+        return np.union1d(self.first, self.second)
+
+    @property
     def separation(self) -> NDArray[np.int64]:
         """Separation of each pair, (pairs,), int64, residues."""
         return self.second - self.first

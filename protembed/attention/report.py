@@ -39,6 +39,11 @@ def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
         figure.suptitle(drawable(protein.id), fontsize=9)
 
 
+def _within(residues: Sequence[int], part: slice) -> list[int]:
+    """List the residues in a region, from 0 at its first."""
+    return [residue - part.start for residue in residues if part.start <= residue < part.stop]
+
+
 def _rank(contacts: NDArray[np.floating], matched: MatchedProtein | None) -> dict[str, RankedContacts]:
     """Rank predicted contacts; a regression that was fitted to the protein itself is replaced by one that was not."""
     if matched is None:
@@ -92,10 +97,8 @@ class AttentionReport:
             first_residue=part.start + 1,
             block=block_size(part.stop - part.start, protein.maps.shape[-1]),
             strongest=protein.strongest,
-            sites={
-                label: [residue - part.start for residue in residues if part.start <= residue < part.stop]
-                for label, residues in sites.items()
-            },
+            sites={label: _within(residues, part) for label, residues in sites.items()},
+            covered=None if matched is None else _within(matched.pairs.residues.tolist(), part),
         )
         self._draw(f"protein-{record.row + 1:06d}", displayed, len(record.sequence))
         if contacts is not None:

@@ -59,6 +59,14 @@ def test_unobserved_residues_have_no_pairs_and_do_not_count():
     assert pairs.num_residues == 9
 
 
+def test_residues_are_those_with_a_known_pair():
+    is_known = np.ones((20, 20), bool)
+    is_known[[0, 13]] = is_known[:, [0, 13]] = False
+    pairs = ResiduePairs.from_contact_map(np.zeros((20, 20), bool), is_known, 20 * "A")
+
+    assert pairs.residues.tolist() == [residue for residue in range(20) if residue not in (0, 13)]
+
+
 def test_values_are_gathered_at_the_pairs():
     matrix = np.arange(2 * 8 * 8).reshape(2, 8, 8)
 
