@@ -30,6 +30,7 @@ _SCRIPTS = (
     "attention_sequence.js",
     "attention_heads.js",
     "attention_grid.js",
+    "attention_arcs.js",
 )
 # Kinds of heads as buttons name them, in the order of interest.
 KIND_NAMES: Mapping[Kind, str] = {
@@ -159,6 +160,7 @@ class AttentionPage:
         sections: Mapping[str, Sequence[Element]] = {
             "The protein": [Widget(template="attention_sequence.html")],
             "What each head attends to": [_HEADS, Widget(template="attention_heads.html")],
+            "Pairs of residues": [Widget(template="attention_arcs.html")],
             "Contacts": [*contacts, *content.contacts],
             "Annotated sites": content.sites,
             "All heads": [Widget(template="attention_grid.html"), *content.tables],

@@ -120,6 +120,13 @@ class CanvasPen {
     this.context.restore();
   }
 
+  path(d, { stroke, thick = 1, opacity = 1 }) {
+    this.context.save();
+    Object.assign(this.context, { strokeStyle: stroke, lineWidth: thick, globalAlpha: opacity });
+    this.context.stroke(new Path2D(d));
+    this.context.restore();
+  }
+
   picture(source, { left, top, span }, x, y, size) {
     this.context.drawImage(source, left, top, span, span, x, y, size, size);
   }
@@ -130,10 +137,10 @@ class CanvasPen {
 }
 
 class SvgPen {
-  constructor(width, height) {
-    this.theme = THEMES.light;
+  constructor(width, height, colours = THEMES.light) {
+    this.theme = colours;
     this.root = this.make("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": FONT });
-    this.rect(0, 0, width, height, { fill: this.theme.surface });
+    this.rect(0, 0, width, height, { fill: colours.surface });
   }
 
   make(tag, attributes, words) {
@@ -152,6 +159,10 @@ class SvgPen {
     const transform = `translate(${x} ${y})${turned ? " rotate(-90)" : ""}`;
     const style = { "text-anchor": align, "font-size": size, "font-weight": bold ? 600 : 400, fill };
     this.make("text", { transform, dy: "0.35em", ...style }, words);
+  }
+
+  path(d, { stroke, thick = 1, opacity = 1 }) {
+    this.make("path", { d, fill: "none", stroke, "stroke-width": thick, "stroke-opacity": opacity });
   }
 
   picture(source, { left, top, span }, x, y, size) {
