@@ -67,6 +67,8 @@ class PageContent:
         statistics: Values of the displayed layers and heads by the name on the page, (layers, heads); NaN where a value
             is undefined.
         contacts: What is said about contacts above and below their map.
+        precisions: Precision over all proteins of the predictor whose contacts are drawn, by range and fraction.
+        ranking: What ranks the pairs of the contact map.
         sites: What is said about annotated residues; empty without any.
         tables: Tables of all heads.
     """
@@ -78,6 +80,8 @@ class PageContent:
     kinds: Sequence[HeadKind] = ()
     statistics: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     contacts: Sequence[Element] = ()
+    precisions: Mapping[str, Any] = field(default_factory=dict)
+    ranking: Prose = ""
     sites: Sequence[Element] = ()
     tables: Sequence[Element] = ()
 
@@ -156,7 +160,11 @@ class AttentionPage:
         return ("attention_contacts.js",) if any(protein["contacts"] for protein in self._proteins) else ()
 
     def _sections(self, content: PageContent) -> list[Section]:
-        contacts = [Widget(template="attention_contacts.html")] if self._contact_scripts else []
+        contacts = (
+            [Widget(template="attention_contacts.html", values={"ranking": content.ranking})]
+            if self._contact_scripts
+            else []
+        )
         sections: Mapping[str, Sequence[Element]] = {
             "The protein": [Widget(template="attention_sequence.html")],
             "What each head attends to": [_HEADS, Widget(template="attention_heads.html")],
@@ -183,6 +191,7 @@ class AttentionPage:
             "colours": {
                 theme: {name: getattr(colour, theme) for name, colour in COLOURS.items()} for theme in ("light", "dark")
             },
+            "precisions": content.precisions,
             "scales": {use: scale_colours(use) for use in SCALES},
         }
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.attention.contact_predictors import OWN_HEAD, ContactEvaluation
 from protembed.attention.contacts import PrecisionRow
 from protembed.attention.head_kinds import HeadKind
 from protembed.attention.page import PageContent
@@ -77,6 +78,8 @@ def page_content(
         kinds=kinds,
         statistics=statistics,
         contacts=contact_elements(evaluation.contacts),
+        precisions=_shown_precisions(evaluation.contacts),
+        ranking=_ranking(evaluation.contacts),
         sites=site_elements(evaluation),
         tables=head_tables(evaluation),
     )
@@ -173,3 +176,23 @@ def _predictor_card(shown: PrecisionRow) -> Card:
     if shown.random is not None:
         note += f"; random pairs: {format_share(shown.random)}"
     return Card(name="Predicted contacts", value=value, note=note)
+
+
+def _shown_precisions(contacts: ContactEvaluation | None) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Collect the precision of the predictor whose contacts are drawn, over all proteins, by range and fraction."""
+    rows = [] if contacts is None else contacts.precisions.get(OWN_HEAD, contacts.precisions.get("regression", []))
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for row in rows:
+        precision = {"value": row.precision.value, "low": row.precision.low, "high": row.precision.high}
+        found.setdefault(row.range_name, {})[row.fraction_name] = {**precision, "random": row.random}
+    return found
+
+
+def _ranking(contacts: ContactEvaluation | None) -> Prose:
+    """Say what ranks the pairs of the contact map."""
+    if contacts is None or OWN_HEAD in contacts.precisions:
+        return "The pairs are ranked by the model's own contact head."
+    return (
+        "The pairs of a protein with a structure are ranked by a regression over all heads that was fitted to other "
+        "structures; probabilities are those of the regression fitted to all of them."
+    )

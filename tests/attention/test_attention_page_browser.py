@@ -247,13 +247,12 @@ def test_contact_map_without_a_prediction_shows_the_structure_only(page):
     page.choose("protein", "known")
     page.until(lambda: page.title("contacts") == "known: contacts in the structure")
 
-    assert page.get("contacts-unpredicted").is_displayed()
+    assert not page.get("contacts-precision").is_displayed()
     svg = page.download("contacts-svg", "known_contacts.svg")
     assert b">structure<" in svg
     assert b">predicted<" not in svg
     page.choose("protein", "P12345")
     page.until(lambda: page.title("contacts") == "P12345: contacts")
-    assert not page.get("contacts-unpredicted").is_displayed()
 
 
 def test_residue_numbers_begin_at_the_region(page):

@@ -172,6 +172,7 @@ class Arcs {
     this.fill("pairs", pairs.map((pair) => [pair.from, pair.to, pair.words, offset(pair)]));
     this.fill("gives", gives.map((link) => [link.to, link.words, offset(link)]));
     this.fill("receives", receives.map((link) => [link.from, link.words, offset(link)]));
+    byId("arcs-sites").hidden = !picture.protein.sites.length;
     byId("arcs-title").textContent = picture.title;
     byId("arcs-words").textContent = this.words();
     this.strip.setAttribute("aria-label", `Arcs over the sequence. ${picture.title}`);

@@ -1,18 +1,87 @@
-// Contacts of the chosen protein: predicted above the diagonal, and those of the structure below it.
+
+// Contacts of the chosen protein: above the diagonal the predicted ones, right or wrong; below it those of the structure.
+
+const PROBABILITIES = "all";
+const BEST_PAIRS = { L: "the L best pairs (as many as residues)", "L/2": "the L/2 best pairs", "L/5": "the L/5 best pairs" };
+const RANGES = {
+  long: { name: "long-range", distance: "24 residues and more (long range)" },
+  medium: { name: "medium-range", distance: "12 to 23 residues (medium range)" },
+  short: { name: "short-range", distance: "6 to 11 residues (short range)" },
+};
+const NO_CONTACT = 0, CONTACT = 1, UNKNOWN = 2; // as in `ranked_contacts.py`
+// A colour and a shape for each state, so that neither is needed to understand the other.
+const STATES = [
+  { state: CONTACT, name: "right", colour: "accent", draw: drawSquare },
+  { state: NO_CONTACT, name: "wrong", colour: "contrast", draw: drawCross },
+  { state: UNKNOWN, name: "unknown", colour: "muted", draw: drawRing },
+];
+const styleOf = (state) => STATES.find((each) => each.state === state);
+
+function drawSquare(pen, x, y, size, fill) {
+  pen.rect(x - size / 2, y - size / 2, size, size, { fill });
+}
+
+function drawCross(pen, x, y, size, stroke) {
+  const reach = size / 2 + 0.5;
+  pen.path(`M ${x - reach} ${y - reach} l ${2 * reach} ${2 * reach} m 0 ${-2 * reach} l ${-2 * reach} ${2 * reach}`, { stroke, thick: 1.5 });
+}
+
+function drawRing(pen, x, y, size, stroke) {
+  const radius = size / 2;
+  pen.path(`M ${x - radius} ${y} a ${radius} ${radius} 0 1 0 ${size} 0 a ${radius} ${radius} 0 1 0 ${-size} 0`, { stroke, thick: 1.2 });
+}
 
 const contactView = new View("contacts");
 
+// The top-scoring pairs of each range, the best first; `encode_ranked` in `pictures.py` stores the arrays one by one.
+const rankedPairs = remembered(async (ranked) => {
+  const { buffer } = await unpack(ranked), total = buffer.byteLength / 5, pairs = {};
+  let start = 0;
+  for (const [range, { number }] of Object.entries(ranked.ranges)) {
+    const first = new Uint16Array(buffer, 2 * start, number), second = new Uint16Array(buffer, 2 * (total + start), number);
+    const state = new Uint8Array(buffer, 4 * total + start, number);
+    pairs[range] = Array.from(first, (residue, pair) => ({ first: residue, second: second[pair], state: state[pair] }));
+    start += number;
+  }
+  return pairs;
+});
+
+function remembered(load) {
+  const results = new WeakMap();
+  return (key) => {
+    if (!results.has(key)) results.set(key, load(key));
+    return results.get(key);
+  };
+}
+
+const unpackedContacts = remembered(unpack);
+const chosenRange = () => byId("contacts-range").value;
+const chosenFraction = () => byId("contacts-shows").value;
+
 async function showContacts() {
-  const ofProtein = protein(), contacts = ofProtein.contacts;
+  const ofProtein = protein(), { contacts, ranked } = ofProtein;
   byId("contacts").hidden = !contacts;
+  byId("contacts-missing").hidden = Boolean(contacts);
+  byId("contacts-missing").textContent = `${short(ofProtein.id)} has neither predicted contacts nor a structure.`;
   if (!contacts) return;
-  byId("contacts-unpredicted").hidden = contacts.predicted;
-  const pixels = await unpack(contacts);
-  if (ofProtein !== protein()) return;
-  const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = contacts;
-  const value = (step) => clamp(step, 0, levels - 1) / (levels - 1);
-  const note = block > 1 ? ", maximum of the block" : "";
-  contactView.show({
+  const pixels = await unpackedContacts(contacts), pairs = ranked ? await rankedPairs(ranked) : {};
+  if (ofProtein !== protein()) return; // the reader has chosen another protein in the meantime
+  const top = ranked?.ranges[chosenRange()].top[chosenFraction()] ?? 0;
+  const marks = (pairs[chosenRange()] ?? []).slice(0, top);
+  contactView.show(contactPicture(ofProtein, pixels, marks));
+  describePrecision(ofProtein, pairs);
+}
+
+function contactPicture(ofProtein, pixels, marks) {
+  const side = Math.sqrt(pixels.length), { block, levels, predicted, known } = ofProtein.contacts;
+  const value = (step) => clamp(step, 0, levels - 1) / (levels - 1), isShaded = predicted && chosenFraction() === PROBABILITIES;
+  const inBlock = block > 1 ? ", maximum of the block" : "", cellOf = (index) => Math.floor(index / block);
+  const places = marks.map(({ first, second, state }) => ({ row: cellOf(first), column: cellOf(second), state }));
+  const states = new Map(places.map(({ row, column, state }) => [row * side + column, state]));
+  const nameOf = (state) => (known ? styleOf(state).name : "predicted");
+  const marked = STATES.filter(({ state }) => marks.some((mark) => mark.state === state));
+  const legend = marked.map(({ state, colour }) => ({ name: nameOf(state), colour }));
+  return {
     protein: ofProtein, side, block,
     title: `${short(ofProtein.id)}: contacts${predicted ? "" : " in the structure"}`,
     file: `${short(ofProtein.id)}_contacts`,
@@ -20,21 +89,90 @@ async function showContacts() {
       paint(side, (pixel) => {
         const row = Math.floor(pixel / side), column = pixel % side;
         if (row === column) return channels(colours.rule);
-        if (row < column && predicted) return shade(colours.scales.contact, value(pixels[pixel]));
-        return channels(row > column && pixels[pixel] ? colours.contrast : colours.surface);
+        if (row < column && isShaded) return shade(colours.scales.contact, value(pixels[pixel]));
+        return channels(row > column && pixels[pixel] ? colours.grey : colours.surface);
       }),
+    draw: (pen, view, frame) => drawMarks(pen, places, view, frame),
     axes: ["residue", "residue"],
-    scale: predicted ? { title: "predicted", use: "contact", marks: QUARTERS.map((mark) => [mark, format(mark)]) } : null,
-    legend: known ? [{ name: "structure", colour: "contrast" }] : [],
+    scale: isShaded ? { title: "predicted", use: "contact", marks: QUARTERS.map((mark) => [mark, format(mark)]) } : null,
+    legend: [...legend, ...(known ? [{ name: "structure", colour: "grey" }] : [])],
     pair(row, column) {
       const [low, high] = [Math.min(row, column), Math.max(row, column)];
       if (low === high) return cellName(this, low);
-      const words = [], step = pixels[low * side + high];
-      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${note}`);
+      const words = [], step = pixels[low * side + high], state = states.get(low * side + high);
+      if (predicted) words.push(`predicted ${between(value(step - 0.5), value(step + 0.5))}${inBlock}`);
       if (known) words.push(`${pixels[high * side + low] ? "in contact" : "no contact"} in the structure`);
+      if (state !== undefined) words.push(`marked as ${nameOf(state)}`);
       return `${cellName(this, low)} – ${cellName(this, high)}: ${words.join(", ")}`;
     },
-  });
+  };
 }
 
+// The worse are drawn first, so that the better lie on top; contacts of the structure that were found are marked, too.
+function drawMarks(pen, marks, { left, top, span }, { plot }) {
+  const unit = plot / span, size = Math.max(unit, 4);
+  const isInView = (row, column) => row >= top && row < top + span && column >= left && column < left + span;
+  const draw = (row, column, { draw, colour }) =>
+    isInView(row, column) && draw(pen, LEFT + (column - left + 0.5) * unit, TOP + (row - top + 0.5) * unit, size, pen.theme[colour]);
+  for (const { row, column, state } of [...marks].reverse()) {
+    draw(row, column, styleOf(state));
+    if (state === CONTACT) draw(column, row, styleOf(CONTACT));
+  }
+}
+
+// Precision
+
+const share = (value) => (value === undefined || value === null ? "undefined" : value.toFixed(2));
+const cellOfTable = (tag, words, isCurrent, scope) => {
+  const cell = element(tag, { textContent: words, ...(scope && { scope }) });
+  if (isCurrent) cell.setAttribute("aria-current", "true");
+  return cell;
+};
+
+// The right and wrong pairs among the best, by the name of their number.
+function countStates(pairs, top) {
+  const count = (name, state) => pairs.slice(0, top[name]).filter((pair) => pair.state === state).length;
+  return (name) => ({ right: count(name, CONTACT), wrong: count(name, NO_CONTACT), unknown: count(name, UNKNOWN) });
+}
+
+function describePrecision({ id, contacts, ranked }, pairs) {
+  byId("contacts-precision").hidden = !ranked;
+  byId("contacts-shows").disabled = byId("contacts-range").disabled = !ranked;
+  if (!ranked) return;
+  const range = chosenRange(), { top, precision, random } = ranked.ranges[range], overall = data.precisions[range] ?? {};
+  const names = Object.keys(BEST_PAIRS).filter((name) => name in top), counts = countStates(pairs[range], top);
+  const rows = contacts.known
+    ? [
+        ["right", ...names.map((name) => counts(name).right)],
+        ["wrong", ...names.map((name) => counts(name).wrong)],
+        ...(names.some((name) => counts(name).unknown) ? [["unknown (without coordinates)", ...names.map((name) => counts(name).unknown)]] : []),
+        ["precision", ...names.map((name) => share(precision[name]))],
+        ["precision of random pairs", ...names.map(() => share(random))],
+      ]
+    : [["pairs", ...names.map((name) => top[name])]];
+  if (names.some((name) => name in overall))
+    rows.push(["mean precision of all proteins with a structure", ...names.map((name) => share(overall[name]?.value))]);
+  const isCurrent = (column) => names[column - 1] === chosenFraction();
+  const line = (cells) => cells.map((words, column) => cellOfTable(column ? "td" : "th", words, isCurrent(column), column ? null : "row"));
+  byId("contacts-title").textContent = `The best ${RANGES[range].name} pairs of ${short(id)}`;
+  byId("contacts-fractions").replaceChildren(element("td"), ...names.map((name, column) => cellOfTable("th", name, isCurrent(column + 1), "col")));
+  byId("contacts-rows").replaceChildren(...rows.map((cells) => element("tr", {}, ...line(cells))));
+  byId("contacts-words").textContent = precisionWords(contacts, ranked.ranges[range], range, counts);
+}
+
+function precisionWords(contacts, { top, random }, range, counts) {
+  const name = chosenFraction() === PROBABILITIES ? "L" : chosenFraction();
+  if (!(name in top)) return "The protein has too few pairs at this distance to choose the best among them.";
+  if (!contacts.known) return "No structure of this protein was given, so which of these pairs are right is not known.";
+  const { right, wrong } = counts(name), number = right + wrong;
+  return `Of the ${number} best ${RANGES[range].name} pairs, ${right} touch in the structure; of as many random pairs, about ${Math.round(random * number)} would.`;
+}
+
+// The controls
+
+byId("contacts-shows").append(
+  ...Object.entries({ ...BEST_PAIRS, [PROBABILITIES]: "the probability of every pair" }).map(([value, words]) => new Option(words, value)),
+);
+byId("contacts-range").append(...Object.entries(RANGES).map(([value, { distance }]) => new Option(distance, value)));
+for (const name of ["contacts-shows", "contacts-range"]) byId(name).onchange = showContacts;
 whenChosen(["protein"], showContacts);

@@ -1,6 +1,6 @@
 // A square picture of residue pairs: attention or contacts. A cell is one of its pixels: a residue pair, or a block.
 
-const LEFT = 62, TOP = 30, MARGIN_RIGHT = 76, MARGIN_BOTTOM = 54, FULL_WIDTH = 704, MIN_WIDTH = 280, MIN_CELLS = 8;
+const LEFT = 62, TOP = 30, MARGIN_RIGHT = 88, MARGIN_BOTTOM = 54, FULL_WIDTH = 704, MIN_WIDTH = 280, MIN_CELLS = 8;
 
 // Margins have the size of their text, whatever the width; the plot has the rest.
 function frameOf(width) {
@@ -85,10 +85,11 @@ function drawScale(pen, { scale, legend = [] }, { plot }) {
 }
 
 // A picture has a `protein`, its `side` and `block`, `image` (a canvas by theme), `title`, `file`, `axes`, `scale`,
-// `legend`, and `pair`, which describes a cell.
+// `legend`, `pair`, which describes a cell, and, where marks lie on the image, `draw`.
 function drawPicture(pen, picture, view, frame) {
   pen.text(LEFT, TOP - 16, picture.title, { size: 13, bold: true });
   pen.picture(picture.image(pen.theme), view, LEFT, TOP, frame.plot);
+  picture.draw?.(pen, view, frame);
   drawAxes(pen, picture, view, frame);
   drawSites(pen, picture, view, frame);
   drawScale(pen, picture, frame);
