@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.attention.contact_figure import draw_contacts
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.head_statistics import STATISTICS
 from protembed.attention.maps import ProteinAttention, parse_region
@@ -19,24 +20,6 @@ from protembed.attention.tables import STATISTIC_LABELS, Evaluation, write_casp,
 from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.fasta import Record
 from protembed.io.writing import write_text
-from protembed.report.figures import drawable, figure_file
-
-
-def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
-    """Draw the predicted contacts of a protein above the diagonal, and those of its structure below it."""
-    assert protein.contacts is not None, "the protein has predicted contacts"
-    first, last = protein.first_residue - 0.5, protein.first_residue + len(protein.contacts) - 0.5
-    with figure_file(path, width=5.4, height=5.0) as figure:
-        axes = figure.subplots()
-        image = axes.imshow(
-            np.triu(protein.contacts), cmap="Blues", vmin=0, interpolation="nearest", extent=(first, last, last, first)
-        )
-        if protein.truth is not None:
-            rows, columns = (residues + protein.first_residue for residues in np.nonzero(np.tril(protein.truth)))
-            axes.plot(columns, rows, "s", color="#8a1c1c", markersize=1.5)
-        axes.set(xlabel="residue", ylabel="residue")
-        figure.colorbar(image, shrink=0.8, label="predicted")
-        figure.suptitle(drawable(protein.id), fontsize=9)
 
 
 def _within(residues: Sequence[int], part: slice) -> list[int]:

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.backend_bases import MouseEvent
 from matplotlib.figure import Figure
 
+from protembed.attention.contact_figure import draw_contacts
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.pictures import DisplayedProtein
-from protembed.attention.report import draw_contacts
 from protembed.errors import OutputError
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
@@ -116,7 +116,7 @@ def test_figures_of_contacts_and_heads_are_reproducible(tmp_path, suffix):
 
 def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
     drawn = []
-    for module in ("figures", "report"):
+    for module in ("figures", "contact_figure"):
         monkeypatch.setattr(f"protembed.attention.{module}.figure_file", lambda path, **size: unsaved_figure(drawn))
 
     draw_heads(tmp_path / "heads.png", {"entropy": np.arange(120.0).reshape(6, 20)})
