@@ -10,6 +10,9 @@ from protembed.finetuning.evaluation import Evaluation
 from protembed.finetuning.subgroups import Subgroup
 from protembed.finetuning.worst_predictions import WrongPrediction, worst_predictions
 
+# Classes of the recorded confusion matrix, which would else be far larger than everything beside it.
+_MAX_CLASSES = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
@@ -42,7 +45,7 @@ class Analysis:
 
     def as_plain_values(self) -> dict[str, Any]:
         """Return the analysis as `metrics.json` holds it."""
-        confusion = self.confusion
+        confusion = self.confusion.largest(_MAX_CLASSES) if self.confusion else None
         matrix = {"classes": list(confusion.classes), "counts": confusion.counts.tolist()} if confusion else None
         return {
             "by_class": [asdict(result) for result in self.classes],

@@ -11,6 +11,16 @@ _MEANINGS = {
     "auprc": " (1 is perfect)",
     "spearman": " correlation (1 if the order is right, 0 if it is random)",
 }
+_MAX_LETTERS = 60
+
+
+def quote_class(name: str) -> str:
+    """Quote the name of a class in a sentence, shortened if it is very long.
+
+    >>> print(quote_class("signal peptide"))
+    “signal peptide”
+    """
+    return f"“{name if len(name) <= _MAX_LETTERS else name[: _MAX_LETTERS - 1] + '…'}”"
 
 
 def describe_findings(evaluation: Evaluation, analysis: Analysis, comparison: Comparison) -> list[str]:
@@ -44,7 +54,8 @@ def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Co
 
 
 def _describe_rare_class(rare: ClassResult) -> str:
-    found = f"Of the {pluralize(rare.num_tested, 'test protein')} labelled “{rare.name}” it finds {rare.num_right:,}"
+    members = f"{pluralize(rare.num_tested, 'test protein')} labelled {quote_class(rare.name)}"
+    found = f"Of the {members} it finds {rare.num_right:,}"
     if not rare.num_predicted:
         return f"{found}."
     return f"{found}; of the {rare.num_predicted:,} that it calls so, {rare.num_right:,} are."

@@ -93,13 +93,15 @@ class FinetunePage:
     def _facts(self) -> dict[str, str]:
         provenance, classes = self.provenance, self.evaluation.classes
         kinds = "labels" if self.comparison.task.label_kind == "labels" else "classes"
+        sizes = [f"{number:,} {split}" for split, number in provenance.num_proteins.items() if number]
+        tested = f"{len(self.evaluation.proteins):,} tested in folds"
         return {
             "Command": provenance.command,
             "Model": f"{provenance.model}, {_METHODS[provenance.method]}",
             "Input": provenance.table,
             "Task": f"{self.comparison.task.name} of “{provenance.target}”"
             + (f", {len(classes)} {kinds}" if classes else ""),
-            "Proteins": ", ".join(f"{number:,} {split}" for split, number in provenance.num_proteins.items()),
+            "Proteins": ", ".join([*sizes, *([] if provenance.num_proteins["test"] else [tested])]),
         }
 
     def _cards(self) -> list[Card]:

@@ -7,6 +7,7 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.class_results import ClassResult, Confusion
 from protembed.finetuning.comparison import MIN_PROTEINS_FOR_INTERVAL
 from protembed.finetuning.evaluation import Evaluation
+from protembed.finetuning.findings import quote_class
 from protembed.report.comparison_figures import IntervalRow, draw_confusion, draw_intervals, draw_scatter
 from protembed.report.page import Details, Element, Figure, Section
 from protembed.report.table import Column, Table
@@ -29,7 +30,9 @@ def _confusion_section(confusion: Confusion, task: Task) -> Section:
     error = confusion.most_frequent_error()
     finding = "No prediction is wrong."
     if error is not None:
-        finding = f"The most frequent error is “{error[1]}” for “{error[0]}” ({pluralize(error[2], unit[:-1])})."
+        true, predicted, count = error
+        pair = f"{quote_class(predicted)} for {quote_class(true)}"
+        finding = f"The most frequent error is {pair} ({pluralize(count, unit[:-1])})."
     joined = " The rarest classes are joined in the last row and column." if shown is not confusion else ""
     return Section(
         title="Which classes are confused?",
@@ -42,7 +45,7 @@ def _confusion_section(confusion: Confusion, task: Task) -> Section:
                 f"the diagonal, is right; orange is wrong.{joined}",
                 description=f"Confusion matrix of {len(confusion.classes)} classes. {finding}",
             ),
-            Details(title="The same as a table", body=[_confusion_table(confusion, unit)]),
+            Details(title="The same as a table", body=[_confusion_table(shown, unit)]),
         ],
     )
 

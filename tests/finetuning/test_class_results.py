@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
+from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.class_results import Confusion, class_results
 
 RNG = np.random.default_rng(0)
@@ -119,6 +120,18 @@ def test_rare_classes_are_joined_in_a_large_confusion_matrix(classified):
     assert joined.counts[2, 2] == whole.counts[2:, 2:].sum()
     assert joined.counts.sum() == 200
     assert whole.largest(4) is whole
+
+
+def test_a_recorded_confusion_matrix_has_a_hundred_classes_at_most(make_evaluation):
+    truth = list(map(np.array, range(150)))
+    evaluation = make_evaluation(
+        "classification", truth, list(np.eye(150)), [f"class {number}" for number in range(150)]
+    )
+
+    recorded = Analysis.from_evaluation(evaluation).as_plain_values()["confusion_matrix"]
+
+    assert recorded["classes"][-1] == "all others"
+    assert np.shape(recorded["counts"]) == (100, 100)
 
 
 def test_the_most_frequent_error_is_named_with_its_count(classified, make_evaluation):

@@ -138,6 +138,12 @@ def test_title_and_facts_name_the_table_the_model_and_the_command(page_of):
     assert page.facts["Task"] == "classification of “label”, 3 classes"
 
 
+def test_proteins_of_a_cross_validation_are_said_to_be_tested_in_folds(make_page):
+    provenance = replace(PROVENANCE, num_proteins={"train": 54, "valid": 6, "test": 0})
+
+    assert make_page("regression", provenance=provenance).facts["Proteins"] == "54 train, 6 valid, 60 tested in folds"
+
+
 def test_title_is_the_target_if_it_has_a_name_of_its_own(make_page):
     page = make_page("regression", provenance=replace(PROVENANCE, target="melting_point", method="full"))
 
