@@ -231,6 +231,8 @@ class Comparison:
         found += format_number(baseline)
         if difference.value is None or difference.low is None or difference.high is None:
             return f"whether {what} was worth it is not known, because of too few test proteins: {found}"
+        if difference.low == difference.high == 0:
+            return f"{what} was not worth it: {found}"
         is_worth = (
             "worth it" if difference.low > 0 else "not worth it" if difference.high < 0 else "not clearly worth it"
         )

@@ -145,6 +145,8 @@ def _interval_text(metric: MetricWithInterval) -> str:
 def _judge_difference(difference: MetricWithInterval) -> str:
     if difference.low is None or difference.high is None:
         return "too few test proteins for an interval"
+    if difference.low == difference.high == 0:
+        return "as good as the baseline"
     interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
     if difference.low > 0 or difference.high < 0:
         return f"{interval}: {'better' if difference.low > 0 else 'worse'} than the baseline"

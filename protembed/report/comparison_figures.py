@@ -25,6 +25,8 @@ _INK, _MUTED, _GREY, _RULE, _ACCENT, _TINT, _CONTRAST, _RIGHT, _WRONG = (
 _WIDTH, _ROW_HEIGHT, _MARGIN = 7.6, 0.33, 0.75
 _MAX_LETTERS = 26
 _LETTER_WIDTH = 0.085
+# A page enlarges narrower figures.
+_MIN_WIDTH = 4.7
 # More points than these are drawn as their density.
 _MAX_POINTS = 2_000
 _NUM_CELLS, _NUM_LEVELS = 40, 8
@@ -171,8 +173,10 @@ def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Markup:
     """
     style = next(style for most, style in _CELL_STYLES.items() if len(classes) <= most)
     side, longest = len(classes) * style.size, max(len(shorten(name)) for name in classes) * _LETTER_WIDTH
-    with inline_svg(side + longest + 1.2, side + (0.7 * longest if _is_narrow(classes) else 0) + 0.6) as inline:
+    width, height = side + longest + 1.2, side + (0.7 * longest if _is_narrow(classes) else 0) + 0.6
+    with inline_svg(max(width, _MIN_WIDTH), height) as inline:
         axes = inline.figure.subplots()
+        axes.set_anchor("W")
         for (row, column), count in np.ndenumerate(counts):
             if count or row == column:
                 _draw_cell(axes, (row, column), int(count), int(counts[row].sum()), style)

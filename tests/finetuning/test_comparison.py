@@ -136,6 +136,14 @@ def test_the_verdict_on_few_proteins_says_that_it_is_not_known():
     assert comparison.verdict().startswith(beginning)
 
 
+def test_a_model_that_equals_its_baseline_was_not_worth_it():
+    comparison = compare_values({"frozen": [guess(1.0)], "fine-tuned": [guess(1.0)]})
+
+    value = f"{comparison.model_metrics['spearman'].value:.3f}"
+    end = f"Spearman is {value}, that of the best baseline (frozen) {value}"
+    assert comparison.verdict() == f"fine-tuning was not worth it: {end}"
+
+
 def test_there_is_no_verdict_without_a_metric():
     comparison = compare_values({"mean": [[0.0] * 80], "fine-tuned": [guess(0.1)]})
 
