@@ -84,7 +84,7 @@ def test_a_card_is_reproducible(tiny_checkpoint):
     ("task", "labels", "row"),
     [
         ("classification", {"class_counts": {"in": 400, "out": 133}, "value_range": None}, "in 400, out 133"),
-        ("regression", {"class_counts": None, "value_range": (-1.5, 20.0)}, "-1.500 to 20.000"),
+        ("regression", {"class_counts": None, "value_range": (-1.5, 20.0)}, "-1.50 to 20.0"),
     ],
 )
 def test_a_finetuned_card_describes_the_training_proteins(tiny_checkpoint, task, labels, row):
