@@ -395,7 +395,7 @@ def _split_counts(plan: "FinetunePlan") -> str:
 
 
 def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> list[str | Table]:
-    """Report the metrics of the model and the baselines, and those of the notes that were not printed before."""
+    """Report the metrics, whether the model was worth it, and those of the notes that were not printed before."""
     if summary.comparison is None:
         return ["stopped early; run the same command to resume"]
     comparison = summary.comparison
@@ -405,7 +405,7 @@ def finetune_summary_lines(summary: "FinetuneSummary", notes: Sequence[str]) -> 
         for name in comparison.model_metrics
     ]
     last = f"{summary.output}: the model, its metrics and report.html"
-    return [Table(columns=columns), *comparison.sentences(), *notes, last]
+    return [Table(columns=columns), *comparison.sentences(), comparison.verdict(), *notes, last]
 
 
 def _metric_column(name: str, metrics: Sequence["MetricWithInterval"]) -> Column:

@@ -224,7 +224,8 @@ class Comparison:
         best, metric = self.best_baseline, self.task.main_metric
         value = self.model_metrics[metric].value
         if best is None or value is None:
-            return f"whether {what} was worth it is not known, because {METRIC_NAMES[metric]} is undefined"
+            undefined = f"its {METRIC_NAMES[metric]}" if value is None else f"{METRIC_NAMES[metric]} of all baselines"
+            return f"whether {what} was worth it is not known: {undefined} is undefined"
         baseline, difference = self.predictors[best][metric].value, self.differences[best]
         assert baseline is not None
         found = f"{METRIC_NAMES[metric]}{meaning} is {format_number(value)}, that of the best baseline ({best}) "

@@ -141,10 +141,12 @@ def test_columns_of_a_fine_tuning_have_the_same_decimals():
     )
     summary = FinetuneSummary(output=Path("a.model"), task=TASKS["regression"], comparison=comparison)
 
-    table, *_ = finetune_summary_lines(summary, [])
+    table, *_, verdict, last = finetune_summary_lines(summary, [])
 
     assert table.lines() == [
         "         Spearman  RMSE",
         "mean    undefined  20.0 [17.1, 22.0]",
         "frozen      0.500  12.3 [9.9, 14.2]",
     ]
+    assert verdict == "whether the language model was worth it is not known: Spearman of all baselines is undefined"
+    assert last == "a.model: the model, its metrics and report.html"

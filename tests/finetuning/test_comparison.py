@@ -148,7 +148,9 @@ def test_there_is_no_verdict_without_a_metric():
     comparison = compare_values({"mean": [[0.0] * 80], "fine-tuned": [guess(0.1)]})
 
     assert comparison.best_baseline is None
-    assert comparison.verdict() == "whether fine-tuning was worth it is not known, because Spearman is undefined"
+    assert (
+        comparison.verdict() == "whether fine-tuning was worth it is not known: Spearman of all baselines is undefined"
+    )
 
 
 # Repeated trainings
