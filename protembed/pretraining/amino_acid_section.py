@@ -93,9 +93,9 @@ def _similarity(predictions: AminoAcidPredictions) -> Prose:
     if similarity is None:
         return "The predictions do not vary enough for a comparison with BLOSUM62."
     return (
-        "Amino acids that the model confuses are those that it finds exchangeable in a sequence. Evolution exchanges "
-        f"them too, as the matrix BLOSUM62 shows: over the 190 pairs, both correlate with {similarity:.2f}, where 0 "
-        "means that they have nothing in common, and 1 that they agree."
+        "Amino acids that the model confuses are those that it finds exchangeable in a sequence. Over the 190 pairs of "
+        f"different ones, this has a correlation of {similarity:.2f} with BLOSUM62, the matrix of how often evolution "
+        "exchanges them: 0 would be nothing in common, 1 full agreement."
     )
 
 

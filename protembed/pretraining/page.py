@@ -84,8 +84,8 @@ def _summary(run: RunRecord) -> list[Prose]:
     if run.amino_acids is None or run.progress.best_loss is None:
         return [
             f"The run has taken {step:,} of {num_steps:,} steps.",
-            f"What the model has learned is measured every {pluralize(run.schedule.validate_every, 'step')}, for the "
-            "first time after these.",
+            f"What the model has learned is measured every {pluralize(run.schedule.validate_every, 'step')}; the first "
+            "measurement is still to come.",
         ]
     sentences = {
         "better": "the model has learned more than how frequent each amino acid is",
@@ -150,16 +150,18 @@ def _interval_note(gain: MetricWithInterval) -> Prose:
 
 
 def _notes(run: RunRecord) -> list[Prose]:
-    notes = [
+    notes = []
+    if run.valid_name == HELD_OUT_NAME:
+        notes.append(
+            "The validation proteins are a random part of the input. Copies of them are not trained on, but relatives "
+            "may be; `--valid` takes proteins of your choice."
+        )
+    files = "`metrics.jsonl` has a line per step, and `training.png` is the first figure."
+    if run.amino_acids is None:
+        return [*notes, files]
+    return [
+        *notes,
         "Every `--model` of protembed accepts the folder of this page. The model in it is that of the lowest "
         "validation loss.",
-        "`metrics.jsonl` has a line per step, `amino_acids.tsv` and `confusions.tsv` have the tables of amino acids, "
-        "and `training.png` is the first figure.",
+        f"{files} `amino_acids.tsv` and `confusions.tsv` have the tables of amino acids.",
     ]
-    if run.valid_name == HELD_OUT_NAME:
-        notes.insert(
-            0,
-            "The validation proteins are a random part of the input. Copies of them are not trained on, but relatives "
-            "may be; `--valid` takes proteins of your choice.",
-        )
-    return notes

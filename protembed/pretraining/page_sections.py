@@ -39,24 +39,27 @@ def loss_section(run: RunRecord) -> Section:
 
 
 def _loss_caption(run: RunRecord) -> Prose:
-    axes = (
-        "The curves show how surprised the model is by a masked amino acid, after it has seen so many residues. "
+    sentences = [
+        "The curves show how surprised the model is by a masked amino acid, after it has seen so many residues.",
         "Surprise is measured in nats: 0 is certainty, 3.00 a random guess among 20. The right axis has the same as "
-        "perplexity, the number of equally likely amino acids among which the model could as well guess. "
-    )
+        "perplexity, the number of equally likely amino acids among which the model could as well guess.",
+        "Blue is training (pale: single steps).",
+    ]
+    if not run.validated:
+        return " ".join(sentences)
+    sentences.append("Orange is validation, on proteins that are never trained on.")
+    if len(run.plan.valid_sets) > 1:
+        sentences.append("The other colours are further validation sets.")
     if has_mask_token_loss(run.log):
-        compared = (
-            "Blue is training (pale: single steps), orange is validation, on proteins that are never trained on. Both "
-            "are over residues behind `<mask>`, so they can be compared: blue well below orange is overfitting. "
+        sentences.append(
+            "Both are over residues behind `<mask>`, so they can be compared: blue well below orange is overfitting."
         )
     else:
-        compared = (
-            "Blue is training (pale: single steps), orange is validation, on proteins that are never trained on. "
-            "Blue counts residues that the model sees, so it is lower even without overfitting. "
-        )
-    others = "The other colours are further validation sets. " if len(run.plan.valid_sets) > 1 else ""
-    goal = "A model that has learned something falls below the dashed line, which is how frequent each amino acid is."
-    return axes + compared + others + goal
+        sentences.append("Training counts residues that the model sees, so it is lower even without overfitting.")
+    sentences.append(
+        "A model that has learned something falls below the dashed line, which is how frequent each amino acid is."
+    )
+    return " ".join(sentences)
 
 
 def _loss_description(run: RunRecord) -> str:
@@ -134,25 +137,36 @@ def _baseline_table(run: RunRecord) -> Table:
     names, values, gained, found = zip(*rows, strict=True)
     columns = [
         Column(name="predictor", cells=names),
-        Column(name="perplexity", cells=[perplexity(loss) for loss in values], decimals=2, best="low"),
+        Column(name="perplexity", cells=[perplexity(loss) for loss in values], decimals=2, best="low" if best else ""),
         Column(name="loss, nats", cells=values, decimals=3),
     ]
     if best is not None:
-        note = "How much lower the loss of this model is, with its 95 % interval."
+        meaning = "How much lower the loss of this model is, with its 95 % interval."
         columns += [
-            Column(name="gain of this model, nats", cells=gained, decimals=3, note=note),
+            Column(name="gain of this model, nats", cells=gained, decimals=3, note=meaning),
             Column(name="verdict", cells=found),
         ]
-    count = pluralize(run.plan.valid_sets[run.valid_name], "protein")
-    compared = "`compared` is the model of `--compare-model`, " if "compared" in run.references else ""
     return Table(
-        title="This model and its baselines",
-        note=f"All predict the same masked residues of {count}, in windows of {run.plan.window_residues:,} residues. "
-        "`unigram` knows the frequency of each amino acid in training, `bigram` also that of each pair of neighbours; "
-        f"{compared}`uniform` guesses. The interval is where the gain on other proteins of this kind is expected: if "
-        "it contains 0, the difference may be chance.",
+        title="The baselines" if best is None else "This model and its baselines",
+        note=_baseline_note(run),
         columns=columns,
         row_kinds=["model" if name == "this model" else "" for name in names],
+    )
+
+
+def _baseline_note(run: RunRecord) -> Prose:
+    count = pluralize(run.plan.valid_sets[run.valid_name], "protein")
+    compared = "`compared` is the model of `--compare-model`, " if "compared" in run.references else ""
+    note = (
+        f"All predict the same masked residues of {count}, in windows of {run.plan.window_residues:,} residues. "
+        "`unigram` knows the frequency of each amino acid in training, `bigram` also that of each pair of neighbours; "
+        f"{compared}`uniform` guesses."
+    )
+    if run.progress.best_loss is None:
+        return note
+    return (
+        f"{note} The interval is where the gain on other proteins of this kind is expected: if it contains 0, the "
+        "difference may be chance."
     )
 
 
