@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,6 @@ class _Job:
     """A run that is ready for its next step."""
 
     run: RunDirectory
-    fasta: Sequence[Path]
     options: PretrainOptions
     corpora: Corpora
     evaluator: Evaluator
@@ -157,8 +156,8 @@ class _Job:
         corpus_bytes = sum(corpus.tokens.nbytes + corpus.offsets.nbytes for corpus in corpora)
         return self.model.num_parameters * BYTES_PER_NUMBER * per_weight + corpus_bytes
 
-    def train(self, callbacks: Callbacks) -> None:
-        """Train to the end or until stopped, and write the log and the best model."""
+    def train(self, callbacks: Callbacks, report: RunReport) -> None:
+        """Train to the end or until stopped; write the log and the best model, and refresh the report."""
         amino_acids = AminoAcidPredictions.zero()
 
         def validate() -> Mapping[str, float]:
@@ -167,7 +166,7 @@ class _Job:
             amino_acids = validation.amino_acids
             return validation.metrics
 
-        reports = train(
+        steps = train(
             self.setup,
             self.schedule,
             self.checkpoints,
@@ -176,15 +175,15 @@ class _Job:
             stop=callbacks.stop,
         )
         with self._events() as events:
-            for report in reports:
-                self.run.log(report.log_line())
+            for step in steps:
+                self.run.log(step.log_line())
                 if events is not None:
-                    events.add(report.log_line())
-                if report.is_best:
-                    self._keep(report, amino_acids)
-                if report.validation is not None and self._is_first:
-                    self.report.refresh()
-                callbacks.on_step(report)
+                    events.add(step.log_line())
+                if step.is_best:
+                    self._keep(step, amino_acids)
+                if step.validation is not None and self._is_first:
+                    report.refresh()
+                callbacks.on_step(step)
 
     def _events(self) -> AbstractContextManager[EventWriter | None]:
         """Open the events for TensorBoard, if they are requested and a step is left."""
@@ -252,17 +251,12 @@ class _Job:
         self._save(best)
         return gains
 
-    @cached_property
-    def report(self) -> RunReport:
-        """The page and the picture of the run."""
-        return RunReport(self.run, self._record)
-
-    def _record(self) -> RunRecord:
-        """Collect what the page of the run shows."""
+    def record(self, fasta: Sequence[Path]) -> RunRecord:
+        """Collect what the page of the run shows; the files are those of the training proteins."""
         facts = self.run.facts
         predictions = facts.get(_AMINO_ACIDS)
         return RunRecord(
-            fasta=self.fasta,
+            fasta=fasta,
             options=self.options,
             shape=self.model.encoder.shape,
             plan=self.plan([]),
@@ -338,14 +332,17 @@ def _evaluator(
     )
 
 
+def _checkpoints(run: RunDirectory, config: PretrainConfig, executor: Executor) -> Checkpoints:
+    return Checkpoints(
+        run.path(""),
+        num_checkpoints=config.keep_checkpoints,
+        save_seconds=config.save_every_minutes * 60,
+        processes=executor.processes,
+    )
+
+
 def _prepare(
-    run: RunDirectory,
-    fasta: Sequence[Path],
-    options: PretrainOptions,
-    executor: Executor,
-    started: float,
-    *,
-    is_dry_run: bool = False,
+    run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
 ) -> _Job:
     """Load the model and the data, plan the steps, and restore the newest checkpoint; a dry run always times steps."""
     config, device = options.pretrain, choose_device(options.compute)
@@ -373,17 +370,11 @@ def _prepare(
         optimizers=make_optimizers(objective, schedule["optimizer"], schedule["weight_decay"], executor.pool),
         executor=executor,
     )
-    checkpoints = Checkpoints(
-        run.path(""),
-        num_checkpoints=config.keep_checkpoints,
-        save_seconds=config.save_every_minutes * 60,
-        processes=executor.processes,
-    )
+    checkpoints = _checkpoints(run, config, executor)
     warnings = [*model.warnings, *checkpoints.restore(objective, setup.optimizers)]
     run.truncate_log(checkpoints.progress.step)
     return _Job(
         run=run,
-        fasta=fasta,
         options=options,
         corpora=corpora,
         evaluator=evaluator,
@@ -412,7 +403,7 @@ def plan_run(
         executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
         scratch_run = Result(scratch / "run", [], run=RUN)
         with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
-            job = _prepare(run, fasta, options, executor, started, is_dry_run=True)
+            job = _prepare(run, options, executor, started, is_dry_run=True)
             return replace(job.plan(warnings), output=result.path)
 
 
@@ -435,11 +426,12 @@ def run_pretraining(
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
         executor = Executor(pool=pool, processes=processes, precision=precision)
         with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
-            job = _prepare(run, fasta, options, executor, started)
+            job = _prepare(run, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
-            job.train(callbacks)
+            report = RunReport(run, partial(job.record, fasta))
+            job.train(callbacks, report)
             gains, amino_acids = job.evaluate() if job.is_finished else ({}, [])
             if processes.is_first:
-                job.report.write()
+                report.write()
             processes.barrier()
             return job.finish(gains, amino_acids)
