@@ -130,15 +130,15 @@ def _check_identifiers(diagnosis: Diagnosis) -> Check:
 
 
 def _check_residues(diagnosis: Diagnosis) -> Check:
-    counts, num_residues = diagnosis.nonstandard.counts, diagnosis.proteins.num_residues
-    shares = diagnosis.nonstandard.of_each / np.maximum(1, num_residues)
+    counts, num_residues = diagnosis.residues.counts, diagnosis.proteins.num_residues
+    shares = diagnosis.residues.num_nonstandard / np.maximum(1, num_residues)
     indices = np.flatnonzero(shares > MAX_NONSTANDARD).tolist()
     number, total = len(indices), counts.total()
     letters = ", ".join(f"{count:,} {letter}" for letter, count in sorted(counts.items()))
-    kind = "unknown (X)" if diagnosis.nonstandard.letters == "X" else "not among the 20 standard amino acids"
+    kind = "unknown (X)" if diagnosis.residues.letters == "X" else "not among the 20 standard amino acids"
     of = pluralize(int(num_residues.sum()), "residue")
     found = f"{total or 'none'} of {of} {_verb(total or 1, 'is', 'are')} {kind}"
-    if counts and diagnosis.nonstandard.letters != "X":
+    if counts and diagnosis.residues.letters != "X":
         found += f": {letters}"
     if number:
         found += f", in {pluralize(number, 'protein')} more than {format_percent(MAX_NONSTANDARD)}"

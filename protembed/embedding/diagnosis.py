@@ -1,58 +1,21 @@
 """What was found in the vectors of a finished result, and in what is recorded about its proteins."""
 
-from array import array
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.data.alphabet import NONSTANDARD_RESIDUES
-from protembed.data.fasta import ReadStatistics
-from protembed.embedding.selection import Selection
+from protembed.embedding.input_residues import InputResidues
 from protembed.embedding.spread import MIN_VECTORS, Spread
 from protembed.embedding.stored_proteins import Repetitions, StoredProteins, find_repetitions
 from protembed.embedding.stored_result import StoredResult
-from protembed.embedding.vector_statistics import VectorStatistics
+from protembed.embedding.vector_statistics import VectorStatistics, choose_sample
 
 # The standard deviation of a normal distribution, as a multiple of its median absolute deviation.
 _DEVIATIONS_PER_MAD = 1.4826
 # Norms whose median deviation is a smaller part of them differ by rounding alone.
 _ROUNDING = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class NonstandardResidues:
-    """Residues that are none of the 20 amino acids, in the input of a result.
-
-    Attributes:
-        letters: Letters that were counted.
-        counts: Occurrences of each of these letters that occurs.
-        of_each: Such residues of each protein, (proteins,), int64.
-    """
-
-    letters: str
-    counts: Counter[str]
-    of_each: NDArray[np.int64]
-
-    @classmethod
-    def read(cls, selection: Selection, paths: Sequence[Path]) -> "NonstandardResidues":
-        """Count the letters of the proteins that were embedded."""
-        counts, of_each = Counter[str](), array("q")
-        for record in selection.read(paths, ReadStatistics()):
-            found = {letter: record.sequence.count(letter) for letter in NONSTANDARD_RESIDUES}
-            counts.update(found)
-            of_each.append(sum(found.values()))
-        return cls(letters=NONSTANDARD_RESIDUES, counts=+counts, of_each=np.array(of_each, np.int64))
-
-    @classmethod
-    def from_table(cls, proteins: StoredProteins) -> "NonstandardResidues":
-        """Take the counts of X, which alone are in the table of identifiers, where the input is not known."""
-        counts = Counter(X=int(proteins.num_unknown.sum()))
-        return cls(letters="X", counts=+counts, of_each=proteins.num_unknown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +30,15 @@ class Diagnosis:
     proteins: StoredProteins
     vectors: VectorStatistics
     spread: Spread | None
-    nonstandard: NonstandardResidues
+    residues: InputResidues
 
     @classmethod
-    def make(cls, result: StoredResult, nonstandard: NonstandardResidues | None = None) -> "Diagnosis":
+    def make(cls, result: StoredResult, residues: InputResidues | None = None) -> "Diagnosis":
         """Read a result once, and measure what is in it.
 
         Args:
             result: The result.
-            nonstandard: Non-standard residues of its input; None to count those in its table of identifiers.
+            residues: Residues of its input; None to count X alone, from its table of identifiers.
 
         Raises:
             VerificationError: A file of the result is damaged.
@@ -87,13 +50,21 @@ class Diagnosis:
             proteins=proteins,
             vectors=vectors,
             spread=Spread.measure(vectors),
-            nonstandard=nonstandard or NonstandardResidues.from_table(proteins),
+            residues=residues or InputResidues.from_table(proteins),
         )
 
     @property
     def per_residue(self) -> bool:
         """Whether there is one vector per residue."""
         return bool(self.result.meta["per_residue"])
+
+    @property
+    def sampled_residues(self) -> str | None:
+        """Amino acid of each vector of the spread; None if it is not known, or there is one vector per protein."""
+        if self.residues.sampled is None or self.spread is None:
+            return None
+        sample = choose_sample(self.vectors.num_rows, len(self.vectors.mean))
+        return "".join(self.residues.sampled[np.isin(sample, self.spread.sampled)].tolist())
 
     @cached_property
     def usual_norm(self) -> tuple[float, float]:

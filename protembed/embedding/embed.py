@@ -125,12 +125,14 @@ def _with_report(
 ) -> EmbedSummary:
     """Write the page about a finished result; `paths` are the files that can be read again."""
     # Only on request, because matplotlib takes half a second to import.
-    from protembed.embedding.diagnosis import NonstandardResidues
+    from protembed.embedding.input_residues import InputResidues
     from protembed.embedding.report import write_report
+    from protembed.embedding.vector_statistics import choose_sample
 
     assert summary.output is not None, "a page is written beside a file"
-    nonstandard = NonstandardResidues.read(request.selection, paths)
-    report = write_report(summary.output, request.options, files, nonstandard)
+    sample = choose_sample(summary.num_residues, summary.dim) if request.config.per_residue else None
+    residues = InputResidues.read(request.selection, paths, sample)
+    report = write_report(summary.output, request.options, files, residues)
     return replace(summary, report=report.path, findings=report.findings)
 
 

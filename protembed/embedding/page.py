@@ -14,6 +14,7 @@ from protembed.report.embedding_figures import (
     draw_cosines,
     draw_lengths,
     draw_positions,
+    draw_residues,
     draw_variance,
 )
 from protembed.report.page import Card, Element, Figure, Page, Section, Widget
@@ -24,6 +25,7 @@ _HIGH_COSINE = 0.3
 # More names would lie on one another.
 _MAX_RINGS = 5
 _MAX_INPUTS = 2
+_MAX_FINDINGS = 3
 _SHARES = (0.5, 0.9)
 
 
@@ -91,8 +93,10 @@ def _verdict(diagnosis: Diagnosis, checks: Sequence[Check]) -> str:
     proteins, dim = pluralize(len(diagnosis.proteins), "protein"), pluralize(len(diagnosis.vectors.mean), "number")
     of = f"of the {proteins}"
     whose = f"residue {of}" if diagnosis.per_residue else of
-    failed = "; ".join(check.found for check in checks if not check.is_passed)
-    finding = f"but look at this first: {failed}" if failed else "and nothing speaks against using it"
+    failed = [check.found for check in checks if not check.is_passed]
+    more = f"; and {len(failed) - _MAX_FINDINGS} more, listed below" if len(failed) > _MAX_FINDINGS else ""
+    finding = f"but look at this first: {'; '.join(failed[:_MAX_FINDINGS])}{more}"
+    finding = finding if failed else "and nothing speaks against using it"
     return f"Each {whose} has a vector of {dim}, {finding}."
 
 
@@ -139,7 +143,8 @@ def _cards(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[Card]:
         )
     agreements = proteins.agreements[diagnosis.is_windowed]
     if len(agreements):
-        note = f"median of {pluralize(len(agreements), 'long protein')}; lowest {format_decimals(agreements.min(), 2)}"
+        note = f"median of {len(agreements):,} long proteins; lowest {format_decimals(agreements.min(), 2)}"
+        note = note if len(agreements) > 1 else "in the only long protein"
         yield Card(name="Agreement of windows", value=format_decimals(float(np.median(agreements)), 2), note=note)
     elif spread is not None:
         number = pluralize(spread.num_components(_SHARES[-1]), "direction")
@@ -162,8 +167,14 @@ def _lengths(diagnosis: Diagnosis) -> Iterator[Element]:
         ),
         description=f"Proteins by length: from {low} to {high} residues, median {median}; the window is {window:,}.",
     )
-    if diagnosis.is_windowed.any():
+    number = int(diagnosis.is_windowed.sum())
+    if number >= MIN_VECTORS:
         yield _agreement(diagnosis)
+    elif number:
+        yield (
+            f"{pluralize(number, 'protein')} {'was' if number == 1 else 'were'} computed in several windows; the table "
+            "above shows how well the windows agree."
+        )
     else:
         yield "No protein was computed in several windows, so no vector depends on where a protein was cut."
 
@@ -201,7 +212,7 @@ def _norms(diagnosis: Diagnosis) -> Iterator[Element]:
     farthest = np.argsort(-deviations, kind="stable")[:_MAX_RINGS].tolist()
     far = [index for index in farthest if deviations[index] > MAX_DEVIATION]
     number = int((deviations > MAX_DEVIATION).sum())
-    what = "The mean norm of a protein's vectors" if diagnosis.per_residue else "The norm of a protein's vector"
+    mean = "The norm of a protein is the mean over its residues. " if diagnosis.per_residue else ""
     yield Figure(
         title="Norms of the vectors",
         picture=draw_by_length(
@@ -212,9 +223,10 @@ def _norms(diagnosis: Diagnosis) -> Iterator[Element]:
             limits=[median - MAX_DEVIATION * deviation, median + MAX_DEVIATION * deviation],
         ),
         caption=(
-            f"{what} is its length, the square root of the sum of the squares of its numbers. Each point is a protein; "
-            "the bars on the right count them. A point far from all others is a protein that the model sees as "
-            "unlike the rest: a fragment, a repeat, or a sequence that is no protein. Rings mark proteins beyond the "
+            "The norm of a vector is its length, the square root of the sum of the squares of its numbers. "
+            f"{mean}Each point is a protein; the bars on the right count them. A point far from all others is a "
+            "protein that the model sees as unlike the rest: a fragment, a repeat, or a sequence that is no protein. "
+            "Rings mark proteins beyond the "
             f"dashed lines, which are {MAX_DEVIATION:g} robust standard deviations from the median."
         ),
         description=(
@@ -247,7 +259,7 @@ def _spread(diagnosis: Diagnosis) -> Iterator[Element]:
 def _directions(diagnosis: Diagnosis, spread: Spread) -> Iterator[Element]:
     numbers = {share: spread.num_components(share) for share in _SHARES}
     half, most = numbers.values()
-    unit, dim = _unit(diagnosis), len(diagnosis.vectors.mean)
+    dim = len(diagnosis.vectors.mean)
     yield Figure(
         title="In how many directions they vary",
         picture=draw_variance(spread.explained, numbers),
@@ -258,17 +270,26 @@ def _directions(diagnosis: Diagnosis, spread: Spread) -> Iterator[Element]:
         ),
         description=f"Variance by principal components: {half:,} have half of it, {most:,} have 90 %.",
     )
-    lengths = None if diagnosis.per_residue else diagnosis.proteins.num_residues[spread.sampled]
+    yield _positions(diagnosis, spread)
+
+
+def _positions(diagnosis: Diagnosis, spread: Spread) -> Figure:
+    unit, letters = _unit(diagnosis), diagnosis.sampled_residues
     first, second = np.diff(spread.explained[:2], prepend=0)
-    colour = "" if lengths is None else " Colours show the length: if they are sorted, the vectors follow it."
-    yield Figure(
-        title=f"All {unit}s at a glance"
-        if len(spread.sampled) == diagnosis.vectors.num_rows
-        else "A sample at a glance",
-        picture=draw_positions(spread.positions, (first, second), lengths),
+    if letters is not None:
+        picture = draw_residues(spread.positions, (first, second), letters)
+        key = " Its letter is the amino acid: where the same letters lie together, it decides the vector."
+    else:
+        lengths = None if diagnosis.per_residue else diagnosis.proteins.num_residues[spread.sampled]
+        picture = draw_positions(spread.positions, (first, second), lengths)
+        key = "" if lengths is None else " Colours show the length: if they are sorted, the vectors follow it."
+    is_whole = len(spread.sampled) == diagnosis.vectors.num_rows
+    return Figure(
+        title=f"{'All' if is_whole else 'A sample of the'} {unit}s at a glance",
+        picture=picture,
         caption=(
             f"Each point is a {unit}, drawn along the first two principal components. Groups of points are groups of "
-            f"similar {unit}s, and a point far from all others is worth a look.{colour}"
+            f"similar {unit}s, and a point far from all others is worth a look.{key}"
         ),
         description=f"Positions along two components, with {format_percent(first + second)} of the variance.",
     )

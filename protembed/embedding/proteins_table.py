@@ -28,15 +28,19 @@ def unusual(diagnosis: Diagnosis) -> Iterator[Table]:
         [None if np.isnan(number) else number for number in numbers[indices].tolist()]
         for numbers in (proteins.agreements, diagnosis.deviations)
     )
+    nonstandard = diagnosis.residues.num_nonstandard[indices].tolist()
+    windows = [
+        Column(name="windows", cells=proteins.num_windows[indices].tolist()),
+        Column(name="agreement", cells=agreements, decimals=2, note=_AGREEMENT),
+    ]
     columns = [
         Column(name="protein", cells=[names[index] for index in indices]),
         Column(name="listed for", cells=[", ".join(protein.reasons) for protein in found]),
         Column(name="residues", cells=proteins.num_residues[indices].tolist()),
-        Column(name="windows", cells=proteins.num_windows[indices].tolist()),
-        Column(name="agreement", cells=agreements, decimals=2, note=_AGREEMENT),
+        *(windows if diagnosis.is_windowed.any() else []),
         Column(name="norm", cells=diagnosis.vectors.norms[indices].tolist(), decimals=2),
         Column(name="deviations", cells=deviations, decimals=1, note=_DEVIATIONS),
-        Column(name="non-standard", cells=diagnosis.nonstandard.of_each[indices].tolist(), note=_NONSTANDARD),
+        *([Column(name="non-standard", cells=nonstandard, note=_NONSTANDARD)] if any(nonstandard) else []),
         Column(name="row", cells=[index + diagnosis.result.first_row for index in indices]),
     ]
     note = "The proteins at the ends of each scale. Being listed is no fault: every set has a longest protein."

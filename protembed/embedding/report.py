@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from protembed.config.base import Options
 from protembed.embedding.checks import list_checks
-from protembed.embedding.diagnosis import Diagnosis, NonstandardResidues
+from protembed.embedding.diagnosis import Diagnosis
+from protembed.embedding.input_residues import InputResidues
 from protembed.embedding.metadata import REPORT
 from protembed.embedding.page import make_page
 from protembed.embedding.stored_result import StoredResult
@@ -31,7 +32,7 @@ class EmbeddingReport(NamedTuple):
 
 
 def write_report(
-    output: Path, options: Options, inputs: Sequence[Path], nonstandard: NonstandardResidues | None = None
+    output: Path, options: Options, inputs: Sequence[Path], residues: InputResidues | None = None
 ) -> EmbeddingReport:
     """Write the page about a result.
 
@@ -39,14 +40,14 @@ def write_report(
         output: Path of the result.
         options: Options of the command that made it.
         inputs: Files that the command read; `-` is stdin.
-        nonstandard: Non-standard residues of the input; None to count those in its table of identifiers.
+        residues: Residues of the input; None to count X alone, from the table of identifiers.
 
     Raises:
         VerificationError: A file of the result is damaged.
         OutputError: The page cannot be written.
     """
     result = StoredResult.read(output)
-    diagnosis = Diagnosis.make(result, nonstandard)
+    diagnosis = Diagnosis.make(result, residues)
     names = ["stdin" if path == STANDARD_STREAM else path.name for path in inputs]
     path = result.companion(REPORT)
     write_text(path, render_page(make_page(diagnosis, options.command_line(inputs), names)))

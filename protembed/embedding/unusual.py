@@ -40,15 +40,15 @@ def _reasons(diagnosis: Diagnosis) -> Iterator[tuple[int, str]]:
         yield index, "NaN or infinity"
     far = np.nan_to_num(np.abs(deviations))
     for index in _highest(far, max(_NUM_LISTED, min(_MAX_FAR, int((far > MAX_DEVIATION).sum())))):
-        yield index, "high norm" if deviations[index] > 0 else "low norm"
+        yield index, "highest norms" if deviations[index] > 0 else "lowest norms"
     for index in _highest(-np.nan_to_num(proteins.agreements, nan=1.0) + 1, _NUM_LISTED):
-        yield index, "low agreement of windows"
-    for index in _highest(diagnosis.nonstandard.of_each / np.maximum(1, proteins.num_residues), _NUM_LISTED):
-        yield index, "non-standard residues"
+        yield index, "lowest agreement"
+    for index in _highest(diagnosis.residues.num_nonstandard / np.maximum(1, proteins.num_residues), _NUM_LISTED):
+        yield index, "most non-standard"
     for index in _highest(proteins.num_residues, _NUM_LISTED):
-        yield index, "long"
+        yield index, "longest"
     for index in _highest(1 / np.maximum(1, proteins.num_residues), _NUM_LISTED):
-        yield index, "short"
+        yield index, "shortest"
 
 
 def _highest(values: NDArray[np.floating | np.integer], number: int) -> list[int]:

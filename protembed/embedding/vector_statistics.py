@@ -73,6 +73,12 @@ class VectorStatistics:
         return collector.statistics(np.finfo(result.meta["dtype"]).eps)
 
 
+def choose_sample(num_rows: int, dim: int) -> NDArray[np.int64]:
+    """Choose which vectors of a result are sampled: their indices, ascending, (sampled,), the same each time."""
+    num_sampled = min(num_rows, _MAX_SAMPLED, max(1, _MAX_SAMPLED_NUMBERS // dim))
+    return np.sort(np.random.default_rng(0).choice(num_rows, num_sampled, replace=False))
+
+
 def _blocks(vectors: StoredVectors) -> Iterator[NDArray[np.float64]]:
     """Read all vectors in blocks of many rows, (rows, dim)."""
     held, num_held = list[NDArray[np.float64]](), 0
@@ -100,8 +106,7 @@ class _Collector:
         self._norms, self._hashes = np.zeros(len(rows_of_each)), list[bytes]()
         self._sums, self._squares = np.zeros(dim), np.zeros(dim)
         self._low, self._high = np.full(dim, np.inf), np.full(dim, -np.inf)
-        num_sampled = min(self.num_rows, _MAX_SAMPLED, max(1, _MAX_SAMPLED_NUMBERS // dim))
-        self._to_sample = np.sort(np.random.default_rng(0).choice(self.num_rows, num_sampled, replace=False))
+        self._to_sample = choose_sample(self.num_rows, dim)
         self._samples, self._sampled = list[NDArray[np.float64]](), list[NDArray[np.int64]]()
 
     def add(self, block: NDArray[np.float64], *, has_hashes: bool) -> None:

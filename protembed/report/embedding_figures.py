@@ -15,6 +15,14 @@ from protembed.text import format_percent
 
 _ACCENT, _CONTRAST, _GREY, _INK = (COLOURS[name].light for name in ("accent", "contrast", "grey", "ink"))
 _WIDTH = 6.8
+# Amino acids by their side chains, and the colour of each kind.
+_KINDS = {
+    "hydrophobic": ("AVILMCFWY", COLOURS["third"].light),
+    "polar, glycine, proline": ("STNQGP", COLOURS["grey"].light),
+    "positive": ("KRH", COLOURS["accent"].light),
+    "negative": ("DE", COLOURS["contrast"].light),
+    "non-standard": ("XBZUO", COLOURS["fourth"].light),
+}
 # More points would lie on one another, and make the page heavy.
 _MAX_POINTS = 1000
 _MAX_NAME = 24
@@ -24,6 +32,8 @@ _MIN_LOG_RATIO = 10
 _LOG_TICKS = (1, 2, 5)
 # The factor by which an axis of lengths goes beyond them.
 _MARGIN = 1.1
+# The part of all lengths that differ in colour.
+_COLOURED = (0.02, 0.98)
 
 
 def draw_lengths(num_residues: NDArray[np.int64], window: int) -> Markup:
@@ -143,15 +153,45 @@ def draw_positions(
             axes.scatter(x, y, s=9, color=_ACCENT, alpha=0.6, linewidths=0)
         else:
             lengths, colours = num_residues[shown], SCALES["statistic"][0]
-            scale = _length_scale(lengths.min(), lengths.max())
-            drawn = axes.scatter(x, y, s=14, c=lengths, cmap=colours, norm=scale, edgecolors=_GREY, linewidths=0.5)
-            bar = inline.figure.colorbar(drawn, label="residues", fraction=0.04, pad=0.02)
+            low, high = np.quantile(lengths, _COLOURED)  # so that one very long protein does not take all colours
+            norm, clipped = _length_scale(low, high), np.clip(lengths, low, high)
+            drawn = axes.scatter(x, y, s=14, c=clipped, cmap=colours, norm=norm, edgecolors=_GREY, linewidths=0.5)
+            bar = inline.figure.colorbar(drawn, label="residues", fraction=0.04, pad=0.02, extend="both")
             bar.outline.set_visible(False)
             _use_plain_numbers(bar.ax.yaxis)
-        for number, axis in enumerate((axes.xaxis, axes.yaxis)):
-            axis.set_label_text(f"component {number + 1} ({format_percent(shares[number])} of the variance)")
-        axes.set_aspect("equal", adjustable="datalim")
+        _label_components(axes, shares)
     return inline.markup
+
+
+def draw_residues(positions: NDArray[np.float64], shares: Sequence[float], letters: str) -> Markup:
+    """Draw vectors of residues along their first two principal components, each as the letter of its amino acid.
+
+    Args:
+        positions: Positions along the two components, (vectors, 2), float64.
+        shares: Share of the variance in each of the two.
+        letters: Amino acid of each vector.
+    """
+    with inline_svg(_WIDTH, 4.6) as inline:
+        axes = inline.figure.subplots()
+        shown = _thinned(len(positions))
+        x, y = np.round(positions[shown].T, 6)
+        drawn = np.array(list(letters))[shown]
+        for kind, (members, colour) in _KINDS.items():
+            for number, letter in enumerate(sorted(set(members) & set(drawn.tolist()))):
+                chosen = drawn == letter
+                marker = rf"$\mathrm{{{letter}}}$"
+                axes.plot(x[chosen], y[chosen], ls="", marker=marker, color=colour, ms=6, mew=0.2)
+                if number == 0:
+                    axes.plot([], [], "s", color=colour, label=kind)
+        axes.legend(loc="best", title="side chain")
+        _label_components(axes, shares)
+    return inline.markup
+
+
+def _label_components(axes: Axes, shares: Sequence[float]) -> None:
+    for number, axis in enumerate((axes.xaxis, axes.yaxis)):
+        axis.set_label_text(f"component {number + 1} ({format_percent(shares[number])} of the variance)")
+    axes.set_aspect("equal", adjustable="datalim")
 
 
 def _thinned(number: int) -> NDArray[np.int64]:

@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from protembed.embedding.checks import list_checks
-from protembed.embedding.diagnosis import Diagnosis, NonstandardResidues
+from protembed.embedding.diagnosis import Diagnosis
+from protembed.embedding.input_residues import InputResidues
 from protembed.embedding.unusual import find_unusual
 
 VECTORS = np.random.default_rng(0).normal(size=(40, 8)) + 2
 SEQUENCES = [f"MKT{'A' * number}" for number in range(40)]
 
 
-def found(result, nonstandard=None):
+def found(result, residues=None):
     """List what was found in a result by its subject: the clause, and whether there is nothing to look at."""
-    return {check.subject: (check.found, check.is_passed) for check in list_checks(Diagnosis.make(result, nonstandard))}
+    return {check.subject: (check.found, check.is_passed) for check in list_checks(Diagnosis.make(result, residues))}
 
 
 def changed(row, values):
@@ -86,8 +87,8 @@ def test_low_agreement_of_windows_is_found(store, lowest, clause, is_passed):
 
 
 def test_nonstandard_residues_are_counted_and_a_protein_full_of_them_is_found(store):
-    few = NonstandardResidues(letters="XBZUO", counts=Counter(B=2, U=1), of_each=np.array([0] * 39 + [3]))
-    many = NonstandardResidues(letters="XBZUO", counts=Counter(X=1), of_each=np.array([1] + [0] * 39))
+    few = InputResidues(letters="XBZUO", counts=Counter(B=2, U=1), num_nonstandard=np.array([0] * 39 + [3]))
+    many = InputResidues(letters="XBZUO", counts=Counter(X=1), num_nonstandard=np.array([1] + [0] * 39))
 
     start = "of 900 residues"
     assert found(store(VECTORS), few)["Residues"] == (
@@ -140,10 +141,10 @@ def test_unusual_proteins_are_listed_with_all_their_reasons(store):
 
     reasons = {protein.index: protein.reasons for protein in unusual}
     assert list(reasons)[:2] == [0, 39]
-    assert reasons[0] == ["NaN or infinity", "short"]
-    assert reasons[39] == ["high norm", "long"]
-    assert reasons[38] == ["low agreement of windows", "long"]
-    assert sum("long" in found for found in reasons.values()) == 5
+    assert reasons[0] == ["NaN or infinity", "shortest"]
+    assert reasons[39] == ["highest norms", "longest"]
+    assert reasons[38] == ["lowest agreement", "longest"]
+    assert sum("longest" in found for found in reasons.values()) == 5
 
 
 def test_equal_lengths_make_no_protein_long_or_short(store):
@@ -151,4 +152,4 @@ def test_equal_lengths_make_no_protein_long_or_short(store):
 
     reasons = {reason for protein in find_unusual(Diagnosis.make(result)) for reason in protein.reasons}
 
-    assert reasons == {"high norm", "low norm"}
+    assert reasons == {"highest norms", "lowest norms"}

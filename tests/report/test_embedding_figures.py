@@ -6,6 +6,7 @@ from protembed.report.embedding_figures import (
     draw_cosines,
     draw_lengths,
     draw_positions,
+    draw_residues,
     draw_variance,
 )
 
@@ -60,3 +61,10 @@ def test_same_numbers_give_the_same_bytes():
     drawn = [draw_positions(positions * (1 + shift), (0.3, 0.2), LENGTHS[:50]) for shift in (0, 1e-14)]
 
     assert drawn[0] == drawn[1]
+
+
+def test_residues_are_drawn_as_letters_with_the_kinds_that_occur():
+    drawn = draw_residues(RNG.normal(size=(4, 2)), (0.3, 0.2), "AAKD")
+
+    assert all(kind in drawn for kind in ("hydrophobic", "positive", "negative"))
+    assert "non-standard" not in drawn and "polar" not in drawn
