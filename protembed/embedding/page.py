@@ -66,7 +66,7 @@ def make_page(diagnosis: Diagnosis, command: str, inputs: Sequence[str]) -> Page
 def _facts(diagnosis: Diagnosis, command: str, inputs: str) -> dict[str, str]:
     meta = diagnosis.result.meta
     layers = ", ".join(map(str, meta["layer"]))
-    what = "one per residue" if diagnosis.per_residue else f"{' and '.join(meta['pooling'])} over the residues"
+    what = "one per residue" if diagnosis.per_residue else f"one per protein ({', '.join(meta['pooling'])})"
     facts = {
         "Command": command,
         "Model": meta["model_name"],
@@ -90,14 +90,15 @@ def _summary(diagnosis: Diagnosis, checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _verdict(diagnosis: Diagnosis, checks: Sequence[Check]) -> str:
-    proteins, dim = pluralize(len(diagnosis.proteins), "protein"), pluralize(len(diagnosis.vectors.mean), "number")
-    of = f"of the {proteins}"
-    whose = f"residue {of}" if diagnosis.per_residue else of
+    number, dim = len(diagnosis.proteins), pluralize(len(diagnosis.vectors.mean), "number")
+    whose = f"Each of the {number:,} proteins" if number > 1 else "The only protein"
+    if diagnosis.per_residue:
+        whose = f"Each residue of the {f'{number:,} proteins' if number > 1 else 'only protein'}"
     failed = [check.found for check in checks if not check.is_passed]
     more = f"; and {len(failed) - _MAX_FINDINGS} more, listed below" if len(failed) > _MAX_FINDINGS else ""
     finding = f"but look at this first: {'; '.join(failed[:_MAX_FINDINGS])}{more}"
     finding = finding if failed else "and nothing speaks against using it"
-    return f"Each {whose} has a vector of {dim}, {finding}."
+    return f"{whose} has a vector of {dim}, {finding}."
 
 
 def _describe_cosines(diagnosis: Diagnosis) -> str:

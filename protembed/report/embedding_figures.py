@@ -48,7 +48,7 @@ def draw_lengths(num_residues: NDArray[np.int64], window: int) -> Markup:
         is_close = num_residues.max() > window / 2
         _use_length_axis(axes, num_residues, at_least=window if is_close else 0)
         spaced = np.geomspace if axes.get_xscale() == "log" else np.linspace
-        axes.hist(num_residues, spaced(*axes.get_xlim(), _NUM_BINS + 1).tolist(), color=_ACCENT)
+        axes.hist(num_residues, spaced(*axes.get_xlim(), _NUM_BINS + 1).tolist(), histtype="stepfilled", color=_ACCENT)
         if is_close:
             axes.axvline(window, color=_CONTRAST, linestyle="--", linewidth=1.2)
             text, at = f"window: {window:,}", axes.get_xaxis_transform()
@@ -83,7 +83,7 @@ def draw_by_length(
         _use_length_axis(axes, num_residues[known])
         for index, name in names.items():
             _ring(axes, num_residues[index], values[index], name)
-        margin.hist(values[known], _NUM_BINS, orientation="horizontal", color=_ACCENT)
+        margin.hist(values[known], _NUM_BINS, orientation="horizontal", histtype="stepfilled", color=_ACCENT)
         margin.set_xlabel("proteins")
         margin.tick_params(labelleft=False)
         bottom, top = axes.get_ylim()

@@ -9,6 +9,7 @@ import pytest
 MODEL = ("-m", "predictor")
 COMMANDS = {
     "embed": ("embed", "small.fasta", *MODEL, "-o", "emb.npy"),
+    "report": ("embed", "small.fasta", *MODEL, "-o", "reported.npy", "--report"),
     "per residue": ("embed", "small.fasta", *MODEL, "-o", "emb.h5", "--per-residue"),
     "pretrain": "pretrain small.fasta -o run --size t4_1M --steps 1 --batch-tokens 128 --crop-residues 32".split(),
     "finetune": ("finetune", "small.csv", *MODEL, "-o", "fine.model", "--method", "frozen", "--skip-random-baseline"),

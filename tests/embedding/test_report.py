@@ -117,12 +117,23 @@ def test_empty_shard_has_a_report(embed, tmp_path):
     assert "holds no protein" in text_of(empty)
 
 
+@pytest.mark.parametrize(("options", "start"), [({}, "The only"), ({"per_residue": True}, "Each residue of the only")])
+def test_result_of_one_protein_has_a_report(embed, tmp_path, options, start):
+    fasta = tmp_path / "one.fasta"
+    fasta.write_text(">p1\nMKT\n")
+
+    page = text_of(embed("emb.npz", fasta=fasta, **options))
+
+    assert f"{start} protein has a vector of 32 numbers, and nothing speaks against using it." in page
+    assert "Fewer than 10 vectors do not show how they spread." in page
+
+
 def test_page_names_what_was_run_on_what(embed, proteins_fasta, windowed_model):
     page = text_of(embed(layer=1, pooling="mean,std"))
 
     assert f"<code>protembed embed {proteins_fasta.name}" in page
     assert str(proteins_fasta.parent) not in page and str(windowed_model.parent) not in page
-    assert "mean and std over the residues, layer 1" in page
+    assert "one per protein (mean, std), layer 1" in page
     assert "2 B" in page or "X" in page
 
 
