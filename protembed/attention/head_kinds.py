@@ -185,7 +185,9 @@ def _offset_pattern(head: _Head, where: slice) -> _Pattern:
     kind: Kind = "offset"
     ends = [f"{offset:+d}" if offset else "0" for offset in dict.fromkeys((offsets[0], offsets[-1]))]
     word = f"{'residue' if len(offsets) == 1 else 'residues'} {' to '.join(ends)}"
-    if remark := _REMARKS.get(abs(strongest)):
+    remark = _REMARKS.get(abs(strongest))
+    # Neighbours along a strand are on opposite sides, so that only one offset at a time speaks for a strand.
+    if remark and (len(offsets) == 1 or abs(strongest) > 2):
         word += f" ({remark})"
     if len(offsets) == 1 and abs(strongest) <= 1:
         names: Sequence[Kind] = ("previous", "itself", "next")

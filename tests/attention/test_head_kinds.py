@@ -93,6 +93,8 @@ def test_heads_are_ranked_by_kind_and_then_by_strength(make_statistics):
     [
         ([4], "offset", "residue +4 (a turn of a helix)", "the residue 4 positions after it"),
         ([-6], "offset", "residue -6", "the residue 6 positions before it"),
+        ([2], "offset", "residue +2 (the same side of a strand)", "the residue 2 positions after it"),
+        ([-2, -1], "offset", "residues -2 to -1", "the residues 1 to 2 positions before it"),
         ([6, 7], "offset", "residues +6 to +7", "the residues 6 to 7 positions after it"),
         ([-1, 0], "offset", "residues -1 to 0", "itself and the residues around it"),
         ([1], "next", "next residue", "the residue after it"),
