@@ -16,12 +16,12 @@ from protembed.attention.strongest_pairs import SEPARATIONS, StrongestPairs
 
 # Side of the picture of a map.
 MIN_PIXELS, MAX_PIXELS = 32, 128
-# Pixels of all maps of a page, which then has 10 MB, or 18 if the maps are noise. This suffices for ten proteins and
+# Pixels of all maps of a page, which then has 9 MB, or 16 if the maps are noise. This suffices for ten proteins and
 # 120 heads at full resolution, or for more heads of fewer proteins.
 _MAX_PAGE_PIXELS = 20 << 20
 _MAX_CONTACT_PIXELS = 400
 # A protein whose maps are larger than this has the smaller number of levels.
-BYTES_PER_PROTEIN = 600_000
+BYTES_PER_PROTEIN = 400_000
 # Levels of a map on the scale of square roots. The page reports values as intervals, the width of a level.
 _LEVELS = (64, 48)
 _CONTACT_LEVELS = 64
