@@ -13,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from protembed.attention.inspect_attention import inspect_attention
+from protembed.attention.structures import read_chains
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import FinetuneOptions
+from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.pretrain import PretrainOptions
 from protembed.embedding.embed import embed_fasta
 from protembed.evaluation.intervals import MetricWithInterval
@@ -30,7 +33,8 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="there is no chromium with its driver"
 )
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+TESTS = Path(__file__).parents[1]
+EXAMPLES = TESTS.parent / "examples"
 WIDTHS = (1400, 900, 400)
 
 
@@ -137,12 +141,27 @@ def embedding_page(model, output, **options):
     return summary.report
 
 
+def attention_page(model, output):
+    """Compare with structures and sites, so that all parts of the page are there."""
+    structures = TESTS / "data" / "fixtures" / "structures"
+    chains = [read_chains(path)[0] for path in sorted(structures.glob("*.gz"))]
+    proteins, sites = output.with_suffix(".fasta"), output.with_suffix(".tsv")
+    proteins.write_text("".join(f">p{number}\n{chain.sequence}\n" for number, chain in enumerate(chains)))
+    sites.write_text("protein\tposition\tlabel\np0\t5\tbinding\np1\t7\tbinding\n")
+    options = AttentionOptions.from_values(
+        model=model, output=output, structures=[structures], sites=sites, num_permutations=100
+    )
+    inspect_attention(proteins, options)
+    return output / "report.html"
+
+
 # The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
 PAGES = {
     "classification": partial(finetuning_page, task="classification"),
     "multilabel": partial(finetuning_page, task="multilabel"),
     "regression": partial(finetuning_page, task="regression"),
     "pretraining": pretraining_page,
+    "attention": attention_page,
     "vectors": embedding_page,
     "vectors per residue": partial(embedding_page, per_residue=True),
 }
