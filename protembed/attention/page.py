@@ -20,7 +20,7 @@ from protembed.attention.summary import Kind
 from protembed.report.design import COLOURS, SCALES, scale_colours
 from protembed.report.page import Card, Element, Page, Section, Widget, render_page
 from protembed.report.table import Prose
-from protembed.text import printable
+from protembed.text import pluralize, printable
 
 _SCRIPTS = (
     "attention_drawing.js",
@@ -146,7 +146,7 @@ class AttentionPage:
         page = Page(
             title=content.title,
             command="inspect-attention",
-            facts=content.facts,
+            facts={**content.facts, "Shown": self._shown},
             summary=content.summary,
             cards=content.cards,
             sections=self._sections(content),
@@ -154,6 +154,12 @@ class AttentionPage:
             data=self._data(content),
         )
         return render_page(page)
+
+    @property
+    def _shown(self) -> str:
+        sizes = {"protein": len(self._proteins), "layer": len(self.layers), "head": len(self.heads)}
+        proteins, layers, heads = (pluralize(size, noun) for noun, size in sizes.items())
+        return f"maps of {proteins}, {layers} and {heads} of each"
 
     @property
     def _contact_scripts(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from protembed.attention.contact_predictors import ContactEvaluation
+from protembed.attention.sites import site_warnings
 from protembed.attention.tables import Column as FileColumn, Evaluation
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.report.page import Details, Element
@@ -53,7 +54,7 @@ def _precision_table(contacts: ContactEvaluation) -> Table:
 
 
 def site_elements(evaluation: Evaluation) -> list[Element]:
-    """Make the table of heads that attend to annotated sites; empty without sites."""
+    """Make the table of heads that attend to annotated sites, after what limits it; empty without sites."""
     if not evaluation.sites:
         return []
     note = (
@@ -65,7 +66,8 @@ def site_elements(evaluation: Evaluation) -> list[Element]:
         names = ", ".join(map(repr, unattended))
         note += f" No head attends significantly to {names}; the row shows the most significant head."
     columns = evaluation.site_columns(only_significant=True)
-    return [_table("Heads that attend to sites", columns, note, num_fixed=1)]
+    cautions = [f"{caution[0].upper()}{caution[1:]}." for caution in site_warnings(evaluation.sites.items())]
+    return [*cautions, _table("Heads that attend to sites", columns, note, num_fixed=1)]
 
 
 def head_tables(evaluation: Evaluation) -> list[Element]:

@@ -115,6 +115,12 @@ def test_page_without_contacts_has_no_contact_map(page, make_displayed):
     assert 'id="contacts-canvas"' not in render(make_displayed())
 
 
+def test_header_counts_what_is_shown(make_displayed):
+    page = render(make_displayed(num_heads=1), make_displayed(num_heads=1), layers=[3, 6], heads=[2])
+
+    assert "<dd>maps of 2 proteins, 2 layers and 1 head of each</dd>" in page
+
+
 def test_page_lists_the_displayed_heads_in_the_order_of_interest(make_displayed):
     kinds = [kind(6, 2, "contacts"), kind(1, 1), kind(3, 20, strength=0.123456789), kind(3, 2, "none")]
     data = Reader(render(make_displayed(num_heads=2), kinds=kinds, layers=[3, 6], heads=[2, 20])).data()

@@ -149,10 +149,11 @@ def test_table_of_sites_lists_one_head_of_a_label_that_none_attends_to(statistic
     )
     test = permutation_test([scores], num_permutations=100)
     sites = {label: SiteResult(significance=test, num_residues=9, num_segments=1) for label in ("a", "b")}
-    (table,) = content_of(Evaluation(statistics=statistics, contacts=None, sites=sites)).sites
+    *cautions, table = content_of(Evaluation(statistics=statistics, contacts=None, sites=sites)).sites
 
     assert table.columns[0].cells == ["a", "b"]
     assert "No head attends significantly to 'a', 'b'" in table.note
+    assert cautions[0] == "The result of 'a' rests on one protein, with labelled residues in 1 segment."
 
 
 def test_precisions_are_shown_with_their_intervals(evaluation):
@@ -188,4 +189,4 @@ def test_page_has_a_section_for_each_part_with_content(evaluation, make_displaye
     page.add(make_displayed(**make_contacts()))
 
     titles = re.findall("<h2.*?>(.*?)</h2>", page.render(content_of(evaluation)))
-    assert titles == ["The protein", "What each head attends to", "Contacts", "All heads"]
+    assert titles == ["The protein", "What each head attends to", "Pairs of residues", "Contacts", "All heads"]
