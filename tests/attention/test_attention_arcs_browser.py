@@ -222,6 +222,20 @@ def test_long_sequence_scrolls_to_the_chosen_residue_within_its_own_frame(arcs):
     assert arcs.browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_whole_protein_can_be_shown_without_letters(arcs):
+    assert not arcs.get("arcs-whole").is_displayed()
+    arcs.choose(protein=1)
+    arcs.until(lambda: arcs.get("arcs-whole").is_displayed())
+    arcs.get("arcs-whole").click()
+
+    assert arcs.browser.execute_script("return arcs.strip.scrollWidth <= arcs.strip.clientWidth")
+    assert arcs.num_arcs() == 10
+    labels = [label.text for label in arcs.browser.find_elements("css selector", "#arcs-strip text")]
+    assert labels == ["20", "40", "60", "80", *map(str, range(100, 301, 20))]
+    arcs.get("arcs-whole").click()
+    assert not arcs.browser.execute_script("return arcs.strip.scrollWidth <= arcs.strip.clientWidth")
+
+
 def test_pairs_of_a_mean_are_intervals_of_the_map(arcs, short):
     arcs.choose(layer=1, head=-1)
     arcs.until(lambda: "mean of its heads" in arcs.text("arcs-title"))

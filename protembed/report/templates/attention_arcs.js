@@ -4,7 +4,7 @@
 
 const NUM_LINKS = 10, MIN_SHARE = 0.02; // what a residue gives or gets is listed down to this share of the strongest
 const MIN_SEPARATION = 6; // of contacts
-const ARC_HEIGHT = 130, ARC_MARGIN = 16, LETTERS_HEIGHT = 42, MIN_UNIT = 12, MAX_UNIT = 22;
+const ARC_HEIGHT = 130, ARC_MARGIN = 16, LETTERS_HEIGHT = 42, MIN_UNIT = 12, MAX_UNIT = 22, LETTER_UNIT = 9;
 // On the screen, colours are properties of page.css, so that they follow light, dark and paper.
 const PAGE_THEME = Object.fromEntries(Object.keys(data.colours.light).map((name) => [name, `var(--${name})`]));
 
@@ -31,7 +31,10 @@ async function storedPairs(ofProtein, head, separation) {
   const [rows, columns] = [0, 2 * total].map((offset) => new Uint16Array(buffer, offset + 2 * start, number));
   const weights = [...new Float32Array(buffer, 4 * total + 4 * start, number)].filter((weight) => weight > 0);
   const place = (index) => placeOf({ protein: ofProtein, block: 1 }, index);
-  return weights.map((weight, pair) => ({ from: place(rows[pair]), to: place(columns[pair]), weight, words: weight.toPrecision(3) }));
+  return weights.map((weight, pair) => {
+    const [from, to] = [rows, columns].map((residues) => place(residues[pair]));
+    return { from, to, weight, words: weight.toPrecision(3) };
+  });
 }
 
 const linkOf = (picture, row, column) => {
@@ -92,16 +95,25 @@ function drawArcs(pen, figure, top) {
 }
 
 function drawLetters(pen, { ofProtein, unit, chosenPlace }, places, y, x) {
-  const box = ({ start, end }) => [x(start) - unit / 2, y + 2, (end - start + 1) * unit, 21];
+  const widen = (width) => Math.max(width, 3); // to be seen where a residue is narrower than a pixel
+  const box = ({ start, end }) => [x(start) - unit / 2, y + 2, widen((end - start + 1) * unit), 21];
   for (const place of places) pen.rect(...box(place), { fill: pen.theme.tint });
   for (const index of new Set(ofProtein.sites.flatMap(({ residues }) => residues)))
-    pen.rect(x(index) - unit / 2 + 1, y + 20, unit - 2, 3, { fill: pen.theme.third });
+    pen.rect(x(index) - widen(unit - 2) / 2, y + 20, widen(unit - 2), 3, { fill: pen.theme.third });
   if (chosenPlace) pen.rect(...box(chosenPlace), { stroke: pen.theme.accent, thick: 2 });
+  const step = [10, 20, 50, 100, 200, 500, 1000].find((size) => size * unit >= 40) ?? 5000;
+  if (unit < LETTER_UNIT) pen.rect(x(-0.5), y + 11, ofProtein.sequence.length * unit, 2, { fill: pen.theme.grey });
   [...ofProtein.sequence].forEach((letter, index) => {
     const isChosen = chosenPlace && chosenPlace.start <= index && index <= chosenPlace.end, number = ofProtein.first + index;
-    pen.text(x(index), y + 12, letter, { align: "middle", size: 12, bold: isChosen });
-    if (number % 10 === 0) pen.text(x(index), y + 34, number, { align: "middle", size: 11, fill: pen.theme.muted });
+    if (unit >= LETTER_UNIT) pen.text(x(index), y + 12, letter, { align: "middle", size: 12, bold: isChosen });
+    if (number % step === 0) pen.text(x(index), y + 34, number, { align: "middle", size: 11, fill: pen.theme.muted });
   });
+}
+
+function describeBlocks({ block, protein: { sequence } }) {
+  if (block === 1) return "";
+  const size = `The map of a protein of ${sequence.length.toLocaleString("en")} residues is shown in blocks of ${block}.`;
+  return `${size} What a residue attends to is therefore that of its block; the strongest pairs are single residues.`;
 }
 
 // The figure with its controls and lists
@@ -115,6 +127,7 @@ class Arcs {
     byId("arcs-before").onclick = () => this.move(-this.picture.block);
     byId("arcs-after").onclick = () => this.move(this.picture.block);
     byId("arcs-strongest").onclick = () => choose({ residue: null });
+    byId("arcs-whole").onclick = () => this.showWhole(!this.isWhole);
     byId("arcs-apart").onchange = () => this.show(this.picture);
     new ResizeObserver(() => this.picture && this.draw()).observe(this.strip);
     offerDownloads("arcs", (newPen) => this.save(newPen));
@@ -127,9 +140,16 @@ class Arcs {
     const isStored = picture.head !== null && picture.protein.strongest;
     const pairs = isStored ? await storedPairs(picture.protein, picture.head, separation) : pairsOfMap(picture, separation);
     if (picture.protein !== protein()) return; // the reader has chosen another protein in the meantime
-    const isChosen = chosen.residue !== null, [gives, receives] = [true, false].map((isFrom) => (isChosen ? linksOf(picture, cell, isFrom) : []));
+    const isChosen = chosen.residue !== null;
+    const [gives, receives] = [true, false].map((isFrom) => (isChosen ? linksOf(picture, cell, isFrom) : []));
     Object.assign(this, { picture, pairs, gives, receives, chosenPlace: isChosen ? placeOf(picture, cell) : null });
     this.list();
+    this.draw();
+  }
+
+  showWhole(isWhole) {
+    this.isWhole = isWhole;
+    byId("arcs-whole").setAttribute("aria-pressed", isWhole);
     this.draw();
   }
 
@@ -143,7 +163,9 @@ class Arcs {
 
   draw() {
     const room = this.strip.clientWidth - 2 * ARC_MARGIN, { length } = this.picture.protein.sequence;
-    this.unit = clamp(Math.floor(room / length), MIN_UNIT, MAX_UNIT);
+    const isLong = room / length < MIN_UNIT;
+    this.unit = isLong && this.isWhole ? room / length : clamp(Math.floor(room / length), MIN_UNIT, MAX_UNIT);
+    byId("arcs-whole").hidden = !isLong;
     const figure = this.figure(this.unit), { width, height } = arcsLayout(figure), pen = new SvgPen(width, height, PAGE_THEME);
     drawArcs(pen, figure, 0);
     this.strip.replaceChildren(pen.root);
@@ -167,11 +189,12 @@ class Arcs {
     byId("arcs-above").textContent = chosenPlace ? `${name} attends to` : "attention to a later residue";
     byId("arcs-below").textContent = chosenPlace ? `attends to ${name}` : "attention to an earlier residue";
     byId("arcs-gives-title").textContent = `${name} attends to`;
-    byId("arcs-receives-title").textContent = `Attend to ${name}`;
+    byId("arcs-receives-title").textContent = `Residues that attend to ${name}`;
     const offset = ({ from, to }) => signed(to.start - from.start);
     this.fill("pairs", pairs.map((pair) => [pair.from, pair.to, pair.words, offset(pair)]));
     this.fill("gives", gives.map((link) => [link.to, link.words, offset(link)]));
     this.fill("receives", receives.map((link) => [link.from, link.words, offset(link)]));
+    byId("arcs-blocks").textContent = describeBlocks(picture);
     byId("arcs-sites").hidden = !picture.protein.sites.length;
     byId("arcs-title").textContent = picture.title;
     byId("arcs-words").textContent = this.words();
@@ -221,7 +244,8 @@ class Arcs {
   }
 
   save(newPen) {
-    const figure = this.figure(this.unit), { width, height } = arcsLayout(figure), pen = newPen(Math.max(width, 480), height + 64);
+    const figure = this.figure(this.unit), { width, height } = arcsLayout(figure);
+    const pen = newPen(Math.max(width, 480), height + 64);
     pen.text(ARC_MARGIN, 16, this.picture.title, { size: 13, bold: true });
     drawArcs(pen, figure, 26);
     [["above", "accent"], ["below", "contrast"]].forEach(([side, colour], column) => {
