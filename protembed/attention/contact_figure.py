@@ -11,11 +11,11 @@ from protembed.report.design import COLOURS, SCALES, TYPE
 from protembed.report.figures import drawable, figure_file
 from protembed.text import format_share, printable
 
-# Name, colour and marker of the best pairs by their state: neither colour nor shape is needed to tell them apart.
+# Name, colour and marker of the best pairs by their state; colours and shapes differ, so that either suffices.
 _STATES = {
     CONTACT: ("right", COLOURS["accent"].light, "s"),
     NO_CONTACT: ("wrong", COLOURS["contrast"].light, "x"),
-    UNKNOWN: ("unknown: no coordinates", COLOURS["muted"].light, "o"),
+    UNKNOWN: ("unknown: no coordinates", COLOURS["fourth"].light, "o"),
 }
 _MAX_MARK, _MIN_MARK = 5.0, 2.0
 _PLOT_POINTS = 300

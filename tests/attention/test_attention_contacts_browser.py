@@ -75,7 +75,7 @@ for (let pixel = 0; pixel < values.length; pixel += 4) {
   const colour = values.slice(pixel, pixel + 3).join();
   counts[colour] = (counts[colour] ?? 0) + 1;
 }
-const names = ["accent", "contrast", "muted", "grey"];
+const names = ["accent", "contrast", "fourth", "grey"];
 return Object.fromEntries(names.map((name) => [name, counts[channels(THEMES.light[name]).join()] ?? 0]));
 """
 
@@ -143,8 +143,8 @@ def test_right_wrong_and_unknown_pairs_are_counted_beside_random_pairs_and_all_p
         assert [rows[words][column] for words in ("right", "wrong", "unknown (without coordinates)")] == [
             str((states == state).sum()) for state in (CONTACT, NO_CONTACT, UNKNOWN)
         ]
-        assert rows["precision"][column] == f"{ranked.precisions[name]:.2f}"
-        assert rows["precision of random pairs"][column] == f"{ranked.random:.2f}"
+        assert rows["precision"][column] == f"{ranked.precisions[name]:#.2g}"
+        assert rows["precision of random pairs"][column] == f"{ranked.random:#.2g}"
     assert rows["mean precision of all proteins with a structure"] == ["0.43", "undefined", "undefined"]
     right = (ranked.state == CONTACT).sum()
     assert contacts.text("contacts-words").startswith(
@@ -152,14 +152,14 @@ def test_right_wrong_and_unknown_pairs_are_counted_beside_random_pairs_and_all_p
     )
 
 
-def test_marks_tell_right_from_wrong_and_unknown_pairs(contacts, scores, structure):
+def test_marks_distinguish_right_wrong_and_unknown_pairs(contacts, scores, structure):
     assert contacts.legend() == ["right", "wrong", "unknown", "structure"]
     ranked = rank_contacts(scores, structure)["long"]
     for state, word in ((CONTACT, "right"), (NO_CONTACT, "wrong"), (UNKNOWN, "unknown")):
         index = np.flatnonzero(ranked.state == state)[0]
         assert contacts.pair(int(ranked.first[index]), int(ranked.second[index])).endswith(f", marked as {word}")
     colours = contacts.colours()
-    assert min(colours["accent"], colours["contrast"], colours["muted"], colours["grey"]) > 50
+    assert min(colours["accent"], colours["contrast"], colours["fourth"], colours["grey"]) > 50
 
 
 def test_fewer_pairs_another_distance_or_all_probabilities_can_be_chosen(contacts, scores, structure):
@@ -170,7 +170,7 @@ def test_fewer_pairs_another_distance_or_all_probabilities_can_be_chosen(contact
     assert contacts.text("contacts-words").startswith("Of the 11 best long-range pairs, ")
     contacts.select("contacts-range", "short")
     assert contacts.text("contacts-words").startswith("Of the 11 best short-range pairs, ")
-    assert contacts.rows()["precision"][2] == f"{marked['short'].precisions['L/5']:.2f}"
+    assert contacts.rows()["precision"][2] == f"{marked['short'].precisions['L/5']:#.2g}"
     contacts.select("contacts-shows", "all")
     assert contacts.legend() == ["structure"]
     assert contacts.browser.execute_script("return contactView.picture.scale.title") == "predicted"

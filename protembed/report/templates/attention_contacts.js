@@ -13,7 +13,7 @@ const NO_CONTACT = 0, CONTACT = 1, UNKNOWN = 2; // as in `ranked_contacts.py`
 const STATES = [
   { state: CONTACT, name: "right", colour: "accent", draw: drawSquare },
   { state: NO_CONTACT, name: "wrong", colour: "contrast", draw: drawCross },
-  { state: UNKNOWN, name: "unknown", colour: "muted", draw: drawRing },
+  { state: UNKNOWN, name: "unknown", colour: "fourth", draw: drawRing },
 ];
 const styleOf = (state) => STATES.find((each) => each.state === state);
 
@@ -23,12 +23,13 @@ function drawSquare(pen, x, y, size, fill) {
 
 function drawCross(pen, x, y, size, stroke) {
   const reach = size / 2 + 0.5;
-  pen.path(`M ${x - reach} ${y - reach} l ${2 * reach} ${2 * reach} m 0 ${-2 * reach} l ${-2 * reach} ${2 * reach}`, { stroke, thick: 1.5 });
+  const path = `M ${x - reach} ${y - reach} l ${2 * reach} ${2 * reach} m 0 ${-2 * reach} l ${-2 * reach} ${2 * reach}`;
+  pen.path(path, { stroke, thick: 1.5 });
 }
 
 function drawRing(pen, x, y, size, stroke) {
-  const radius = size / 2;
-  pen.path(`M ${x - radius} ${y} a ${radius} ${radius} 0 1 0 ${size} 0 a ${radius} ${radius} 0 1 0 ${-size} 0`, { stroke, thick: 1.2 });
+  const radius = size / 2, half = (width) => `a ${radius} ${radius} 0 1 0 ${width} 0`;
+  pen.path(`M ${x - radius} ${y} ${half(size)} ${half(-size)}`, { stroke, thick: 1.2 });
 }
 
 const contactView = new View("contacts");
@@ -112,17 +113,19 @@ function contactPicture(ofProtein, pixels, marks) {
 function drawMarks(pen, marks, { left, top, span }, { plot }) {
   const unit = plot / span, size = Math.max(unit, 4);
   const isInView = (row, column) => row >= top && row < top + span && column >= left && column < left + span;
-  const draw = (row, column, { draw, colour }) =>
-    isInView(row, column) && draw(pen, LEFT + (column - left + 0.5) * unit, TOP + (row - top + 0.5) * unit, size, pen.theme[colour]);
+  const mark = (row, column, { draw, colour }) => {
+    const [x, y] = [LEFT + (column - left + 0.5) * unit, TOP + (row - top + 0.5) * unit];
+    if (isInView(row, column)) draw(pen, x, y, size, pen.theme[colour]);
+  };
   for (const { row, column, state } of [...marks].reverse()) {
-    draw(row, column, styleOf(state));
-    if (state === CONTACT) draw(column, row, styleOf(CONTACT));
+    mark(row, column, styleOf(state));
+    if (state === CONTACT) mark(column, row, styleOf(CONTACT));
   }
 }
 
 // Precision
 
-const share = (value) => (value === undefined || value === null ? "undefined" : value.toFixed(2));
+const share = (value) => (value === undefined || value === null ? "undefined" : value.toPrecision(2));
 const cellOfTable = (tag, words, isCurrent, scope) => {
   const cell = element(tag, { textContent: words, ...(scope && { scope }) });
   if (isCurrent) cell.setAttribute("aria-current", "true");
@@ -141,21 +144,26 @@ function describePrecision({ id, contacts, ranked }, pairs) {
   if (!ranked) return;
   const range = chosenRange(), { top, precision, random } = ranked.ranges[range], overall = data.precisions[range] ?? {};
   const names = Object.keys(BEST_PAIRS).filter((name) => name in top), counts = countStates(pairs[range], top);
+  const unknown = names.map((name) => counts(name).unknown);
   const rows = contacts.known
     ? [
         ["right", ...names.map((name) => counts(name).right)],
         ["wrong", ...names.map((name) => counts(name).wrong)],
-        ...(names.some((name) => counts(name).unknown) ? [["unknown (without coordinates)", ...names.map((name) => counts(name).unknown)]] : []),
+        ...(unknown.some(Boolean) ? [["unknown (without coordinates)", ...unknown]] : []),
         ["precision", ...names.map((name) => share(precision[name]))],
         ["precision of random pairs", ...names.map(() => share(random))],
       ]
     : [["pairs", ...names.map((name) => top[name])]];
   if (names.some((name) => name in overall))
     rows.push(["mean precision of all proteins with a structure", ...names.map((name) => share(overall[name]?.value))]);
-  const isCurrent = (column) => names[column - 1] === chosenFraction();
-  const line = (cells) => cells.map((words, column) => cellOfTable(column ? "td" : "th", words, isCurrent(column), column ? null : "row"));
+  const isCurrent = (column) => names[column] === chosenFraction();
+  const line = ([name, ...values]) => [
+    cellOfTable("th", name, false, "row"),
+    ...values.map((words, column) => cellOfTable("td", words, isCurrent(column))),
+  ];
   byId("contacts-title").textContent = `The best ${RANGES[range].name} pairs of ${short(id)}`;
-  byId("contacts-fractions").replaceChildren(element("td"), ...names.map((name, column) => cellOfTable("th", name, isCurrent(column + 1), "col")));
+  const header = names.map((name, column) => cellOfTable("th", name, isCurrent(column), "col"));
+  byId("contacts-fractions").replaceChildren(element("td"), ...header);
   byId("contacts-rows").replaceChildren(...rows.map((cells) => element("tr", {}, ...line(cells))));
   byId("contacts-words").textContent = precisionWords(contacts, ranked.ranges[range], range, counts);
 }
@@ -164,15 +172,15 @@ function precisionWords(contacts, { top, random }, range, counts) {
   const name = chosenFraction() === PROBABILITIES ? "L" : chosenFraction();
   if (!(name in top)) return "The protein has too few pairs at this distance to choose the best among them.";
   if (!contacts.known) return "No structure of this protein was given, so which of these pairs are right is not known.";
-  const { right, wrong } = counts(name), number = right + wrong;
-  return `Of the ${number} best ${RANGES[range].name} pairs, ${right} touch in the structure; of as many random pairs, about ${Math.round(random * number)} would.`;
+  const { right, wrong } = counts(name), number = right + wrong, byChance = Math.round(random * number);
+  const best = `Of the ${number.toLocaleString("en")} best ${RANGES[range].name} pairs, ${right.toLocaleString("en")}`;
+  return `${best} touch in the structure; of as many random pairs, about ${byChance.toLocaleString("en")} would.`;
 }
 
 // The controls
 
-byId("contacts-shows").append(
-  ...Object.entries({ ...BEST_PAIRS, [PROBABILITIES]: "the probability of every pair" }).map(([value, words]) => new Option(words, value)),
-);
-byId("contacts-range").append(...Object.entries(RANGES).map(([value, { distance }]) => new Option(distance, value)));
+for (const [value, words] of Object.entries({ ...BEST_PAIRS, [PROBABILITIES]: "the probability of every pair" }))
+  byId("contacts-shows").append(new Option(words, value));
+for (const [value, { distance }] of Object.entries(RANGES)) byId("contacts-range").append(new Option(distance, value));
 for (const name of ["contacts-shows", "contacts-range"]) byId(name).onchange = showContacts;
 whenChosen(["protein"], showContacts);
