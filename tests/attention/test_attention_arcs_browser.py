@@ -236,6 +236,20 @@ def test_whole_protein_can_be_shown_without_letters(arcs):
     assert not arcs.browser.execute_script("return arcs.strip.scrollWidth <= arcs.strip.clientWidth")
 
 
+def test_paper_shows_the_whole_protein_and_the_names_of_residues(arcs):
+    arcs.choose(protein=1)
+    arcs.until(lambda: arcs.get("arcs-whole").is_displayed())
+    arcs.browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    arcs.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+
+    assert arcs.browser.execute_script("return arcs.strip.scrollWidth <= arcs.strip.clientWidth")
+    assert arcs.get("arcs-pairs").find_element("tag name", "button").is_displayed()
+    assert not arcs.get("arcs-strongest").is_displayed()
+    arcs.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    arcs.browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert not arcs.browser.execute_script("return arcs.strip.scrollWidth <= arcs.strip.clientWidth")
+
+
 def test_pairs_of_a_mean_are_intervals_of_the_map(arcs, short):
     arcs.choose(layer=1, head=-1)
     arcs.until(lambda: "mean of its heads" in arcs.text("arcs-title"))

@@ -121,6 +121,7 @@ function describeBlocks({ block, protein: { sequence } }) {
 class Arcs {
   constructor() {
     this.strip = byId("arcs-strip");
+    this.isWhole = false; // whether a long protein is shown without letters, as wide as the page
     this.strip.onclick = (event) => this.press(event);
     this.strip.onkeydown = (event) => this.type(event);
     byId("arcs-residue").onchange = ({ target }) => target.value !== "" && this.go(Number(target.value) - protein().first);
@@ -150,7 +151,7 @@ class Arcs {
   showWhole(isWhole) {
     this.isWhole = isWhole;
     byId("arcs-whole").setAttribute("aria-pressed", isWhole);
-    this.draw();
+    if (this.picture) this.draw();
   }
 
   figure(unit) {
@@ -258,6 +259,14 @@ class Arcs {
 }
 
 const arcs = new Arcs();
+
+// Paper does not scroll.
+let wasWhole = false;
+addEventListener("beforeprint", () => {
+  wasWhole = arcs.isWhole;
+  arcs.showWhole(true);
+});
+addEventListener("afterprint", () => arcs.showWhole(wasWhole));
 
 whenChosen(["protein", "layer", "head"], withChosenMap((map, ofProtein, layer, head) => arcs.show({
   map,
