@@ -11,8 +11,8 @@ from protembed.text import pluralize
 
 # What each predictor is.
 PREDICTORS: Mapping[str, str] = {
-    "majority": "always the shares among training proteins",
-    "mean": "always the mean of training proteins",
+    "majority": "always the shares of training",
+    "mean": "always the mean of training",
     "composition": "linear model of amino-acid shares",
     "k-mers": "linear model of short sequence pieces",
     "15 letters": "linear model of 15 residues around it",

@@ -111,7 +111,7 @@ def worst_section(worst: Sequence[WrongPrediction], task: Task) -> Section:
         "value": "sorted by the size of the error",
     }[task.label_kind]
     if task.per_residue:
-        order = "sorted by the share of residues that are wrong"
+        order = "sorted by the share of residues that are right"
         order = order if task.label_kind == "class" else "sorted by the error over the residues of the protein"
     return Section(
         title="The worst predictions",
@@ -122,12 +122,12 @@ def worst_section(worst: Sequence[WrongPrediction], task: Task) -> Section:
                 columns=[
                     Column(name="protein", cells=[row["id"] for row in worst]),
                     *(_worst_columns(worst)),
-                    Column(name="residues", cells=[row["num_residues"] for row in worst]),
+                    Column(name="similarity", cells=[row["similarity"] for row in worst], decimals=2),
                     Column(
                         name="nearest training protein",
                         cells=[row["nearest_training_protein"] or "none" for row in worst],
                     ),
-                    Column(name="similarity", cells=[row["similarity"] for row in worst], decimals=2),
+                    Column(name="residues", cells=[row["num_residues"] for row in worst]),
                 ],
             )
         ],
@@ -140,13 +140,14 @@ def _worst_columns(worst: Sequence[WrongPrediction]) -> list[Column]:
         "label": ("label", lambda value: value, None),
         "predicted": ("predicted", lambda value: value, None),
         "p_predicted": ("its probability", lambda value: value, 3),
-        "p_label": ("probability of the label", lambda value: value, 3),
-        "error": ("error", lambda value: value, None),
+        "p_label": ("that of the label", lambda value: value, 3),
+        "error": ("predicted minus label", lambda value: value, None),
         "missed": ("labels missed", _list_labels, None),
         "added": ("labels predicted wrongly", _list_labels, None),
         "num_wrong": ("wrong residues", lambda value: value, None),
         "rmse": ("RMSE", lambda value: value, None),
         "num_labelled": ("of labelled residues", lambda value: value, None),
+        "accuracy": ("accuracy", lambda value: value, 3),
         "top_confusion": (
             "most frequent error",
             lambda value: f"{value['predicted']} for {value['label']} ({value['count']:,})",

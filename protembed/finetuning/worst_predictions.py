@@ -28,8 +28,8 @@ def worst_predictions(evaluation: Evaluation, num_shown: int = NUM_SHOWN) -> lis
         For each protein `id`, `num_residues`, `similarity` and `nearest_training_protein`, and, by the task:
         `label`, `predicted`, `p_label` and `p_predicted` of a wrong class, sorted by `p_label`; `missed` and `added`,
         the probabilities of wrong labels by name, sorted by the mean loss over all labels; `label`, `predicted` and
-        `error` of a value, sorted by size; `num_wrong`, `num_labelled` and `top_confusion` of classes of residues,
-        sorted by the share that is wrong; or `rmse` and `num_labelled` of values of residues.
+        `error` of a value, sorted by size; `num_wrong`, `num_labelled`, `accuracy` and `top_confusion` of classes of
+        residues, sorted by the accuracy; or `rmse` and `num_labelled` of values of residues.
     """
     judge = _choose_judge(evaluation)
     wrong = list[tuple[float, WrongPrediction]]()
@@ -98,7 +98,9 @@ def _judge_residue_classes(truth: NDArray[Any], predicted: NDArray[Any], classes
     pairs = Counter(zip(truth[wrong].tolist(), chosen[wrong].tolist(), strict=True))
     (true, most_predicted), count = pairs.most_common(1)[0]
     confusion = {"label": classes[true], "predicted": classes[most_predicted], "count": count}
-    return len(wrong) / len(truth), {"num_wrong": len(wrong), "num_labelled": len(truth), "top_confusion": confusion}
+    share = len(wrong) / len(truth)
+    counts = {"num_wrong": len(wrong), "num_labelled": len(truth)}
+    return share, {**counts, "accuracy": 1 - share, "top_confusion": confusion}
 
 
 def _judge_residue_values(truth: NDArray[Any], predicted: NDArray[Any], classes: Sequence[str]) -> _Judgement:

@@ -207,10 +207,10 @@ def test_proteins_in_one_group_have_a_sentence_instead_of_a_table(make_page, mak
 @pytest.mark.parametrize(
     ("task", "columns"),
     [
-        ("classification", ["label", "predicted", "its probability", "probability of the label"]),
+        ("classification", ["label", "predicted", "its probability", "that of the label"]),
         ("multilabel", ["labels missed", "labels predicted wrongly"]),
-        ("regression", ["label", "predicted", "error"]),
-        ("residue-classification", ["wrong residues", "of labelled residues", "most frequent error"]),
+        ("regression", ["label", "predicted", "predicted minus label"]),
+        ("residue-classification", ["wrong residues", "of labelled residues", "accuracy", "most frequent error"]),
         ("residue-regression", ["RMSE", "of labelled residues"]),
     ],
 )
@@ -218,7 +218,7 @@ def test_worst_predictions_have_their_identifiers_and_the_nearest_training_prote
     worst = table(page_of(task), "worst predictions")
 
     names = [column.name for column in worst.columns]
-    assert names == ["protein", *columns, "residues", "nearest training protein", "similarity"]
+    assert names == ["protein", *columns, "similarity", "nearest training protein", "residues"]
     assert all(re.fullmatch(r"p\d+", cell) for cell in worst.columns[0].cells)
     assert 0 < len(worst.columns[0].cells) <= 20
 

@@ -61,7 +61,7 @@ def test_residues_are_counted_by_protein_without_those_that_have_no_label(make_e
 
     first, second = worst_predictions(make_evaluation("residue-classification", truth, predicted, ["H", "E"]))
 
-    assert (first["id"], first["num_wrong"], first["num_labelled"]) == ("p2", 2, 4)
+    assert (first["id"], first["num_wrong"], first["num_labelled"], first["accuracy"]) == ("p2", 2, 4, 0.5)
     assert first["top_confusion"] == {"label": "H", "predicted": "E", "count": 2}
     assert (second["id"], second["num_wrong"], second["num_labelled"]) == ("p0", 1, 3)
 
