@@ -90,7 +90,7 @@ def table(page, title):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_page_of_each_task_answers_the_same_questions(page_of, task):
+def test_page_of_each_task_has_the_same_sections(page_of, task):
     page = page_of(task)
 
     titles = [section.title for section in page.sections]
