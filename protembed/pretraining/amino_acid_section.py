@@ -65,12 +65,13 @@ def _finding(run: RunRecord, predictions: AminoAcidPredictions) -> Prose:
 
 
 def _metrics_table(run: RunRecord, predictions: AminoAcidPredictions) -> Table:
-    gains = _gains(run, predictions)
+    gains, masked = _gains(run, predictions), predictions.num_masked
     order = sorted(range(len(gains)), key=lambda index: -np.nan_to_num(gains[index], nan=-np.inf))
     metrics = [predictions.metrics()[index] for index in order]
     known = [None if np.isnan(gains[index]) else float(gains[index]) for index in order]
     accuracies = [None if row.accuracy is None else 100 * row.accuracy for row in metrics]
     unigram = [float(run.unigram_losses[index]) for index in order]
+    limit = max((abs(gains[index]) for index in order if masked[index] >= _MIN_MASKED), default=None)
     return Table(
         title="How well each amino acid is predicted",
         note=f"The loss is the surprise at the right amino acid, in nats; the gain is how much less it is than by the "
@@ -78,10 +79,10 @@ def _metrics_table(run: RunRecord, predictions: AminoAcidPredictions) -> Table:
         columns=[
             Column(name="amino acid", cells=[row.name for row in metrics]),
             Column(name="masked", cells=[row.count for row in metrics], note="How often it was masked."),
-            Column(name="gain, nats", cells=known, decimals=3, shade="diverging"),
+            Column(name="gain, nats", cells=known, decimals=3, shade="diverging", shade_limit=limit),
             Column(name="loss, nats", cells=[row.loss for row in metrics], decimals=3),
             Column(name="by frequency", cells=unigram, decimals=3, note="Loss of the unigram model, in nats."),
-            Column(name="right, %", cells=accuracies, decimals=1, shade="sequential", shade_limit=100),
+            Column(name="named correctly, %", cells=accuracies, decimals=1, shade="sequential", shade_limit=100),
             Column(name="most often taken for", cells=[row.top_confusion for row in metrics]),
         ],
         row_kinds=["" if row.count >= _MIN_MASKED else "few" for row in metrics],

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from protembed.config.common import DEFAULT_MODEL
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.io.reading import display_name
 from protembed.model.catalog import model_name
@@ -151,6 +152,11 @@ def _interval_note(gain: MetricWithInterval) -> Prose:
 
 def _notes(run: RunRecord) -> list[Prose]:
     notes = []
+    if run.is_finished and not run.has_learned and run.options.pretrain.init_from is None:
+        notes.append(
+            "What helps is more proteins, more steps, or a start that is not random: `--init-from "
+            f"{DEFAULT_MODEL}` continues with the bundled model, which has learned from half a million proteins."
+        )
     if run.valid_name == HELD_OUT_NAME:
         notes.append(
             "The validation proteins are a random part of the input. Copies of them are not trained on, but relatives "

@@ -129,6 +129,15 @@ def test_confusions_are_drawn_only_if_the_model_has_learned_anything(make_run_re
     assert "no better than their frequencies" in str(pretraining_page(make_run_record(gain=(-0.1, 0.2))))
 
 
+def test_page_of_a_model_that_has_learned_nothing_says_what_helps(make_run_record):
+    useless, skilled = (
+        " ".join(pretraining_page(make_run_record(gain=gain)).notes) for gain in ((-0.1, 0.2), (0.1, 0.2))
+    )
+
+    assert "`--init-from protembed_t6_8M` continues with the bundled model" in useless
+    assert "--init-from" not in skilled
+
+
 def test_amino_acids_are_ordered_by_gain_and_rare_ones_are_grey(make_run_record):
     run = make_run_record()
     rare = replace(run.amino_acids, counts=run.amino_acids.counts // 8)
