@@ -96,7 +96,12 @@ def _summary(run: RunRecord) -> list[Prose]:
         "seems worse": "the model does not predict amino acids better than their frequencies do",
     }
     verdict = sentences[run.verdict("unigram") or "unclear"]
-    begin = verdict[0].upper() + verdict[1:] if run.is_finished else f"After {step:,} of {num_steps:,} steps, {verdict}"
+    if not run.is_finished:
+        begin = f"After {step:,} of {num_steps:,} steps, {verdict}"
+    elif run.gain("unigram").low is None:
+        begin = f"On too few validation proteins to be certain, {verdict}"
+    else:
+        begin = verdict[0].upper() + verdict[1:]
     letter, share = run.amino_acids.most_frequent
     proteins = pluralize(run.plan.valid_sets[run.valid_name], "protein")
     origin = "proteins that it was not trained on" if run.valid_name == HELD_OUT_NAME else "validation proteins"
@@ -133,7 +138,7 @@ def _cards(run: RunRecord) -> list[Card]:
             value=_perplexity(run),
             note=f"{_unigram_perplexity(run)} by the frequencies of amino acids, 20 by a random guess",
         ),
-        Card(name="Gain over the frequencies", value=f"{format_loss(gain.value)} nats", note=_interval_note(gain)),
+        Card(name="Gain over the frequencies", value=f"{format_loss(gain.value)} nats", note=_interval_note(run, gain)),
         Card(
             name="Named correctly",
             value=f"{100 * run.amino_acids.accuracy:.1f} %",
@@ -143,9 +148,10 @@ def _cards(run: RunRecord) -> list[Card]:
     ]
 
 
-def _interval_note(gain: MetricWithInterval) -> Prose:
+def _interval_note(run: RunRecord, gain: MetricWithInterval) -> Prose:
     if gain.low is None or gain.high is None:
-        return "less surprise per masked amino acid; a finished run has an interval"
+        reason = "too few proteins for an interval" if run.is_finished else "a finished run has an interval"
+        return f"less surprise per masked amino acid; {reason}"
     ends = f"{format_decimals(gain.low, 3)} to {format_decimals(gain.high, 3)}"
     return f"95 % interval {ends}; less surprise per masked amino acid"
 

@@ -21,8 +21,8 @@ _VERDICTS: Mapping[Verdict | None, str] = {
     "better": "the model is better",
     "unclear": "no significant difference",
     "worse": "the model is worse",
-    "seems better": "better; no interval yet",
-    "seems worse": "worse; no interval yet",
+    "seems better": "better, without an interval",
+    "seems worse": "worse, without an interval",
     None: "",
 }
 

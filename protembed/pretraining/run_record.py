@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from protembed.training.checkpoints import TrainingProgress
     from protembed.training.schedule import TrainingSchedule
 
-# What is known of the model beside a baseline; the last two without an interval, as long as a run is not finished.
+# What is known of the model beside a baseline; the last two without an interval, which needs a finished run and several
+# validation proteins.
 Verdict = Literal["better", "unclear", "worse", "seems better", "seems worse"]
 
 

@@ -90,8 +90,19 @@ def test_page_of_an_unfinished_run_compares_without_an_interval(make_run_record,
     run = make_run_record(step=50, loss=loss)
 
     assert summary_of(run).startswith(f"After 50 of 100 steps, the model {found} their frequencies do")
-    assert "no interval yet" in cells(tables_of(run)["This model and its baselines"], "verdict")[1]
+    assert "without an interval" in cells(tables_of(run)["This model and its baselines"], "verdict")[1]
     assert pretraining_page(run).facts["State"] == "not finished: 50 of 100 steps; the same command resumes it"
+
+
+def test_page_of_a_run_with_too_few_validation_proteins_for_an_interval_says_so(make_run_record):
+    run = make_run_record(gain=(None, None))
+    page = pretraining_page(run)
+
+    assert page.summary[0].startswith(
+        "On too few validation proteins to be certain, the model predicts amino acids better than their frequencies do"
+    )
+    assert "too few proteins for an interval" in page.cards[1].note
+    assert "Gain over each baseline" not in str(page.sections[1])
 
 
 def test_gains_are_drawn_with_their_intervals_once_the_run_is_finished(make_run_record):
