@@ -266,7 +266,8 @@ class Result:
             existing_directory(self.path.parent, lambda path: callbacks.on_note(f"created the directory {path}")),
             exclusive_lock(lock, lambda holder: RunInUseError(self.path, holder), output=self.path),
         ):
-            remove_unfinished_beside(self.path)
+            for file in (self.path, *self._companions):
+                remove_unfinished_beside(file)
             begun = self._read_begun()
             is_same = begun is not None and not differences(begun, fingerprint)
             recorded = self._read_finished(fingerprint, is_same=is_same)

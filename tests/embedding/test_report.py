@@ -177,6 +177,14 @@ def test_page_that_protembed_did_not_write_is_not_replaced(embed, tmp_path):
     assert (tmp_path / "emb.report.html").read_text().endswith("mine")
 
 
+def test_next_run_removes_a_page_that_a_killed_process_has_not_finished(embed, tmp_path):
+    (tmp_path / ".emb.report.html.99.tmp.html").write_text("<!doctype")
+
+    embed(report=False)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["emb.ids.tsv", "emb.meta.json", "emb.npy"]
+
+
 def test_report_is_no_setting_of_a_result(embed, tmp_path):
     summary = embed()
 
