@@ -23,7 +23,7 @@ PAGES = {
     "examples/README.md": "tutorial.md",
     "protembed/bundled/protembed_t6_8M/README.md": "bundled-model.md",
 }
-LINK = re.compile(r"(\]\(|src=\")(?!https?:|#|mailto:)([^)#\s\"]+)")
+LINK = re.compile(r"(\]\(|src(?:set)?=\")(?!https?:|#|mailto:)([^)#\s\"]+)")
 SOURCES = {page: source for source, page in PAGES.items()}
 
 

@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "d
 SHORTER = {
     "--max-minutes 0.5": "--max-minutes 0.1",
     "--steps 20": "--steps 5",
+    "--steps 120": "--steps 5",
     "--epochs 8": "--epochs 1 --skip-random-baseline",
     "--method frozen -o": "--method frozen --skip-random-baseline -o",
 }
@@ -130,7 +131,7 @@ def test_readme_has_at_most_10_kilobytes():
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_links_lead_to_files_and_headings(page):
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)\"]+)", text):
+    for target in re.findall(r"(?:\]\(|src(?:set)?=\")(?!https?:)([^)\"]+)", text):
         path, _, heading = target.partition("#")
         file = page.parent / path if path else page
         assert file.exists(), target

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make the pages of the gallery from the examples, in about ten minutes on two cores: docs/gallery/make.sh [FOLDER]
+# Make the pages of the gallery from the examples, in about ten minutes on two cores, and take
+# pictures of them with chromium: docs/gallery/make.sh [FOLDER]
 # Results are kept in FOLDER, from which an interrupted run resumes; without it they are removed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,12 +11,12 @@ if [ -z "$work" ]; then
 fi
 
 protembed finetune examples/signal_peptides.csv --method frozen -o "$work/signal.model"
-protembed inspect-attention docs/gallery/known_proteins.fasta examples/proteins.fasta --save-maps 4 \
-  --structures tests/data/fixtures/structures --sites docs/gallery/sites.tsv -o "$work/attention"
-protembed pretrain examples/proteins.fasta --size t4_1M --steps 200 -o "$work/first.run"
+protembed inspect-attention examples/known_proteins.fasta examples/proteins.fasta --save-maps 2 -o "$work/attention"
+protembed pretrain examples/proteins.fasta --size t4_1M --steps 120 -o "$work/small.run"
 protembed embed examples/proteins.fasta --report -o "$work/proteins.npy"
 
 cp "$work/signal.model/report.html" docs/gallery/finetune.html
 cp "$work/attention/report.html" docs/gallery/attention.html
-cp "$work/first.run/report.html" docs/gallery/pretrain.html
+cp "$work/small.run/report.html" docs/gallery/pretrain.html
 cp "$work/proteins.report.html" docs/gallery/embed.html
+python docs/gallery/pictures.py
