@@ -1,5 +1,6 @@
 """Figures as PNG or SVG, drawn by matplotlib without a display."""
 
+import hashlib
 import io
 import re
 from collections.abc import Iterator, Set
@@ -121,6 +122,9 @@ def _as_inline(svg: str) -> str:
     svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", svg)
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _VARIABLES.get(match[0], match[0]), svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    # Figures of one page have the same ticks; each names its own, because an id must be unique on a page.
+    own = f"s{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\1{own}", svg)
     return re.sub(r"\n\s*", "\n", svg)
 
 

@@ -1,3 +1,4 @@
+import re
 from contextlib import contextmanager
 
 import matplotlib.image
@@ -10,6 +11,7 @@ from protembed.attention.contact_figure import draw_contacts
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.pictures import DisplayedProtein
 from protembed.errors import OutputError
+from protembed.report.figures import inline_svg
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
 
@@ -146,3 +148,16 @@ def unsaved_figure(drawn):
 def event_at(axes, x, y):
     pixel = axes.transData.transform((x, y))
     return MouseEvent("motion_notify_event", axes.figure.canvas, *pixel)
+
+
+def test_figures_of_one_page_share_no_id_and_refer_only_to_their_own():
+    svgs = []
+    for number in (1, 2):
+        with inline_svg(4, 3) as inline:
+            inline.figure.subplots().plot([1, 2], [1, number], "o-")
+        svgs.append(inline.markup)
+
+    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in svgs]
+    assert ids[0] and ids[0].isdisjoint(ids[1])
+    for svg, own in zip(svgs, ids, strict=True):
+        assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) == own
