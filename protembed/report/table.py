@@ -23,7 +23,7 @@ class Column:
     Attributes:
         name: Name in the header, and in the downloaded TSV.
         cells: Cell of each row.
-        note: What the column means, shown on pointing at its name.
+        note: What the column means, which the reader can open below the table.
         digits: Significant digits of the largest number; all numbers have the same decimals.
         decimals: Decimals of all numbers; None to choose them by `digits`, and show no small number as zero.
         shade: How the numbers colour their cells: by their size, or, on a scale with two ends, by their sign too.
