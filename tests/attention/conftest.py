@@ -1,4 +1,6 @@
 import base64
+import shutil
+import time
 import zlib
 from pathlib import Path
 
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.attention.head_kinds import HeadKind
 from protembed.attention.head_statistics import (
     ALL_STATISTICS,
     OFFSETS,
@@ -15,6 +18,7 @@ from protembed.attention.head_statistics import (
     head_statistics,
     offset_sums,
 )
+from protembed.attention.page import AttentionPage, PageContent
 from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks, predict_pixels
 from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
 from protembed.attention.structures import best_chain, contact_map, distances, read_chains
@@ -172,3 +176,149 @@ def planted_heads(monkeypatch):
 
     monkeypatch.setattr(Encoder, "attention_maps", attention_maps)
     return {(1, 1): "offset", (1, 2): "amino acid", (1, 4): "cls", (2, 1): "sites", (2, 3): "contacts"}
+
+
+# A page in a real browser: Debian's chromium and chromium-driver, with selenium
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'\u202e"
+STATISTICS = {
+    "entropy (nats)": np.array([[1.0, 2.0, 3.0], [4.0, 5.5, np.nan]]),
+    "mean distance (residues)": np.array([[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]]),
+}
+# The list begins with the first head of the grid, on which the page opens.
+KINDS = [
+    HeadKind(layer=1, head=1, kind="next", word="next residue", sentence="Forward.", strength=0.9, expected=0.1),
+    HeadKind(layer=2, head=2, kind="amino acid", word=HOSTILE, sentence=HOSTILE, strength=0.5, expected=0.1),
+    *(
+        HeadKind(layer=layer, head=head, kind="none", word="no clear pattern", sentence="", strength=0, expected=0)
+        for layer, head in ((1, 2), (1, 3), (2, 1), (2, 3))
+    ),
+]
+# Patience with a busy machine.
+SECONDS = 10
+
+
+@pytest.fixture(scope="session")
+def page_path(tmp_path_factory, make_displayed, make_contacts):
+    page = AttentionPage([1, 2], [1, 2, 3])
+    page.add(make_displayed(id="P12345", sites={"binding": [12, 33]}, covered=range(38), **make_contacts()))
+    page.add(make_displayed(id=HOSTILE, num_residues=30, first_residue=101, seed=1))
+    page.add(make_displayed(id="long", num_residues=200, seed=2))
+    page.add(make_displayed(id="known", seed=3, truth=make_contacts()["truth"]))
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    content = PageContent(title="Attention", statistics=STATISTICS, kinds=KINDS)
+    path.write_text(page.render(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("there is no chromium with its driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    # A window that shows each picture as a whole, because offsets are relative to the centre of its visible part.
+    # Containers have neither the sandbox's rights nor much shared memory.
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options, service) as browser:
+        yield browser
+
+
+class BrowserPage:
+    """Uses the page as a reader does."""
+
+    def __init__(self, browser, downloads):
+        self.browser, self.downloads = browser, downloads
+
+    def get(self, id):
+        return self.browser.find_element("id", id)
+
+    def text(self, id):
+        return self.get(id).text
+
+    def title(self, figure="map"):
+        return self.get(f"{figure}-canvas").get_attribute("aria-label")
+
+    def choose(self, id, text):
+        from selenium.webdriver.support.select import Select
+
+        Select(self.get(id)).select_by_visible_text(text)
+
+    def chosen(self):
+        return [self.get(id).get_attribute("value") for id in ("protein", "layer", "head")]
+
+    def head(self, layer, head):
+        return self.get("grid").find_elements("css selector", f"tbody tr:nth-child({layer}) td")[head - 1]
+
+    def items(self):
+        """List the heads in the order of interest."""
+        return self.browser.find_elements("css selector", "#ranking [role=option]")
+
+    def actions(self, duration=0):
+        from selenium.webdriver import ActionChains
+
+        return ActionChains(self.browser, duration=duration)
+
+    def press(self, *keys):
+        self.actions().send_keys(*keys).perform()
+
+    def mouse(self, row, column, num_cells, figure="map"):
+        """Compute the offset of a cell from the centre of the picture, in screen pixels."""
+        canvas = self.get(f"{figure}-canvas")
+        view = {"map": "mapView", "contacts": "contactView"}[figure]
+        plot, width, height = self.browser.execute_script(f"return Object.values({view}.frame)")
+        scale = canvas.rect["width"] / width
+        offsets = (
+            62 + plot * (column + 0.5) / num_cells - width / 2,
+            30 + plot * (row + 0.5) / num_cells - height / 2,
+        )
+        return canvas, *(round(scale * offset) for offset in offsets)
+
+    def hover(self, *cell, **figure):
+        actions = self.actions()
+        actions.move_to_element_with_offset(*self.mouse(*cell, **figure)).perform()
+
+    def drag(self, start, end, num_cells):
+        actions = self.actions(duration=50)
+        actions.move_to_element_with_offset(*self.mouse(*start, num_cells)).click_and_hold()
+        actions.move_to_element_with_offset(*self.mouse(*end, num_cells)).release().perform()
+
+    def until(self, condition):
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def download(self, id, name):
+        self.get(id).click()
+        file = self.downloads / name
+        self.until(lambda: file.exists() and file.stat().st_size > 0)
+        return file.read_bytes()
+
+
+@pytest.fixture
+def page(browser, page_path, tmp_path):
+    """Open the page; after the test, check that it has logged no error and created no image element."""
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.get(page_path.as_uri())
+    page = BrowserPage(browser, tmp_path)
+    page.until(lambda: page.title() == "P12345: layer 1, head 1")
+    yield page
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+
+@pytest.fixture(scope="session")
+def interval_of():
+    """Return a function that parses both ends of the interval in a text."""
+
+    def parse(text):
+        words = text.split(": ")[1]
+        low, high = ("0", words.removeprefix("below ")) if words.startswith("below ") else words.split("–")
+        return float(low), float(high)
+
+    return parse
