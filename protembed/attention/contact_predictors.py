@@ -245,10 +245,17 @@ def evaluate_contacts(
         random_precision=float(np.mean([pairs.is_contact[pairs.is_in("long")].mean() for pairs in proteins])),
         significance=permutation_test(labelled, num_permutations=num_permutations, seed=seed),
         precisions={name: precisions(values, proteins) for name, values in scores.items()},
-        held_out=dict(zip((pairs.sequence for pairs in proteins), scores.get("regression", []), strict=False)),
+        held_out=_by_sequence(proteins, scores.get("regression")),
         fitted=fit_contact_head(features, proteins) if can_fit else None,
         num_proteins=len(proteins),
     )
+
+
+def _by_sequence(
+    proteins: Sequence[ResiduePairs], scores: Sequence[NDArray[np.float64]] | None
+) -> dict[str, NDArray[np.float64]]:
+    sequences = [pairs.sequence for pairs in proteins]
+    return {} if scores is None else dict(zip(sequences, scores, strict=True))
 
 
 def _scores_by_predictor(

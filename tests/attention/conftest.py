@@ -100,12 +100,17 @@ def random_statistics():
 
 
 @pytest.fixture(scope="session")
-def decode_pixels():
+def decompress():
+    """Return a function that decompresses what the page stores of a picture, or of lists of pairs."""
+    return lambda stored: zlib.decompress(base64.b85decode(stored["pixels"].translate(str.maketrans(",.:", "&<>"))))
+
+
+@pytest.fixture(scope="session")
+def decode_pixels(decompress):
     """Return a function that decodes a picture of the page to its levels, (pixels, pixels)."""
 
     def decode(picture):
-        digits = picture["pixels"].translate(str.maketrans(",.:", "&<>"))
-        flat = np.frombuffer(zlib.decompress(base64.b85decode(digits)), np.uint8)
+        flat = np.frombuffer(decompress(picture), np.uint8)
         pixels = flat.reshape(2 * [int(flat.size**0.5)])
         return add_predictions(pixels) if picture.get("differences") else pixels
 

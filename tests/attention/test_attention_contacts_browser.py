@@ -162,6 +162,16 @@ def test_marks_distinguish_right_wrong_and_unknown_pairs(contacts, scores, struc
     assert min(colours["accent"], colours["contrast"], colours["fourth"], colours["grey"]) > 50
 
 
+def test_downloaded_figure_has_the_marks(contacts, scores, structure):
+    num_paths = contacts.browser.execute_script(
+        "const frame = frameOf(FULL_WIDTH), pen = new SvgPen(frame.width, frame.height);"
+        "drawPicture(pen, contactView.picture, contactView.view, frame);"
+        "return pen.root.querySelectorAll('path').length"
+    )
+
+    assert num_paths == (rank_contacts(scores, structure)["long"].state != CONTACT).sum()
+
+
 def test_fewer_pairs_another_distance_or_all_probabilities_can_be_chosen(contacts, scores, structure):
     marked = rank_contacts(scores, structure)
     before = contacts.colours()["contrast"]

@@ -489,7 +489,7 @@ def test_page_shows_a_long_protein_in_blocks_of_residues(inspect, proteins, tmp_
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_page_agrees_with_the_arrays_of_a_real_protein(inspect, tmp_path, decode_intervals, dtype):
+def test_page_agrees_with_the_arrays_of_a_real_protein(inspect, tmp_path, decode_intervals, decompress, dtype):
     (tmp_path / "3bkr.fasta").write_text(
         ">3bkr\nALKTDQILDKLNEKLAQVDRSKRSFTVILFVHLRQEGKVVRSVVLDFNDLKISEIELAVTSTADYPAERIDASITIDDNDFYLVATKETSFAALIEQGKV"
         "DITGNKQAFLTLDEKFRNK\n"
@@ -499,13 +499,20 @@ def test_page_agrees_with_the_arrays_of_a_real_protein(inspect, tmp_path, decode
         fasta=tmp_path / "3bkr.fasta", model=None, save_maps=1, layers="2,6", heads="1,7,14", store_dtype=dtype
     )
 
-    pictures = page_data((output / "report.html").read_text())["proteins"][0]["maps"]
+    protein = page_data((output / "report.html").read_text())["proteins"][0]
     with np.load(output / "maps" / "protein-000001.npz") as arrays:
         maps = arrays["attention"].reshape(-1, 119, 119).astype(np.float64)
-    for picture, values in zip(pictures, maps, strict=True):
+    for picture, values in zip(protein["maps"], maps, strict=True):
         low, high = decode_intervals(picture)
         assert picture["levels"] >= 48
         assert ((low * (1 - 1e-6) <= values) & (values <= high * (1 + 1e-6))).all()
+    content, num = decompress(protein["strongest"]), len(maps) * 2 * 10  # all pairs, and those at least 6 apart
+    weights = np.frombuffer(content, "<f4", num, 4 * num).reshape(len(maps), 2, 10)
+    rounding = 1e-3 if dtype == "float16" else 1e-6
+    for strongest, values in zip(weights, maps, strict=True):
+        np.testing.assert_allclose(strongest[0], np.sort(values, axis=None)[:-11:-1], rtol=rounding)
+        is_apart = ~(np.tri(119, k=5, dtype=bool) & np.tri(119, k=5, dtype=bool).T)
+        np.testing.assert_allclose(strongest[1], np.sort(values[is_apart])[:-11:-1], rtol=rounding)
 
 
 # Resources

@@ -1,6 +1,3 @@
-import base64
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -56,13 +53,12 @@ def test_strongest_pairs_of_a_long_protein_are_single_residues_of_the_region(tin
         assert list(zip(rows[head], columns[head], strict=True)) == sorted_pairs(weights, 0)[:NUM_STRONGEST]
 
 
-def test_compressed_pairs_are_read_as_they_were(make_displayed):
+def test_compressed_pairs_are_read_as_they_were(make_displayed, decompress):
     strongest = make_displayed(num_residues=300).strongest
 
     encoded = encode_strongest(strongest)
 
-    digits = encoded["pixels"].translate(str.maketrans(",.:", "&<>"))
-    content, num = zlib.decompress(base64.b85decode(digits)), strongest.rows.size
+    content, num = decompress(encoded), strongest.rows.size
     assert np.array_equal(np.frombuffer(content, "<u2", num), strongest.rows.ravel())
     assert np.array_equal(np.frombuffer(content, "<u2", num, 2 * num), strongest.columns.ravel())
     assert np.array_equal(np.frombuffer(content, "<f4", num, 4 * num), strongest.weights.ravel())
