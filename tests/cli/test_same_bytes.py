@@ -12,10 +12,10 @@ from protembed.callbacks import MEASURED
 SMALL = ("--batch-tokens", "128", "--crop-residues", "32", "--threads", "1")
 COMMANDS = (
     ("pretrain", "small.fasta", "--size", "t4_1M", "--steps", "2", "--save-every", "1", *SMALL),
-    ("embed", "small.fasta", "-m", "tiny"),
+    ("embed", "small.fasta", "-m", "tiny", "--report"),
     ("embed", "small.fasta", "-m", "tiny", "-o", "other.npz"),
     ("embed", "small.fasta", "-m", "tiny", "-o", "table.tsv"),
-    ("embed", "small.fasta", "-m", "tiny", "-o", "residues.h5", "--per-residue"),
+    ("embed", "small.fasta", "-m", "tiny", "-o", "residues.h5", "--per-residue", "--report"),
     (
         "finetune",
         "small.csv",
@@ -88,6 +88,8 @@ def test_same_commands_in_another_folder_give_the_same_bytes(
         "small.run/training.png",
         "small.run/report.html",
         "small.npy",
+        "small.report.html",
+        "residues.h5.report.html",
         "other.npz",
         "residues.h5",
         "small.model",
