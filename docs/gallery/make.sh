@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make the pages of the gallery from the examples, in about ten minutes on two cores, and take
+# Make the pages of the gallery from the examples, in about five minutes on two cores, and take
 # pictures of them with chromium: docs/gallery/make.sh [FOLDER]
 # Results are kept in FOLDER, from which an interrupted run resumes; without it they are removed.
 set -euo pipefail
@@ -11,7 +11,7 @@ if [ -z "$work" ]; then
 fi
 
 protembed finetune examples/signal_peptides.csv --method frozen -o "$work/signal.model"
-protembed inspect-attention examples/known_proteins.fasta examples/proteins.fasta --save-maps 2 -o "$work/attention"
+protembed inspect-attention examples/known_proteins.fasta --save-maps 2 -o "$work/attention"
 protembed pretrain examples/proteins.fasta --size t4_1M --steps 120 -o "$work/small.run"
 protembed embed examples/proteins.fasta --report -o "$work/proteins.npy"
 

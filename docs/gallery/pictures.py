@@ -52,7 +52,8 @@ def take_picture(browser: webdriver.Chrome, page: Path, picture: Picture, theme:
     )
     stream = io.BytesIO()
     with Image.open(io.BytesIO(browser.get_screenshot_as_png())) as image:
-        image.convert("RGB").quantize(_NUM_COLOURS, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+        few = image.convert("RGB").quantize(_NUM_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
