@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from protembed._version import __version__
 from protembed.report.design import COLOURS
 from protembed.report.table import Prose, Table
-from protembed.text import format_number, printable
+from protembed.text import printable
 
 TEMPLATES = Path(__file__).with_name("templates")
 # The script of every page; its functions are also those that further scripts use.
@@ -117,11 +117,6 @@ def render_page(page: Page) -> str:
     )
 
 
-def render_template(template: str, **values: Any) -> str:
-    """Render a template of `report/templates`; all values are inserted as text, never as markup."""
-    return _ENVIRONMENT.get_template(template).render(**values)
-
-
 def script_data(value: object) -> Markup:
     r"""Format a value as JSON that is safe inside a script element: nothing in it can end the element or begin another.
 
@@ -170,7 +165,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     finalize=_escape_controls,
 )
-_ENVIRONMENT.filters |= {"number": format_number, "prose": _prose, "slug": _slug, "number_data": _number_data}
+_ENVIRONMENT.filters |= {"prose": _prose, "slug": _slug, "number_data": _number_data}
 _ENVIRONMENT.tests |= {
     kind.__name__.lower(): lambda value, kind=kind: isinstance(value, kind) for kind in (Figure, Table, Details, Widget)
 }
