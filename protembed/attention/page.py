@@ -49,8 +49,8 @@ KIND_NAMES: Mapping[Kind, str] = {
 }
 _HEADS = (
     "For every residue, an attention head decides from which other residues the model takes information. The list "
-    "begins with the heads that matter most; the bar shows how strongly a head does what it is listed for. In the map, "
-    "each row shows what one residue attends to."
+    "begins with the heads that matter most; the bar shows how strongly a head does what it is listed for, and the "
+    "mark on it a head without any preference. In the map, each row shows what one residue attends to."
 )
 
 
@@ -211,6 +211,7 @@ class AttentionPage:
                 "word": printable(kind.word),
                 "sentence": printable(kind.sentence),
                 "strength": float(f"{kind.strength:.6g}"),
+                "expected": float(f"{kind.expected:.6g}"),
             }
             for kind in kinds
             if kind.layer in self.layers and kind.head in self.heads

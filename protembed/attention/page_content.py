@@ -166,7 +166,12 @@ def _strongest(members: Sequence[HeadKind]) -> Prose:
     if not members or members[0].kind in ("even", "none"):
         return ""
     best = max(members, key=lambda kind: kind.strength)
-    return f"clearest: layer {best.layer}, head {best.head}, {best.word}, {format_share(best.strength)}"
+    head = f"layer {best.layer}, head {best.head}"
+    if best.kind == "contacts":
+        return f"best: {head}, {format_share(best.strength)} right; random pairs: {format_share(best.expected)}"
+    if best.kind == "sites":
+        return f"clearest: {head}, {printable(best.word)!r}"
+    return f"clearest: {head}, {best.word}, {format_share(best.strength)}"
 
 
 def _predictor_card(shown: PrecisionRow) -> Card:

@@ -17,6 +17,8 @@ def test_heads_are_listed_in_the_order_of_interest_with_a_bar_of_their_strength(
     widths = [item.find_element("css selector", ".strength span").rect["width"] for item in page.items()[:3]]
     assert widths[1] == pytest.approx(widths[0] * 5 / 9, abs=1)
     assert widths[2] == 0
+    marks = [item.find_elements("css selector", ".strength i") for item in page.items()[:3]]
+    assert [[mark.value_of_css_property("left") != "0px" for mark in each] for each in marks] == [[True], [True], []]
 
 
 def test_buttons_list_the_heads_of_one_kind(page):
@@ -91,14 +93,11 @@ def test_sequence_marks_sites_and_residues_without_structure(page, make_displaye
     sequence = make_displayed().sequence
 
     assert "".join(letter.text for letter in letters(page)) == sequence
-    marked = page.browser.execute_script(
-        "return letters.flatMap((each, i) => each.classList.contains('site') ? [i] : [])"
-    )
-    assert marked == [12, 33]
+    marked = page.browser.find_elements("css selector", "#sequence .site")
+    assert marked == [letters(page)[index] for index in (12, 33)]
     assert letters(page)[12].get_attribute("aria-label") == f"{sequence[12]}13, binding"
-    assert (
-        page.text("sequence-sites") == "Underlined: binding (2). Grey: 2 residues without coordinates in the structure."
-    )
+    sites, slanted = "Underlined: binding (2).", "Slanted: 2 residues without coordinates in the structure."
+    assert page.text("sequence-sites") == f"{sites} {slanted}"
     page.choose("protein", ESCAPED)
     assert [number.text for number in page.browser.find_elements("css selector", "#sequence .number")] == [
         "101",

@@ -5,11 +5,15 @@ const headItems = data.kinds.map((kind, index) => headItem(kind, index));
 const inView = new Set();
 let shownKind = "";
 
-function headItem({ layer, head, word, sentence, strength }, index) {
+function headItem({ layer, head, word, sentence, strength, expected }, index) {
   const picture = element("canvas", { width: THUMBNAIL, height: THUMBNAIL });
   picture.setAttribute("aria-hidden", "true");
   const bar = element("span", { className: "strength" }, element("span"));
   bar.firstChild.style.width = `${100 * clamp(strength, 0, 1)}%`;
+  if (expected > 0 && expected < 1) {
+    bar.append(element("i"));
+    bar.lastChild.style.left = `${100 * expected}%`;
+  }
   const words = element("span", { className: "word", textContent: short(word) });
   const where = element("span", { className: "where", textContent: capital(headName(layer, head)) });
   const text = element("span", { className: "sentence", textContent: sentence });

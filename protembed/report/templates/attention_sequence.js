@@ -31,7 +31,7 @@ function describeMarks() {
   const { sites, covered, sequence } = protein(), sentences = [];
   if (sites.length) sentences.push(`Underlined: ${sites.map(({ label, residues }) => `${short(label)} (${residues.length})`).join(", ")}.`);
   if (covered && covered.length < sequence.length)
-    sentences.push(`Grey: ${sequence.length - covered.length} residues without coordinates in the structure.`);
+    sentences.push(`Slanted: ${sequence.length - covered.length} residues without coordinates in the structure.`);
   return sentences.join(" ");
 }
 
