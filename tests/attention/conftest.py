@@ -306,15 +306,24 @@ class BrowserPage:
 
 
 @pytest.fixture
-def page(browser, page_path, tmp_path):
-    """Open the page; after the test, check that it has logged no error and created no image element."""
+def open_page(browser, tmp_path):
+    """Return a function that opens a page; after the test, check that it has logged no error and made no image."""
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    browser.get(page_path.as_uri())
-    page = BrowserPage(browser, tmp_path)
-    page.until(lambda: page.title() == "P12345: layer 1, head 1")
-    yield page
+
+    def run(path):
+        browser.get(path.as_uri())
+        return BrowserPage(browser, tmp_path)
+
+    yield run
     assert browser.get_log("browser") == []
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+
+
+@pytest.fixture
+def page(open_page, page_path):
+    page = open_page(page_path)
+    page.until(lambda: page.title() == "P12345: layer 1, head 1")
+    return page
 
 
 @pytest.fixture(scope="session")
