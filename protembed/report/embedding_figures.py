@@ -13,7 +13,9 @@ from protembed.report.design import COLOURS, SCALES, TYPE
 from protembed.report.figures import drawable, inline_svg
 from protembed.text import format_percent
 
-_ACCENT, _CONTRAST, _GREY, _INK = (COLOURS[name].light for name in ("accent", "contrast", "grey", "ink"))
+_ACCENT, _CONTRAST, _GREY, _INK, _SURFACE = (
+    COLOURS[name].light for name in ("accent", "contrast", "grey", "ink", "surface")
+)
 _WIDTH = 6.8
 # Amino acids by their side chains, and the colour of each kind.
 _KINDS = {
@@ -212,6 +214,7 @@ def _ring(axes: Axes, x: float, y: float, name: str) -> None:
         va="center",
         fontsize=TYPE["small"],
         color=_INK,
+        bbox={"facecolor": _SURFACE, "edgecolor": "none", "pad": 1},  # a line behind it would cross it out
     )
 
 
