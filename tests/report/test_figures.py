@@ -22,13 +22,24 @@ def ink(path):
 
 
 def test_attention_figure_grows_with_layers_and_heads(tmp_path):
-    draw_attention(tmp_path / "all.png", MAPS, "P12345", [1, 2], [1, 2, 3])
-    draw_attention(tmp_path / "single.png", MAPS[:1, :1], "P12345", [1], [1])
+    draw_attention(tmp_path / "all.png", np.tile(MAPS, (2, 2, 1, 1)), "P12345", range(1, 5), range(1, 7))
+    draw_attention(tmp_path / "some.png", MAPS, "P12345", [1, 2], [1, 2, 3])
 
-    whole, single = (matplotlib.image.imread(tmp_path / name) for name in ("all.png", "single.png"))
+    whole, part = (matplotlib.image.imread(tmp_path / name) for name in ("all.png", "some.png"))
     assert ink(tmp_path / "all.png") > 0.1
-    assert whole.shape[0] > single.shape[0]
-    assert whole.shape[1] > single.shape[1]
+    assert whole.shape[0] > 1.5 * part.shape[0]
+    assert whole.shape[1] > 1.5 * part.shape[1]
+
+
+def test_few_maps_are_drawn_large_enough_for_the_title_and_the_scale(monkeypatch):
+    figure = drawn_attention(monkeypatch, MAPS[:1, :1])
+
+    axes, scale = figure.axes
+    width, height = figure.get_size_inches()
+    place = axes.get_position()
+    assert width * place.width == pytest.approx(2.6)
+    assert height * place.height == pytest.approx(width * place.width)
+    assert scale.get_xlabel().count("\n") < 3
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -68,7 +79,7 @@ def test_title_is_not_drawn_as_a_formula(tmp_path):
 
 def drawn_attention(monkeypatch, maps, title="P12345"):
     drawn = []
-    monkeypatch.setattr("protembed.attention.figures.figure_file", lambda path, **size: unsaved_figure(drawn))
+    monkeypatch.setattr("protembed.attention.figures.figure_file", lambda path, **size: unsaved_figure(drawn, **size))
     draw_attention("maps.png", maps, title, range(1, 1 + len(maps)), range(1, 1 + len(maps[0])))
     return drawn[0]
 
@@ -140,8 +151,8 @@ def test_heads_layers_and_residues_are_numbered_from_one(tmp_path, monkeypatch):
 
 
 @contextmanager
-def unsaved_figure(drawn):
-    drawn.append(Figure())
+def unsaved_figure(drawn, width=6.4, height=4.8, dots_per_inch=100):
+    drawn.append(Figure((width, height), dots_per_inch))
     yield drawn[-1]
 
 
