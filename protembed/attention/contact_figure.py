@@ -36,7 +36,6 @@ def draw_contacts(path: Path, protein: DisplayedProtein) -> None:
             np.ma.masked_array(protein.contacts, np.tri(num_residues, dtype=np.bool_)),
             cmap=SCALES["contact"][0],
             vmin=0,
-            vmax=1,
             interpolation="nearest",
             extent=(first, last, last, first),
         )
