@@ -210,3 +210,10 @@ def test_same_inline_figure_has_the_same_markup():
         return inline.markup
 
     assert draw() == draw()
+
+
+def test_inline_figure_shrinks_to_four_fifths_of_its_width_so_that_its_text_can_be_read():
+    with inline_svg(5, 3) as inline:
+        inline.figure.subplots()
+
+    assert re.match(r'<svg [^>]*width="360pt" style="min-width: 288pt"', inline.markup)
