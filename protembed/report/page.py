@@ -136,12 +136,13 @@ def _escape_controls(value: Any) -> Any:
 
 
 def _prose(text: Prose) -> Markup:
-    """Escape sentences, and show what stands between backticks as code.
+    """Escape sentences, show what stands between backticks as code, and break no line before a percent sign.
 
     >>> print(_prose("Use `--region` & look"))
     Use <code>--region</code> &amp; look
     """
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
+    escaped = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", str(escape(printable(text))))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
 
 
 def _slug(text: str) -> str:
