@@ -38,12 +38,11 @@ def inspect_attention(
 
     If the same command has made the directory before, nothing is computed.
 
-    The output directory holds `heads.tsv`, `proteins.tsv`, and for the first proteins `maps/protein-000001.npz` with
-    `attention` (layer, head, residues, residues), `layers`, `heads`, and `contacts` and `rollout` where available, and
-    `figures/protein-000001.png`. With structures, `heads.tsv` also reports how well each head follows their contacts,
-    `contacts.tsv` the precision of predicted contacts, `structures.tsv` the chain that matches each protein, and
-    `model/` is the model with a contact head fitted to the structures. Predicted contacts are in `contacts/`, also as
-    CASP's RR files. `report.html` shows all results on one page.
+    The output directory holds `report.html` with all results on one page, `heads.tsv` with what each head attends to,
+    `proteins.tsv`, and for the first proteins `maps/protein-000001.npz` with `attention` (layer, head, residues,
+    residues), `layers`, `heads`, and `contacts` and `rollout` where available, and `figures/protein-000001.png`. With
+    structures, `contacts.tsv` has the precision of predicted contacts, `structures.tsv` the chain that matches each
+    protein, `model/` the model with a fitted contact head, and `contacts/` the contacts, also as CASP's RR files.
 
     Args:
         fasta: FASTA files; `-` is stdin.

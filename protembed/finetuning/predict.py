@@ -79,11 +79,8 @@ def predict_fasta(
         gaps=options.reader.gaps,
         on_missing=prediction.on_missing,
     )
-    settings = {
-        "region": None if region is None else str(region),
-        "descriptions": prediction.descriptions,
-        **asdict(reading),
-    }
+    named = None if region is None else str(region)
+    settings = {"region": named, "descriptions": prediction.descriptions, **asdict(reading)}
     with unchanged_inputs(), seekable_inputs(files, needed=result.output is not None) as paths:
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         with result.claim(fingerprint, callbacks) as claim:
