@@ -89,6 +89,18 @@ def format_with_interval(
     return f"{text} [{', '.join(ends)}]" if ends else text
 
 
+def as_sentence(message: str) -> str:
+    """Turn a line of the terminal into a sentence; a first word that may be a name stays as it is.
+
+    >>> as_sentence("no validation split: a tenth is held out"), as_sentence("frozen-2 is better.")
+    ('No validation split: a tenth is held out.', 'frozen-2 is better.')
+    """
+    first = message.split(maxsplit=1)[0].rstrip(",:;") if message.strip() else ""
+    is_word = first.isascii() and first.isalpha() and first.islower()
+    text = message[:1].upper() + message[1:] if is_word else message
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def format_loss(nats: float | None) -> str:
     """Format a loss in nats, or a difference of losses without its sign.
 

@@ -8,7 +8,7 @@ from protembed.attention.tables import Column as FileColumn, Evaluation
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.report.page import Details, Element
 from protembed.report.table import Column, Prose, Table
-from protembed.text import pluralize
+from protembed.text import as_sentence, pluralize
 
 _COLUMN_NOTES: Mapping[str, Prose] = {
     "entropy": (
@@ -66,7 +66,7 @@ def site_elements(evaluation: Evaluation) -> list[Element]:
         names = ", ".join(map(repr, unattended))
         note += f" No head attends significantly to {names}; the row shows the most significant head."
     columns = evaluation.site_columns(only_significant=True)
-    cautions = [f"{caution[0].upper()}{caution[1:]}." for caution in site_warnings(evaluation.sites.items())]
+    cautions = map(as_sentence, site_warnings(evaluation.sites.items()))
     return [*cautions, _table("Heads that attend to sites", columns, note, num_fixed=1)]
 
 

@@ -228,8 +228,8 @@ class Comparison:
             return f"whether {what} was worth it is not known: {undefined} is undefined"
         baseline, difference = self.predictors[best][metric].value, self.differences[best]
         assert baseline is not None
-        found = f"{METRIC_NAMES[metric]}{meaning} is {format_number(value)}, that of the best baseline ({best}) "
-        found += format_number(baseline)
+        found = f"{METRIC_NAMES[metric]}{meaning} is {format_number(value)}, "
+        found += f"and {format_number(baseline)} for the best baseline, {best}"
         if difference.value is None or difference.low is None or difference.high is None:
             return f"whether {what} was worth it is not known, because of too few test proteins: {found}"
         if difference.low == difference.high == 0:

@@ -4,7 +4,7 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.class_results import ClassResult
 from protembed.finetuning.comparison import Comparison
 from protembed.finetuning.evaluation import Evaluation
-from protembed.text import format_number, format_percent, pluralize
+from protembed.text import as_sentence, format_number, format_percent, pluralize
 
 _MEANINGS = {
     "mcc": " (1 is perfect, 0 is guessing)",
@@ -26,7 +26,7 @@ def quote_class(name: str) -> str:
 def describe_findings(evaluation: Evaluation, analysis: Analysis, comparison: Comparison) -> list[str]:
     """Describe in two sentences how many predictions are right, and whether the model is better than simpler ones."""
     verdict = comparison.verdict(_MEANINGS.get(comparison.task.main_metric, ""))
-    return [_describe_success(evaluation, analysis, comparison), f"{verdict[0].upper()}{verdict[1:]}."]
+    return [_describe_success(evaluation, analysis, comparison), as_sentence(verdict)]
 
 
 def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Comparison) -> str:
@@ -38,7 +38,7 @@ def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Co
         for name in ("num_tested", "num_predicted", "num_right")
     )
     if task.label_kind == "labels":
-        found = f"It finds {num_right:,} of the {pluralize(num_tested, 'label')} of {tested}"
+        found = f"The model finds {num_right:,} of the {pluralize(num_tested, 'label')} of {tested}"
         return f"{found}; of the {num_predicted:,} that it predicts, {num_right:,} are right."
     rare = min(analysis.classes, key=lambda result: result.num_tested)
     if len(analysis.classes) == 2 and not task.per_residue and rare.num_tested:
@@ -49,16 +49,16 @@ def _describe_success(evaluation: Evaluation, analysis: Analysis, comparison: Co
         "" if constant is None else f"; always the most frequent class would be right for {format_percent(constant)}"
     )
     share = num_right / num_tested if num_tested else 0.0
-    right = f"It gives {num_right:,} of {what} ({format_percent(share)}) the right one"
+    right = f"The model gives {num_right:,} of {what} ({format_percent(share)}) the right one"
     return f"{right} of {len(analysis.classes)} classes{alone}."
 
 
 def _describe_rare_class(rare: ClassResult) -> str:
     members = f"{pluralize(rare.num_tested, 'test protein')} labelled {quote_class(rare.name)}"
-    found = f"Of the {members} it finds {rare.num_right:,}"
+    found = f"The model finds {rare.num_right:,} of the {members}"
     if not rare.num_predicted:
         return f"{found}."
-    return f"{found}; of the {rare.num_predicted:,} that it calls so, {rare.num_right:,} are."
+    return f"{found}; of the {rare.num_predicted:,} to which it gives this label, {rare.num_right:,} have it."
 
 
 def _describe_values(tested: str, comparison: Comparison, *, per_residue: bool) -> str:
@@ -66,8 +66,8 @@ def _describe_values(tested: str, comparison: Comparison, *, per_residue: bool) 
     error = comparison.model_metrics["rmse"].value
     mean = comparison.predictors["mean"]["rmse"].value
     if error is None or mean is None:
-        return f"It predicts a value for {what}."
+        return f"The model predicts a value for {what}."
     return (
-        f"Its predictions for {what} are typically off by {format_number(error)} (root mean square); "
+        f"The model's predictions for {what} are typically off by {format_number(error)} (root mean square); "
         f"always predicting the mean would be off by {format_number(mean)}."
     )

@@ -17,7 +17,7 @@ from protembed.finetuning.page_predictions import prediction_sections
 from protembed.finetuning.split_names import Split
 from protembed.report.comparison_figures import draw_learning
 from protembed.report.page import Card, Figure, Page, Section
-from protembed.text import format_number
+from protembed.text import as_sentence, format_number
 
 _SIMILAR = 0.4
 _USUAL_TARGETS = ("label", "target")
@@ -87,7 +87,7 @@ class FinetunePage:
             summary=describe_findings(self.evaluation, self.analysis, self.comparison),
             cards=self._cards(),
             sections=[section for section in sections if section.body],
-            notes=self.notes,
+            notes=[as_sentence(note) for note in self.notes],
         )
 
     def _facts(self) -> dict[str, str]:
@@ -112,12 +112,12 @@ class FinetunePage:
         cards = [Card(name=name, value=format_number(comparison.model_metrics[metric].value), note=note)]
         if best is not None:
             value = format_number(comparison.predictors[best][metric].value)
-            cards.append(Card(name=f"{name} of {best}, the best baseline", value=value, note=PREDICTORS[best]))
+            cards.append(Card(name="Best baseline", value=value, note=f"{best}: {PREDICTORS[best]}"))
             difference = comparison.differences[best]
             value = "undefined" if difference.value is None else f"{difference.value:+.3f}"
             cards.append(Card(name="Difference", value=value, note=_judge_difference(difference)))
         num_related = int((relatives.similarities >= _SIMILAR).sum())
-        note = f"{num_related:,} with a training protein that is similar ({_SIMILAR:g} or more)"
+        note = f"{num_related:,} similar to a training protein ({_SIMILAR:g} or more)"
         return [*cards, Card(name="Test proteins", value=f"{len(self.evaluation.proteins):,}", note=note)]
 
 

@@ -7,7 +7,7 @@ from protembed.finetuning.page_metrics import METRIC_LABELS, METRIC_NOTES, metri
 from protembed.report.comparison_figures import IntervalRow, draw_comparison
 from protembed.report.page import Details, Element, Figure, Section
 from protembed.report.table import Column, Table
-from protembed.text import pluralize
+from protembed.text import as_sentence, pluralize
 
 # What each predictor is.
 PREDICTORS: Mapping[str, str] = {
@@ -59,7 +59,11 @@ def comparison_section(comparison: Comparison) -> Section:
             "proteins."
         )
     body.append(_comparison_table(comparison))
-    return Section(title="Was it worth it?", body=[*body, Details(title="In words", body=comparison.sentences())])
+    return Section(title="Was it worth it?", body=[*body, _in_words(comparison)])
+
+
+def _in_words(comparison: Comparison) -> Details:
+    return Details(title="In words", body=[as_sentence(sentence) for sentence in comparison.sentences()])
 
 
 def _comparison_table(comparison: Comparison) -> Table:

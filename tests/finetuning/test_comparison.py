@@ -118,7 +118,7 @@ def test_the_verdict_compares_the_model_with_the_best_baseline(model_noise, base
     difference = comparison.differences["k-mers"]
     baseline = comparison.predictors["k-mers"]["spearman"].value
     assert verdict.startswith(beginning)
-    assert f"that of the best baseline (k-mers) {baseline:.3f} (difference {difference.value:+.3f}, " in verdict
+    assert f", and {baseline:.3f} for the best baseline, k-mers (difference {difference.value:+.3f}, " in verdict
     assert verdict.endswith(f"95 % interval {difference.low:+.3f} to {difference.high:+.3f})")
 
 
@@ -140,7 +140,7 @@ def test_a_model_that_equals_its_baseline_was_not_worth_it():
     comparison = compare_values({"frozen": [guess(1.0)], "fine-tuned": [guess(1.0)]})
 
     value = f"{comparison.model_metrics['spearman'].value:.3f}"
-    end = f"Spearman is {value}, that of the best baseline (frozen) {value}"
+    end = f"Spearman is {value}, and {value} for the best baseline, frozen"
     assert comparison.verdict() == f"fine-tuning was not worth it: {end}"
 
 

@@ -11,7 +11,7 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.comparison import compare
 from protembed.finetuning.evaluation import Relatives
 from protembed.finetuning.page import FinetunePage, Provenance, Training
-from protembed.report.page import Figure, render_page
+from protembed.report.page import Details, Figure, render_page
 from protembed.report.table import Table
 
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}`\u202e"
@@ -106,7 +106,7 @@ def test_page_of_each_task_has_the_same_sections(page_of, task):
 def test_first_paragraph_says_what_was_found_and_whether_it_was_worth_it(page_of, task):
     first, second = page_of(task).summary
 
-    assert re.match(r"It gives \d+ of |It finds \d+ of |Its predictions for ", first)
+    assert re.match(r"The model gives \d+ of |The model finds \d+ of |The model's predictions for ", first)
     assert second.startswith("The language model was worth it: ")
     assert second.endswith(".")
 
@@ -124,9 +124,8 @@ def test_first_paragraph_counts_the_rarer_of_two_classes(make_evaluation, make_p
         comparison=comparison,
     )
 
-    assert (
-        page.summary[0] == "Of the 12 test proteins labelled “signal” it finds 10; of the 12 that it calls so, 10 are."
-    )
+    found, right = "The model finds 10 of the 12 test proteins", "of the 12 to which it gives this label, 10 have it."
+    assert page.summary[0] == f"{found} labelled “signal”; {right}"
 
 
 def test_title_and_facts_name_the_table_the_model_and_the_command(page_of):
@@ -153,10 +152,11 @@ def test_title_is_the_target_if_it_has_a_name_of_its_own(make_page):
 def test_cards_show_the_metric_the_best_baseline_and_the_difference(page_of):
     metric, baseline, difference, tested = page_of("classification").cards
 
-    assert (metric.name, baseline.name) == ("MCC", "MCC of k-mers, the best baseline")
+    assert (metric.name, baseline.name) == ("MCC", "Best baseline")
+    assert baseline.note == "k-mers: linear model of short sequence pieces"
     assert difference.value.startswith("+0.")
     assert difference.note.endswith("better than the baseline")
-    assert (tested.value, tested.note) == ("60", "30 with a training protein that is similar (0.4 or more)")
+    assert (tested.value, tested.note) == ("60", "30 similar to a training protein (0.4 or more)")
 
 
 def test_row_of_the_model_is_tinted_and_the_best_value_of_each_column_is_marked(page_of):
@@ -255,3 +255,12 @@ def test_hostile_names_are_shown_as_text(make_page):
 @pytest.mark.parametrize("task", ["multilabel", "residue-regression"])
 def test_same_result_gives_the_same_page(make_page, page_of, task):
     assert render_page(make_page(task)) == render_page(page_of(task))
+
+
+def test_notes_and_comparisons_are_sentences_on_the_page(make_page):
+    page = make_page("classification", notes=["no validation split: a tenth is held out"])
+
+    (words,) = (element for element in elements(page, Details) if element.title == "In words")
+    assert page.notes == ["No validation split: a tenth is held out."]
+    assert all(sentence[0] != sentence[0].lower() or not sentence[0].isalpha() for sentence in words.body)
+    assert all(sentence.endswith(".") for sentence in words.body)
