@@ -118,14 +118,20 @@ def _as_inline(svg: str) -> str:
     """Turn matplotlib's SVG document into an element that shares its page with others and takes its colours."""
     svg = re.sub(r'.*?<svg [^>]*?width="([\d.]+)pt"', _with_least_width, svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    referenced = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", svg)
-    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: _VARIABLES.get(match[0], match[0]), svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", svg)
+    tags = re.compile(r"<[^>]*>")  # a name that is drawn stands between tags, and may look like style
+    referenced = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', "".join(tags.findall(svg))))
+    svg = tags.sub(lambda tag: _with_properties(tag[0], referenced), svg)
     # Figures of one page have the same ticks; each names its own, because an id must be unique on a page.
     own = f"s{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
-    svg = re.sub(r'( id="|url\(#|href="#)', rf"\1{own}", svg)
+    svg = tags.sub(lambda tag: re.sub(r'( id="|url\(#|href="#)', rf"\1{own}", tag[0]), svg)
     return re.sub(r"\n\s*", "\n", svg)
+
+
+def _with_properties(tag: str, referenced: Set[str]) -> str:
+    """Give a tag the colours and the font of the page, and its id only if another tag refers to it."""
+    tag = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", tag)
+    tag = re.sub(r"#[0-9a-f]{6}\b", lambda match: _VARIABLES.get(match[0], match[0]), tag)
+    return re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", tag)
 
 
 def _with_least_width(start: re.Match[str]) -> str:

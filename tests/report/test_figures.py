@@ -1,4 +1,5 @@
 import re
+import xml.etree.ElementTree as ElementTree
 from contextlib import contextmanager
 
 import matplotlib.image
@@ -11,7 +12,8 @@ from protembed.attention.contact_figure import draw_contacts
 from protembed.attention.figures import draw_attention, draw_heads
 from protembed.attention.pictures import DisplayedProtein
 from protembed.errors import OutputError
-from protembed.report.figures import inline_svg
+from protembed.report.design import COLOURS
+from protembed.report.figures import drawable, inline_svg
 
 MAPS = np.random.default_rng(0).dirichlet(np.ones(12), size=(2, 3, 12)).astype(np.float32)
 
@@ -172,3 +174,12 @@ def test_figures_of_one_page_share_no_id_and_refer_only_to_their_own():
     assert ids[0] and ids[0].isdisjoint(ids[1])
     for svg, own in zip(svgs, ids, strict=True):
         assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) == own
+
+
+@pytest.mark.parametrize("name", [COLOURS["accent"].light, 'x id="y"', "font-family: x", "a=#1&b", "url(#x)"])
+def test_name_that_looks_like_style_is_shown_as_it_is(name):
+    with inline_svg(4, 3) as inline:
+        inline.figure.subplots().set_xlabel(drawable(name))
+
+    texts = [text for text in ElementTree.fromstring(inline.markup).itertext() if text.strip()]
+    assert name in texts
