@@ -148,6 +148,7 @@ def _draw_validations(axes: Axes, validated: Reports, kept_step: int | None) -> 
         color, marker = _SETS[number % len(_SETS)]
         points = np.minimum(curve(validated, "residues", key), [[np.inf], [_MAX_LOSS]])
         label = key.removesuffix("valid_loss").rstrip("/") or "validation"
+        label = f" {label}" if label.startswith("_") else label  # matplotlib's legend leaves out what begins with it
         size = 5 if points.shape[1] <= 50 else 0
         axes.plot(*points, color=color, marker=marker, markersize=size, label=drawable(label))
         drawn.append(points[1])

@@ -174,3 +174,11 @@ def test_hostile_names_of_validation_sets_are_drawn_as_text(name):
     assert "<script" not in svg
     assert ElementTree.fromstring(svg).tag.endswith("svg")
     assert re.search("[\x00-\x08\x0b-\x1f\u202e]", svg) is None
+
+
+@pytest.mark.parametrize("name", ["relatives", "_relatives", "$x$"])
+def test_further_validation_set_is_named_whatever_its_name(drawn, name):
+    figure = drawn([report(20, **VALIDATED, **{f"{name}/valid_loss": 2.7})])
+
+    named = [text.get_text().strip().replace(r"\$", "$") for text in losses_of(figure).get_legend().get_texts()]
+    assert name in named
