@@ -35,7 +35,10 @@ pytestmark = pytest.mark.skipif(
 
 TESTS = Path(__file__).parents[1]
 EXAMPLES = TESTS.parent / "examples"
-WIDTHS = (1400, 900, 400)
+# The last is that of a window of 640 pixels at twice the size of letters.
+WIDTHS = (1400, 900, 400, 320)
+# An identifier can be as long as this, and has no place to break.
+LONG = "L" * 500
 
 
 def axe_core():
@@ -98,19 +101,24 @@ def sample_page():
             Section(
                 title="Comparison",
                 body=[
-                    Figure(picture=inline.markup, caption="Look.", description="A curve that rises", title="Curve"),
-                    Table(title="Metrics", columns=metrics, row_kinds=["few", "model"]),
+                    Figure(
+                        picture=inline.markup,
+                        caption=f"Look at {LONG}.",
+                        description="A curve that rises",
+                        title="Curve",
+                    ),
+                    Table(title="Metrics", note=f"Of {LONG}", columns=metrics, row_kinds=["few", "model"]),
                 ],
             ),
             Section(
                 title="Heads",
                 body=[
                     Table(title="All heads", columns=[*heads, *numbers], num_fixed=2),
-                    Details(title="More", body=["A sentence on request."]),
+                    Details(title=f"More on {LONG}", body=[f"A sentence on {LONG}."]),
                 ],
             ),
         ],
-        notes=["A note."],
+        notes=[f"A note on {LONG}."],
     )
 
 
