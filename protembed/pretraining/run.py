@@ -14,6 +14,7 @@ from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.data.clusters import ClusterTable
 from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
+from protembed.errors import DivergedError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
 from protembed.io.reading import (
@@ -429,7 +430,12 @@ def run_pretraining(
             job = _prepare(run, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
             report = RunReport(run, partial(job.record, fasta))
-            job.train(callbacks, report)
+            try:
+                job.train(callbacks, report)
+            except DivergedError:
+                if processes.is_first:
+                    report.try_to_write()  # its curves show when it began
+                raise
             gains, amino_acids = job.evaluate() if job.is_finished else ({}, [])
             if processes.is_first:
                 report.write()

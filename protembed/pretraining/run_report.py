@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from protembed.errors import OutputError
 from protembed.io.writing import write_text
 from protembed.pretraining.page import pretraining_page
 from protembed.pretraining.run_record import RunRecord
@@ -38,10 +37,14 @@ class RunReport:
         started = time.monotonic()
         if started < self._due:
             return
-        with suppress(OutputError):
-            self.write()
+        self.try_to_write()
         ended = time.monotonic()
         self._due = ended + (ended - started) / _MAX_TIME_FRACTION
+
+    def try_to_write(self) -> None:
+        """Write both if that is possible: nothing that a page cannot show or a disk cannot hold stops a training."""
+        with suppress(Exception):
+            self.write()
 
     def write(self) -> None:
         """Write both.

@@ -26,6 +26,7 @@ from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
     ConfigError,
     DamagedRunError,
+    DivergedError,
     IllegalResidueError,
     InputNotFoundError,
     ModelFormatError,
@@ -564,3 +565,14 @@ def test_proteins_from_a_pipe_are_read_once(proteins_fasta, tmp_path, undisturbe
     corpus = Path("corpus") / "train" / "tokens.npy"
     assert json.loads((tmp_path / "p.run" / "run.json").read_text())["identity"]["fasta"] is None
     assert (tmp_path / "p.run" / corpus).read_bytes() == (undisturbed[0] / corpus).read_bytes()
+
+
+def test_a_run_that_diverged_has_a_report_of_its_course(tmp_path, proteins_fasta):
+    diverging = options(tmp_path / "x.run", steps=40, validate_every=40)
+    diverging = replace(diverging, optimizer=OptimizerConfig(learning_rate=1e30))
+
+    with pytest.raises(DivergedError):
+        pretrain_model([proteins_fasta], diverging)
+
+    assert "How the loss fell" in (tmp_path / "x.run" / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "x.run" / "training.png").exists()

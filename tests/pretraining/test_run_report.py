@@ -55,14 +55,17 @@ def test_refreshing_takes_at_most_a_fiftieth_of_the_time(clock, report):
     assert len(written) == pytest.approx(3600 / 100, abs=2)
 
 
-def test_training_continues_if_the_report_cannot_be_refreshed_and_the_next_one_is_written(clock, report, monkeypatch):
+@pytest.mark.parametrize("error", [OutputError("report.html", "no space left on device"), ValueError("a figure")])
+def test_training_continues_if_the_report_cannot_be_refreshed_and_the_next_one_is_written(
+    clock, report, monkeypatch, error
+):
     refreshed, written = report
     failing = {"is": True}
 
     def write(self):
         clock.now += 2
         if failing["is"]:
-            raise OutputError("report.html", "no space left on device")
+            raise error
         written.append(clock.now)
 
     monkeypatch.setattr(RunReport, "write", write)
