@@ -51,6 +51,15 @@ def format_decimals(number: float, decimals: int, *, signed: bool = False) -> st
     return text if number == 0 or text.strip("+-0.") else f"{number:{sign}.2g}"
 
 
+def format_difference(value: float) -> str:
+    """Format a difference of metrics with its sign; a small one does not look like none.
+
+    >>> format_difference(0.516), format_difference(-0.00004), format_difference(0.0)
+    ('+0.516', '-4e-05', '+0.000')
+    """
+    return format_decimals(value, 3, signed=True)
+
+
 def format_number(value: float | None) -> str:
     """Format a number with three significant digits; fractions have three decimals. None and NaN are undefined.
 
@@ -89,6 +98,19 @@ def format_with_interval(
     return f"{text} [{', '.join(ends)}]" if ends else text
 
 
+def format_in_sentence(value: float | None, low: float | None, high: float | None) -> str:
+    """Format a value with its 95 % interval, if it has one, within a sentence.
+
+    >>> format_in_sentence(0.9467, 0.913, 0.968), format_in_sentence(0.1, None, None)
+    ('0.947 (95 % interval 0.913 to 0.968)', '0.100')
+    """
+    if value is None or low is None or high is None:
+        return format_number(value)
+    decimals = choose_decimals([value])
+    low_text, high_text = (format_decimals(end, decimals) for end in (low, high))
+    return f"{format_decimals(value, decimals)} (95 % interval {low_text} to {high_text})"
+
+
 def as_sentence(message: str) -> str:
     """Turn a line of the terminal into a sentence; a first word that may be a name stays as it is.
 
@@ -120,12 +142,15 @@ def format_perplexity(perplexity: float | None) -> str:
 
 
 def format_percent(fraction: float) -> str:
-    """Format a fraction.
+    """Format a fraction; only all is 100 %, and only nothing is 0 %.
 
-    >>> format_percent(0.4)
-    '40 %'
+    >>> format_percent(0.4), format_percent(0.9999), format_percent(0.001), format_percent(1.0)
+    ('40 %', '> 99 %', '< 1 %', '100 %')
     """
-    return f"{100 * fraction:.0f} %"
+    percent = f"{100 * fraction:.0f} %"
+    if percent == "100 %" and fraction < 1:
+        return "> 99 %"
+    return "< 1 %" if percent == "0 %" and fraction > 0 else percent
 
 
 def format_share(fraction: float) -> str:

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
 from protembed.attention.contacts import PrecisionRow, ResiduePairs, head_precisions, precisions
-from protembed.attention.significance import HeadTest, permutation_test
+from protembed.attention.significance import HeadTest, permutation_test, permutation_warnings
 from protembed.errors import NoStructureMatchError
 from protembed.model.heads import ContactHead
-from protembed.text import format_number, format_with_interval
+from protembed.text import format_in_sentence, format_number
 
 MAX_TOP_HEADS = 10
 NUM_FOLDS = 6
@@ -191,11 +191,11 @@ class ContactEvaluation:
         if row is None:
             return "The regression over all heads selected no heads, so it predicts no contacts."
         name = "the model's own contact head" if OWN_HEAD in self.precisions else "the regression over all heads"
-        precision = format_with_interval(row.precision.value, row.precision.low, row.precision.high)
-        values = f"long-range precision at L {precision}; random pairs {format_number(row.random)}"
+        precision = format_in_sentence(row.precision.value, row.precision.low, row.precision.high)
+        values = f"long-range precision at L {precision}, random pairs {format_number(row.random)}"
         if self.found_contacts:
-            return f"Contacts are predicted by {name} ({values})."
-        return f"No contacts are drawn, because {name} finds no more of them than random pairs ({values})."
+            return f"Contacts are predicted by {name}: {values}."
+        return f"No contacts are drawn, because {name} finds no more of them than random pairs: {values}."
 
     def warnings(self) -> list[str]:
         """Warn if no contact head is fitted, or none that selects heads or finds contacts."""
@@ -209,6 +209,7 @@ class ContactEvaluation:
             warnings.append("the regression over all heads selected no heads; no contact head is saved")
         if self.shown is not None and not self.found_contacts:
             warnings.append(self.finding[0].lower() + self.finding[1:].rstrip("."))
+        warnings += permutation_warnings(self.significance)
         return warnings
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from protembed.attention.contact_predictors import ContactEvaluation
+from protembed.attention.significance import permutation_warnings
 from protembed.attention.sites import site_warnings
 from protembed.attention.tables import Column as FileColumn, Evaluation
 from protembed.data.alphabet import AMINO_ACIDS
@@ -26,7 +27,7 @@ def contact_elements(contacts: ContactEvaluation | None) -> list[Element]:
     if contacts is None:
         return []
     table = [_precision_table(contacts)] if contacts.precisions else []
-    return [contacts.finding, *table]
+    return [contacts.finding, *map(as_sentence, permutation_warnings(contacts.significance)), *table]
 
 
 def _precision_table(contacts: ContactEvaluation) -> Table:

@@ -12,6 +12,7 @@ Neither test covers dependence between proteins: sites at the same position in m
 are not independent examples. `num_above` counts the proteins that show the effect.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -141,6 +142,7 @@ class HeadTest:
     num_above: NDArray[np.int64]
     num_proteins: int
     num_labelled: int
+    num_permutations: int
 
     def ranking(self) -> NDArray[np.int64]:
         """Order the heads, the most significant first; of equal p-values, the larger deviation comes first."""
@@ -200,7 +202,21 @@ def permutation_test(proteins: Iterable[LabelledScores], *, num_permutations: in
         num_above=(moments_by_protein[:, 0] > _ROUNDING).sum(0),
         num_proteins=num_compared,
         num_labelled=num_labelled,
+        num_permutations=num_permutations,
     )
+
+
+def permutation_warnings(test: HeadTest) -> list[str]:
+    """Warn if no head is significant, and there are too few permutations for any single one of so many heads to be."""
+    num_heads = len(test.p_values)
+    num_needed = math.ceil(num_heads / SIGNIFICANT)
+    is_limited = test.p_values.min() * (1 + test.num_permutations) < 1.5  # the lowest p-value that there can be
+    if (test.q_values <= SIGNIFICANT).any() or not is_limited or test.num_permutations >= num_needed:
+        return []
+    return [
+        f"{test.num_permutations:,} permutations are too few for a single one of {num_heads} heads to be significant: "
+        f"use --num-permutations {num_needed}"
+    ]
 
 
 def _p_values(statistic: NDArray[np.float64], null: NDArray[np.float64]) -> NDArray[np.float64]:

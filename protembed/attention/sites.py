@@ -17,6 +17,7 @@ from protembed.attention.significance import (
     MovedSegments,
     label_segments,
     permutation_test,
+    permutation_warnings,
 )
 from protembed.data.alphabet import residue_letter
 from protembed.data.fasta import Record
@@ -275,6 +276,7 @@ def site_warnings(results: Iterable[tuple[str, SiteResult]]) -> list[str]:
         elif result.significance.num_proteins == 1:
             segments = pluralize(result.num_segments, "segment")
             warnings.append(f"the result of {label!r} rests on one protein, with labelled residues in {segments}")
+        warnings += [f"{label!r}: {warning}" for warning in permutation_warnings(result.significance)]
     return warnings
 
 

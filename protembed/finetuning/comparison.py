@@ -14,7 +14,7 @@ from protembed.config.common import METRIC_NAMES, TASKS, Task
 from protembed.evaluation import intervals, metrics
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.targets import Prediction, Target, has_target
-from protembed.text import format_number
+from protembed.text import format_difference, format_number, format_with_interval
 
 METRICS_FILE = "metrics.json"
 # Metrics of fewer test proteins have no interval.
@@ -237,8 +237,8 @@ class Comparison:
         is_worth = (
             "worth it" if difference.low > 0 else "not worth it" if difference.high < 0 else "not clearly worth it"
         )
-        interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
-        return f"{what} was {is_worth}: {found} (difference {difference.value:+.3f}, {interval})"
+        interval = f"95 % interval {format_difference(difference.low)} to {format_difference(difference.high)}"
+        return f"{what} was {is_worth}: {found} (difference {format_difference(difference.value)}, {interval})"
 
     def as_plain_values(self) -> dict[str, Any]:
         """Return the comparison as JSON can hold it."""
@@ -305,7 +305,7 @@ def compare(
 def _describe_difference(model: str, baseline: str, difference: MetricWithInterval, metric: str) -> str:
     if difference.value is None or difference.low is None or difference.high is None:
         return f"too few test proteins to compare {model} with {baseline} ({metric})"
-    size = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] {metric}"
+    size = format_with_interval(difference.value, difference.low, difference.high, 3, signed=True) + f" {metric}"
     if difference.low > 0:
         return f"{model} is better than {baseline}: {size}"
     if difference.high < 0:

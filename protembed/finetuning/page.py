@@ -17,7 +17,7 @@ from protembed.finetuning.page_predictions import prediction_sections
 from protembed.finetuning.split_names import Split
 from protembed.report.comparison_figures import draw_learning
 from protembed.report.page import Card, Figure, Page, Section
-from protembed.text import as_sentence, format_number
+from protembed.text import as_sentence, format_difference, format_number
 
 _SIMILAR = 0.4
 _USUAL_TARGETS = ("label", "target")
@@ -114,7 +114,7 @@ class FinetunePage:
             value = format_number(comparison.predictors[best][metric].value)
             cards.append(Card(name="Best baseline", value=value, note=f"{best}: {PREDICTORS[best]}"))
             difference = comparison.differences[best]
-            value = "undefined" if difference.value is None else f"{difference.value:+.3f}"
+            value = "undefined" if difference.value is None else format_difference(difference.value)
             cards.append(Card(name="Difference", value=value, note=_judge_difference(difference)))
         num_related = int((relatives.similarities >= _SIMILAR).sum())
         note = f"{num_related:,} similar to a training protein ({_SIMILAR:g} or more)"
@@ -147,7 +147,7 @@ def _judge_difference(difference: MetricWithInterval) -> str:
         return "too few test proteins for an interval"
     if difference.low == difference.high == 0:
         return "as good as the baseline"
-    interval = f"95 % interval {difference.low:+.3f} to {difference.high:+.3f}"
+    interval = f"95 % interval {format_difference(difference.low)} to {format_difference(difference.high)}"
     if difference.low > 0 or difference.high < 0:
         return f"{interval}: {'better' if difference.low > 0 else 'worse'} than the baseline"
     return f"{interval}: may be zero"

@@ -16,7 +16,7 @@ from protembed.evaluation.intervals import MetricWithInterval
 from protembed.report.curves import curve, running_mean, thinned
 from protembed.report.design import COLOURS, TYPE
 from protembed.report.figures import drawable, inline_svg
-from protembed.text import format_number, format_percent
+from protembed.text import format_difference, format_number, format_percent
 
 _INK, _MUTED, _GREY, _RULE, _ACCENT, _TINT, _CONTRAST, _RIGHT, _WRONG = (
     COLOURS[name].light for name in ("ink", "muted", "grey", "rule", "accent", "tint", "contrast", "more", "less")
@@ -123,7 +123,7 @@ def _draw_rows(
             axes.plot([metric.low, metric.high], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         is_certain = metric.low is not None
         axes.plot(metric.value, y, "o", color=colour, markersize=7, markerfacecolor=colour if is_certain else "none")
-        number = f"{metric.value:+.3f}" if sign else format_number(metric.value)
+        number = format_difference(metric.value) if sign else format_number(metric.value)
         position = axes.get_yaxis_transform()
         axes.text(1.02, y, number, transform=position, va="center", color=colour, fontsize=TYPE["small"])
     axes.set_ylim(len(metrics) - 0.5, -0.5)

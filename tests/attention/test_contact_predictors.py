@@ -206,7 +206,7 @@ def test_regression_that_finds_contacts_is_drawn_and_described_by_its_precision(
     found = evaluate(*make_proteins(0, informative=(5, 2)))
 
     assert found.found_contacts
-    assert found.finding.startswith("Contacts are predicted by the regression over all heads (long-range precision at")
+    assert found.finding.startswith("Contacts are predicted by the regression over all heads: long-range precision at")
     assert found.warnings() == []
 
 
@@ -230,7 +230,7 @@ def test_own_head_is_drawn_only_if_it_is_more_precise_than_random_pairs():
     assert not wrong.found_contacts
     assert wrong.shown.precision.value < wrong.shown.random
     assert wrong.finding.startswith("No contacts are drawn, because the model's own contact head finds no more of them")
-    assert wrong.warnings() == [wrong.finding[0].lower() + wrong.finding[1:-1]]
+    assert wrong.warnings()[0] == wrong.finding[0].lower() + wrong.finding[1:-1]
 
 
 def test_single_protein_is_judged_by_the_own_head_alone():

@@ -7,7 +7,12 @@ from scipy.stats import kstest, mannwhitneyu, norm
 from sklearn.metrics import roc_auc_score
 
 from protembed.attention.contacts import ResiduePairs, gather, head_features
-from protembed.attention.significance import LabelledScores, permutation_test, separation_strata
+from protembed.attention.significance import (
+    LabelledScores,
+    permutation_test,
+    permutation_warnings,
+    separation_strata,
+)
 from protembed.data.alphabet import AMINO_ACIDS
 
 
@@ -384,3 +389,17 @@ def test_at_most_eleven_of_a_hundred_null_data_sets_have_a_significant_head():
     )
 
     assert num_found <= 11
+
+
+def test_too_few_permutations_for_a_single_head_to_be_significant_are_warned_of():
+    values = np.random.default_rng(0).random((12, 60))
+    values[3, :10] += 1
+    protein = labelled_scores(values, np.arange(60) < 10)
+
+    few, enough = (permutation_test([protein], num_permutations=number) for number in (100, 1000))
+
+    assert permutation_warnings(few) == [
+        "100 permutations are too few for a single one of 12 heads to be significant: use --num-permutations 240"
+    ]
+    assert enough.q_values.min() <= 0.05
+    assert permutation_warnings(enough) == []
