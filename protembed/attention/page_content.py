@@ -21,7 +21,8 @@ from protembed.report.table import Prose
 from protembed.text import format_share, pluralize, printable
 
 _OFFSETS: Sequence[Kind] = ("offset", "previous", "next", "itself", "nearby")
-_SINKS: Sequence[Kind] = ("cls", "eos")
+# What attends to a token at either end, which is no residue, to all residues alike, or to nothing that stands out.
+_NO_RESIDUE: Sequence[Kind] = ("cls", "eos", "even", "none")
 
 
 class PageFacts(NamedTuple):
@@ -121,8 +122,7 @@ def _groups(kinds: Sequence[HeadKind]) -> Prose:
         ("attend", "to annotated sites"): ("sites",),
         ("attend", "to a place at a fixed distance along the chain"): _OFFSETS,
         ("attend", "to certain amino acids"): ("amino acid",),
-        ("attend", "to a token at either end, which is no residue"): _SINKS,
-        ("show", "no clear pattern"): ("even", "none"),
+        ("attend", "to no residue in particular"): _NO_RESIDUE,
     }
     sizes = {words: sum(counts[kind] for kind in group) for words, group in groups.items()}
     parts = [f"{n} {verb}{'s' if n == 1 else ''} {what}" for (verb, what), n in sizes.items() if n]
@@ -149,8 +149,7 @@ def _cards(evaluation: Evaluation) -> list[Card]:
         "Heads that attend to sites": ("sites",),
         "Heads at a fixed distance": _OFFSETS,
         "Heads on certain amino acids": ("amino acid",),
-        "Heads that rest on a token": _SINKS,
-        "Heads without a clear pattern": ("even", "none"),
+        "Heads on no residue in particular": _NO_RESIDUE,
     }
     # That no head follows contacts or sites is a result too, if these were compared.
     compared = {"contacts"} if contacts is not None else set()
@@ -163,7 +162,7 @@ def _cards(evaluation: Evaluation) -> list[Card]:
 
 
 def _strongest(members: Sequence[HeadKind]) -> Prose:
-    if not members or members[0].kind in ("even", "none"):
+    if not members or members[0].kind in _NO_RESIDUE:
         return ""
     best = max(members, key=lambda kind: kind.strength)
     head = f"layer {best.layer}, head {best.head}"

@@ -83,7 +83,7 @@ def test_first_sentence_names_the_head_that_follows_contacts_with_its_precision(
 
     assert finding.startswith("Head 2 of layer 2 follows contacts best: ")
     assert "31 % touch in the structure, and of random pairs 4 %" in finding
-    assert groups == "Of the model's 6 heads, 1 follows contacts and 5 show no clear pattern."
+    assert groups == "Of the model's 6 heads, 1 follows contacts and 5 attend to no residue in particular."
 
 
 def test_cards_give_the_precision_of_predicted_contacts_and_count_the_heads_that_follow_them(evaluation):

@@ -69,8 +69,17 @@ async function showContacts() {
   if (ofProtein !== protein()) return; // the reader has chosen another protein in the meantime
   const top = ranked?.ranges[chosenRange()].top[chosenFraction()] ?? 0;
   const marks = (pairs[chosenRange()] ?? []).slice(0, top);
+  byId("contacts-meaning").textContent = meaningOf(contacts);
   contactView.show(contactPicture(ofProtein, pixels, marks));
   describePrecision(ofProtein, pairs);
+}
+
+function meaningOf({ predicted, known }) {
+  const above = "Above the diagonal are pairs of residues that are predicted to be in contact";
+  const below = "below it are the contacts of the structure";
+  if (!known) return `${above}.`;
+  if (!predicted) return `${below[0].toUpperCase()}${below.slice(1)}.`;
+  return `${above}; ${below}, coloured where they are predicted.`;
 }
 
 function contactPicture(ofProtein, pixels, marks) {

@@ -34,7 +34,7 @@ class View {
     this.canvas.setAttribute("aria-label", picture.title);
     const { block, protein, inBlock = "the maximum" } = picture, size = `${block} × ${block} residues`;
     byId(`${this.figure}-blocks`).textContent = block > 1
-      ? `Each cell shows ${inBlock} of a block of ${size}; the protein has ${protein.sequence.length} residues.`
+      ? `Each cell shows ${inBlock} of a block of ${size}; the protein has ${protein.sequence.length.toLocaleString("en")} residues.`
       : "";
     const list = (residues) =>
       residues.slice(0, 20).map((index) => residue(protein, index)).join(", ") + (residues.length > 20 ? ", …" : "");
