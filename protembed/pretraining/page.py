@@ -106,11 +106,12 @@ def _summary(run: RunRecord) -> list[Prose]:
     proteins = pluralize(run.plan.valid_sets[run.valid_name], "protein")
     origin = "proteins that it was not trained on" if run.valid_name == HELD_OUT_NAME else "validation proteins"
     return [
-        f"{begin}: a masked one leaves it as uncertain as a choice among {_perplexity(run)} equally likely ones (its "
-        f"perplexity); with the frequencies alone, there would be {_unigram_perplexity(run)}.",
-        f"Of {pluralize(int(run.amino_acids.counts.sum()), 'masked amino acid')} in "
-        f"{proteins.replace('proteins', origin)}, it names {100 * run.amino_acids.accuracy:.1f} % correctly; always "
-        f"naming the most frequent one, {letter}, would be right for {100 * share:.1f} %.",
+        f"{begin}.",
+        f"A masked one leaves it as uncertain as a choice among {_perplexity(run)} equally likely ones (its "
+        f"perplexity); the frequencies alone, among {_unigram_perplexity(run)}.",
+        f"It names {100 * run.amino_acids.accuracy:.1f} % of the masked amino acids correctly "
+        f"({int(run.amino_acids.counts.sum()):,} in {proteins.replace('proteins', origin)}); always naming {letter}, "
+        f"the most frequent one, would be right for {100 * share:.1f} %.",
     ]
 
 

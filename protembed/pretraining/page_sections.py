@@ -30,7 +30,7 @@ _VERDICTS: Mapping[Verdict | None, str] = {
 def loss_section(run: RunRecord) -> Section:
     """Show the losses against the residues seen, and a table of the validations."""
     figure = Figure(
-        title="How the loss fell",
+        title="Loss during the training",
         picture=losses_svg(run.log, run.gains, run.progress.best_step),
         caption=_loss_caption(run),
         description=_loss_description(run),

@@ -147,8 +147,8 @@ def _draw_validations(axes: Axes, validated: Reports, kept_step: int | None) -> 
     for number, key in enumerate(keys):
         color, marker = _SETS[number % len(_SETS)]
         points = np.minimum(curve(validated, "residues", key), [[np.inf], [_MAX_LOSS]])
-        label = key.removesuffix("valid_loss").rstrip("/") or "validation"
-        label = f" {label}" if label.startswith("_") else label  # matplotlib's legend leaves out what begins with it
+        name = key.removesuffix("valid_loss").rstrip("/")
+        label = f"validation on {name}" if name else "validation"
         size = 5 if points.shape[1] <= 50 else 0
         axes.plot(*points, color=color, marker=marker, markersize=size, label=drawable(label))
         drawn.append(points[1])
@@ -188,7 +188,7 @@ def _format_gain(gain: MetricWithInterval | None) -> str:
     if gain is None or gain.value is None or gain.low is None or gain.high is None:
         return ""
     value, low, high = (format_decimals(number, 3) for number in (gain.value, gain.low, gain.high))
-    return f", gain {value} [{low}, {high}]"
+    return f", gain {value} ({low} to {high})"
 
 
 def _exp(loss: ArrayLike) -> NDArray[np.float64]:

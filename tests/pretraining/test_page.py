@@ -60,14 +60,15 @@ def cells(table, name):
     return list(next(column for column in table.columns if column.name == name).cells)
 
 
-def test_page_begins_with_the_finding_in_two_sentences(make_run_record):
+def test_page_begins_with_the_finding_in_three_sentences(make_run_record):
     summary = pretraining_page(make_run_record()).summary
 
     assert summary == [
-        "The model has learned more than how frequent each amino acid is: a masked one leaves it as uncertain as a "
-        "choice among 14.88 equally likely ones (its perplexity); with the frequencies alone, there would be 17.99.",
-        "Of 2,000 masked amino acids in 16 proteins that it was not trained on, it names 82.8 % correctly; always "
-        "naming the most frequent one, K, would be right for 6.0 %.",
+        "The model has learned more than how frequent each amino acid is.",
+        "A masked one leaves it as uncertain as a choice among 14.88 equally likely ones (its perplexity); the "
+        "frequencies alone, among 17.99.",
+        "It names 82.8 % of the masked amino acids correctly (2,000 in 16 proteins that it was not trained on); "
+        "always naming K, the most frequent one, would be right for 6.0 %.",
     ]
 
 

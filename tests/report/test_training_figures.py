@@ -119,9 +119,9 @@ def test_training_figure_shows_every_validation_set_and_rings_the_kept_model(dra
 
     losses = losses_of(drawn(reports, kept_step=40))
 
-    assert labels_of(losses)[1:4] == ["validation", "other", "kept model, step 40"]
+    assert labels_of(losses)[1:4] == ["validation", "validation on other", "kept model, step 40"]
     assert line(losses, "kept model, step 40").get_xydata().tolist() == [[40_000, 2.8]]
-    assert line(losses, "other").get_color() != line(losses, "validation").get_color()
+    assert line(losses, "validation on other").get_color() != line(losses, "validation").get_color()
 
 
 def test_training_figure_names_the_gain_with_its_interval_if_there_is_one(drawn):
@@ -129,7 +129,7 @@ def test_training_figure_names_the_gain_with_its_interval_if_there_is_one(drawn)
 
     gained, without = (losses_of(drawn(COMPLETE, {"unigram": gain})) for gain in (GAIN, unknown))
 
-    assert "unigram model, gain 0.100 [0.050, 0.150]" in labels_of(gained)
+    assert "unigram model, gain 0.100 (0.050 to 0.150)" in labels_of(gained)
     assert "unigram model" in labels_of(without)
 
 
@@ -181,4 +181,4 @@ def test_further_validation_set_is_named_whatever_its_name(drawn, name):
     figure = drawn([report(20, **VALIDATED, **{f"{name}/valid_loss": 2.7})])
 
     named = [text.get_text().strip().replace(r"\$", "$") for text in losses_of(figure).get_legend().get_texts()]
-    assert name in named
+    assert f"validation on {name}" in named
