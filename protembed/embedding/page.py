@@ -25,7 +25,6 @@ _HIGH_COSINE = 0.3
 # More names would lie on one another.
 _MAX_RINGS = 5
 _MAX_INPUTS = 2
-_MAX_FINDINGS = 3
 _SHARES = (0.5, 0.9)
 
 
@@ -95,10 +94,10 @@ def _verdict(diagnosis: Diagnosis, checks: Sequence[Check]) -> str:
     if diagnosis.per_residue:
         whose = f"Each residue of the {f'{number:,} proteins' if number > 1 else 'only protein'}"
     failed = [check.found for check in checks if not check.is_passed]
-    more = f"; and {len(failed) - _MAX_FINDINGS} more, listed below" if len(failed) > _MAX_FINDINGS else ""
-    finding = f"but look at this first: {'; '.join(failed[:_MAX_FINDINGS])}{more}"
-    finding = finding if failed else "and nothing speaks against using it"
-    return f"{whose} has a vector of {dim}, {finding}."
+    if not failed:
+        return f"{whose} has a vector of {dim}, and nothing speaks against using it."
+    more = f"; what else to look at ({len(failed) - 1} more) is listed below" if len(failed) > 1 else ""
+    return f"{whose} has a vector of {dim}, but look at this first: {failed[0]}{more}."
 
 
 def _describe_cosines(diagnosis: Diagnosis) -> str:
@@ -107,11 +106,11 @@ def _describe_cosines(diagnosis: Diagnosis) -> str:
         few = len(diagnosis.vectors.sample) < MIN_VECTORS
         return f"Fewer than {MIN_VECTORS} vectors do not show how they spread." if few else "All vectors are the same."
     raw, centred = _median_cosines(spread)
-    what = "The cosine of two vectors is 1 if they point in the same direction and 0 if they have nothing in common"
-    found = f"{what}; for two {unit}s drawn at random it is {format_decimals(raw, 2)}"
+    scale = "(1: same direction, 0: nothing in common)"
+    what = f"The cosine of two {unit}s drawn at random is {format_decimals(raw, 2)} {scale}"
     if raw < _HIGH_COSINE:
-        return f"{found}, so they can be compared as they are."
-    return f"{found}, so subtract the mean vector before you compare them: then it is {format_decimals(centred, 2)}."
+        return f"{what}, so they can be compared as they are."
+    return f"{what}. Subtract the mean vector before you compare {unit}s: then it is {format_decimals(centred, 2)}."
 
 
 def _unit(diagnosis: Diagnosis) -> str:

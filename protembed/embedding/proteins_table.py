@@ -64,8 +64,9 @@ def repeated(diagnosis: Diagnosis) -> Iterator[Table | str]:
         Column(name="copies", cells=[len(group) for group in found.groups]),
         Column(name="residues", cells=[int(diagnosis.proteins.num_residues[group[0]]) for group in found.groups]),
     ]
+    verb = "occurs" if found.num_groups == 1 else "occur"
     note = (
-        f"{pluralize(found.num_groups, 'sequence')} of {pluralize(found.num_rows, 'protein')} occur more than once, "
+        f"{pluralize(found.num_groups, 'sequence')} of {pluralize(found.num_rows, 'protein')} {verb} more than once, "
         "the most frequent first. Copies have the same vector; a split for training and testing must not part them."
     )
     yield Table(title="Repeated sequences", columns=columns, note=note)
