@@ -15,7 +15,7 @@ PREDICTORS: Mapping[str, str] = {
     "mean": "always the mean of training",
     "composition": "linear model of amino-acid shares",
     "k-mers": "linear model of short sequence pieces",
-    "15 letters": "linear model of 15 residues around it",
+    "15 letters": "linear model of the 15 residues around",
     "random initialisation": "same network, from random weights",
     "frozen": "head on the unchanged language model",
     "fine-tuned": "language model, trained with its head",

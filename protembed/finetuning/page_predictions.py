@@ -31,8 +31,8 @@ def _confusion_section(confusion: Confusion, task: Task) -> Section:
     finding = "No prediction is wrong."
     if error is not None:
         true, predicted, count = error
-        pair = f"{quote_class(predicted)} for {quote_class(true)}"
-        finding = f"The most frequent error is {pair} ({pluralize(count, unit[:-1])})."
+        pair = f"{quote_class(true)} is taken for {quote_class(predicted)}"
+        finding = f"The most frequent error: {pair} ({pluralize(count, unit[:-1])})."
     joined = " The rarest classes are joined in the last row and column." if shown is not confusion else ""
     return Section(
         title="Which classes are confused?",

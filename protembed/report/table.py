@@ -92,7 +92,7 @@ def _format_column(column: Column) -> list[FormattedCell]:
     numbers = [_number(cell) for cell in column.cells]
     known = [number for number in numbers if number is not None]
     choose = {"high": max, "low": min}.get(column.best)
-    best = choose(known) if choose and known else None
+    best = choose(known) if choose and len(set(known)) > 1 else None  # where all are the same, none stands out
     limit = column.shade_limit or max(map(abs, known), default=0.0)
     decimals = choose_decimals(known, column.digits) if column.decimals is None else column.decimals
     formatted = []

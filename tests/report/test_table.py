@@ -60,3 +60,9 @@ def test_shades_are_percentages_of_the_largest_number_or_of_the_limit():
     assert shades(shade="diverging") == [100, -50, None]
     assert shades(shade="sequential", shade_limit=1) == [50, -25, None]
     assert shades(shade="sequential", shade_limit=0.1) == [100, -100, None]
+
+
+def test_no_number_of_a_column_stands_out_if_all_are_the_same():
+    rows = Table(title="t", columns=[Column(name="c", cells=[0.0, 0.0], best="high")]).rows()
+
+    assert not any(cells[0].is_best for _, cells in rows)
