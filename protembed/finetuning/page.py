@@ -117,7 +117,7 @@ class FinetunePage:
             value = "undefined" if difference.value is None else format_difference(difference.value)
             cards.append(Card(name="Difference", value=value, note=_judge_difference(difference)))
         num_related = int((relatives.similarities >= _SIMILAR).sum())
-        note = f"{num_related:,} similar to a training protein ({_SIMILAR:g} or more)"
+        note = f"{num_related:,} with a similarity of {_SIMILAR:g} or more to a training protein"
         return [*cards, Card(name="Test proteins", value=f"{len(self.evaluation.proteins):,}", note=note)]
 
 

@@ -156,7 +156,7 @@ def test_cards_show_the_metric_the_best_baseline_and_the_difference(page_of):
     assert baseline.note == "k-mers: linear model of short sequence pieces"
     assert difference.value.startswith("+0.")
     assert difference.note.endswith("better than the baseline")
-    assert (tested.value, tested.note) == ("60", "30 similar to a training protein (0.4 or more)")
+    assert (tested.value, tested.note) == ("60", "30 with a similarity of 0.4 or more to a training protein")
 
 
 def test_row_of_the_model_is_tinted_and_the_best_value_of_each_column_is_marked(page_of):

@@ -289,6 +289,18 @@ def test_table_sorts_by_a_column_in_both_directions_and_has_the_same_columns_in_
     assert len({line.count("\t") for line in tsv.rstrip("\n").split("\n")}) == 1
 
 
+def test_names_of_columns_have_no_boxes_on_paper_where_repeated_headers_would_lack_them(browser, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(render_page(sample_page()), encoding="utf-8")
+    open_page(browser, path)
+
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    displayed = style(browser, "thead th button", "display")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    assert displayed == "contents"
+
+
 def test_sample_table_is_saved_with_intervals_and_without_formulas(browser, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(render_page(sample_page()), encoding="utf-8")
