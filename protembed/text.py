@@ -114,11 +114,11 @@ def format_in_sentence(value: float | None, low: float | None, high: float | Non
 def as_sentence(message: str) -> str:
     """Turn a line of the terminal into a sentence; a first word that may be a name stays as it is.
 
-    >>> as_sentence("no validation split: a tenth is held out"), as_sentence("frozen-2 is better.")
-    ('No validation split: a tenth is held out.', 'frozen-2 is better.')
+    >>> as_sentence("fine-tuning was worth it: MCC is 0.8"), as_sentence("sp_1 is left out.")
+    ('Fine-tuning was worth it: MCC is 0.8.', 'sp_1 is left out.')
     """
     first = message.split(maxsplit=1)[0].rstrip(",:;") if message.strip() else ""
-    is_word = first.isascii() and first.isalpha() and first.islower()
+    is_word = first.isascii() and first.replace("-", "").isalpha() and first.islower()
     text = message[:1].upper() + message[1:] if is_word else message
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
