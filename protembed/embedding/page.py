@@ -96,7 +96,8 @@ def _verdict(diagnosis: Diagnosis, checks: Sequence[Check]) -> str:
     failed = [check.found for check in checks if not check.is_passed]
     if not failed:
         return f"{whose} has a vector of {dim}, and nothing speaks against using it."
-    more = f"; what else to look at ({len(failed) - 1} more) is listed below" if len(failed) > 1 else ""
+    num_more, verb = len(failed) - 1, "is" if len(failed) == 2 else "are"
+    more = f"; {pluralize(num_more, 'more finding')} {verb} listed below" if num_more else ""
     return f"{whose} has a vector of {dim}, but look at this first: {failed[0]}{more}."
 
 
