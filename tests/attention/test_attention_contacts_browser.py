@@ -161,6 +161,7 @@ def test_protein_without_a_structure_shows_its_best_pairs_and_no_precision(conta
         "mean precision of all proteins with a structure": ["0.43", "undefined", "undefined"],
     }
     assert contacts.text("contacts-words").startswith("No structure of this protein was given")
+    assert contacts.text("contacts-meaning").endswith(" that are predicted to be in contact.")
 
 
 def test_protein_without_a_prediction_shows_its_structure_only(contacts):
@@ -168,6 +169,7 @@ def test_protein_without_a_prediction_shows_its_structure_only(contacts):
     contacts.until(lambda: not contacts.get("contacts-precision").is_displayed())
 
     assert legend(contacts) == ["structure"]
+    assert contacts.text("contacts-meaning") == "Below the diagonal are the contacts of the structure."
     assert not contacts.get("contacts-shows").is_enabled()
 
 

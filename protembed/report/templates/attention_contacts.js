@@ -76,10 +76,10 @@ async function showContacts() {
 
 function meaningOf({ predicted, known }) {
   const above = "Above the diagonal are pairs of residues that are predicted to be in contact";
-  const below = "below it are the contacts of the structure";
+  const below = "are the contacts of the structure";
   if (!known) return `${above}.`;
-  if (!predicted) return `${below[0].toUpperCase()}${below.slice(1)}.`;
-  return `${above}; ${below}, coloured where they are predicted.`;
+  if (!predicted) return `Below the diagonal ${below}.`;
+  return `${above}; below it ${below}, coloured where they are predicted.`;
 }
 
 function contactPicture(ofProtein, pixels, marks) {
