@@ -135,9 +135,11 @@ def _check_residues(diagnosis: Diagnosis) -> Check:
     indices = np.flatnonzero(shares > MAX_NONSTANDARD).tolist()
     number, total = len(indices), counts.total()
     letters = ", ".join(f"{count:,} {letter}" for letter, count in sorted(counts.items()))
-    kind = "unknown (X)" if diagnosis.residues.letters == "X" else "not among the 20 standard amino acids"
-    of = pluralize(int(num_residues.sum()), "residue")
-    found = f"{total or 'none'} of {of} {_verb(total or 1, 'is', 'are')} {kind}"
+    is_unknown, of = diagnosis.residues.letters == "X", pluralize(int(num_residues.sum()), "residue")
+    kind = "unknown (X)" if is_unknown else "not among the 20 standard amino acids"
+    found = f"{total} of {of} {_verb(total, 'is', 'are')} {kind}"
+    if not total:
+        found = "no residue is unknown (X)" if is_unknown else "all residues are standard amino acids"
     if counts and diagnosis.residues.letters != "X":
         found += f": {letters}"
     if number:

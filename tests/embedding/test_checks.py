@@ -32,7 +32,7 @@ def test_sound_result_passes_all_checks(store):
         "Windows": ("every protein fits into the window of 50 residues", True),
         "Sequences": ("no sequence occurs twice", True),
         "Identifiers": ("no identifier occurs twice", True),
-        "Residues": ("none of 900 residues is unknown (X)", True),
+        "Residues": ("no residue is unknown (X)", True),
         "Records": ("no record was left out or cut off", True),
     }
 
@@ -89,8 +89,10 @@ def test_low_agreement_of_windows_is_found(store, lowest, clause, is_passed):
 def test_nonstandard_residues_are_counted_and_a_protein_full_of_them_is_found(store):
     few = InputResidues(letters="XBZUO", counts=Counter(B=2, U=1), num_nonstandard=np.array([0] * 39 + [3]))
     many = InputResidues(letters="XBZUO", counts=Counter(X=1), num_nonstandard=np.array([1] + [0] * 39))
+    none = InputResidues(letters="XBZUO", counts=Counter(), num_nonstandard=np.zeros(40, int))
 
     start = "of 900 residues"
+    assert found(store(VECTORS), none)["Residues"] == ("all residues are standard amino acids", True)
     assert found(store(VECTORS), few)["Residues"] == (
         f"3 {start} are not among the 20 standard amino acids: 2 B, 1 U",
         True,
