@@ -14,6 +14,8 @@ from protembed.text import choose_decimals, format_decimals
 Prose = str
 # None is an empty cell, NaN an undefined number.
 Cell = str | int | float | MetricWithInterval | None
+# Larger numbers than this have no more decimals than they have meaning, whatever their column.
+_LARGEST_EXACT = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,5 +124,6 @@ def _format_cell(cell: Cell, decimals: int, *, is_exact: bool) -> FormattedCell:
         return FormattedCell("undefined", values=(None,))
     if isinstance(cell, int | np.integer):
         return FormattedCell(f"{int(number):,}", values=(int(number),))
-    text = f"{number:z,.{decimals}f}" if is_exact else format_decimals(number, decimals)
+    is_long = abs(number) >= _LARGEST_EXACT
+    text = f"{number:z,.{decimals}f}" if is_exact and not is_long else format_decimals(number, decimals)
     return FormattedCell(text, values=(number,))

@@ -66,3 +66,9 @@ def test_no_number_of_a_column_stands_out_if_all_are_the_same():
     rows = Table(title="t", columns=[Column(name="c", cells=[0.0, 0.0], best="high")]).rows()
 
     assert not any(cells[0].is_best for _, cells in rows)
+
+
+def test_very_large_number_takes_no_more_room_than_others_even_if_its_decimals_are_given():
+    column = Column(name="perplexity", cells=[1.0142320547350045e304, 20.3], decimals=2)
+
+    assert [cells[0].text for _, cells in Table(title="x", columns=[column]).rows()] == ["1.01e+304", "20.30"]
