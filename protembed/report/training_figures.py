@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from protembed.evaluation.intervals import MetricWithInterval
@@ -31,6 +31,8 @@ _MAX_LOSS = 20.0
 # The first steps, in which the loss falls from that of a random model, do not decide what is shown of the rest.
 _LEFT_OUT_FRACTION = 0.02
 _MIN_LOSS_SPAN = 0.1
+# Where losses span more, the perplexities beside them are powers of ten.
+_WIDE_LOSS_SPAN = 4.0
 
 
 def draw_training(
@@ -133,7 +135,10 @@ def _draw_losses(axes: Axes, reports: Reports, gains: Gains, kept_step: int | No
         shown += [*_draw_validations(axes, validated, kept_step), _draw_baselines(axes, validated[-1], gains)]
     _limit_losses(axes, np.concatenate(shown))
     axes.set_ylabel(_LOSS_LABEL)
-    axes.secondary_yaxis("right", functions=(_exp, _log)).set_ylabel("perplexity")
+    right = axes.secondary_yaxis("right", functions=(_exp, _log))
+    right.set_ylabel("perplexity")
+    if np.ptp(axes.get_ylim()) > _WIDE_LOSS_SPAN:
+        right.yaxis.set_major_locator(LogLocator())
     if axes.get_legend_handles_labels()[0]:
         # Above the axes, where no line crosses the text.
         legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7, borderaxespad=0.2)

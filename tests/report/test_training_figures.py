@@ -182,3 +182,15 @@ def test_further_validation_set_is_named_whatever_its_name(drawn, name):
 
     named = [text.get_text().strip().replace(r"\$", "$") for text in losses_of(figure).get_legend().get_texts()]
     assert f"validation on {name}" in named
+
+
+@pytest.mark.parametrize("losses", [(3.0, 1e9), (3.0, 8.0), (2.7, 2.9)])
+def test_perplexities_beside_the_losses_are_apart(drawn, losses):
+    validated = [VALIDATED | {"valid_loss": loss} for loss in losses]
+    figure = drawn([report(20 * number, loss=3, **values) for number, values in enumerate(validated)])
+
+    figure.draw_without_rendering()
+    (right,) = losses_of(figure).child_axes
+    low, high = losses_of(figure).get_ylim()
+    ticks = [np.log(tick) for tick in right.get_yticks() if np.exp(low) <= tick <= np.exp(high)]
+    assert 3 <= len(ticks) and np.diff(ticks).min() > 0.03 * (high - low)
