@@ -72,6 +72,9 @@ def _set_name(name: str) -> str:
 
 def _state(run: RunRecord) -> str:
     step, num_steps = run.progress.step, run.schedule.num_steps
+    if run.has_diverged:
+        found = f"diverged: the loss was not finite at step {step:,} of {num_steps:,}"
+        return f"{found}; start over with a lower `--learning-rate`"
     if step >= num_steps:
         return f"finished, {pluralize(step, 'step')}"
     if run.is_finished:

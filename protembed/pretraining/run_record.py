@@ -57,6 +57,11 @@ class RunRecord:
         return self.progress.is_finished(self.schedule.num_steps, self.schedule.patience)
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether the last step made the loss infinite; the log ends before such a step."""
+        return self.progress.step > (self.log[-1]["step"] if self.log else 0)
+
+    @property
     def valid_name(self) -> str:
         """Name of the first validation set."""
         return next(iter(self.plan.valid_sets))

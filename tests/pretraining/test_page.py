@@ -95,6 +95,17 @@ def test_page_of_an_unfinished_run_compares_without_an_interval(make_run_record,
     assert pretraining_page(run).facts["State"] == "not finished: 50 of 100 steps; the same command resumes it"
 
 
+@pytest.mark.parametrize("step", [50, 100])
+def test_page_of_a_run_that_diverged_says_so(make_run_record, step):
+    run = make_run_record(step=step)
+    diverged = replace(run, log=run.log[:-1])  # the step at which the loss was not finite is not logged
+
+    assert pretraining_page(run).facts["State"].startswith("not finished" if step < 100 else "finished")
+    assert pretraining_page(diverged).facts["State"] == (
+        f"diverged: the loss was not finite at step {step} of 100; start over with a lower `--learning-rate`"
+    )
+
+
 def test_page_of_a_run_with_too_few_validation_proteins_for_an_interval_says_so(make_run_record):
     run = make_run_record(gain=(None, None))
     page = pretraining_page(run)
