@@ -85,8 +85,12 @@ def _state(run: RunRecord) -> str:
 
 def _summary(run: RunRecord) -> list[Prose]:
     step, num_steps = run.progress.step, run.schedule.num_steps
+    diverged: list[Prose] = []
+    if run.has_diverged:
+        found = f"The training diverged at step {step:,} of {num_steps:,}: its loss was no longer finite"
+        diverged = [f"{found}, most likely because the learning rate is too high."]
     if run.amino_acids is None or run.progress.best_loss is None:
-        return [
+        return diverged or [
             f"The run has taken {step:,} of {num_steps:,} steps.",
             f"What the model has learned is measured every {pluralize(run.schedule.validate_every, 'step')}; the first "
             "measurement is still to come.",
@@ -109,6 +113,7 @@ def _summary(run: RunRecord) -> list[Prose]:
     proteins = pluralize(run.plan.valid_sets[run.valid_name], "protein")
     origin = "proteins that it was not trained on" if run.valid_name == HELD_OUT_NAME else "validation proteins"
     return [
+        *diverged,
         f"{begin}.",
         f"A masked one leaves it as uncertain as a choice among {_perplexity(run)} equally likely ones (its "
         f"perplexity); the frequencies alone, among {_unigram_perplexity(run)}.",

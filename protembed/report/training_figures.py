@@ -114,7 +114,9 @@ def draw_training_loss(axes: Axes, points: Values) -> None:
 def _draw_noisy(axes: Axes, points: Values, label: str | None = None) -> None:
     axes.plot(*thinned(points), color=_BLUE, alpha=0.25, linewidth=0.8)
     if points.shape[1]:
-        axes.plot(*evenly(np.stack([points[0], running_mean(points[1])])), color=_BLUE, label=label)
+        marker = "o" if points.shape[1] == 1 else ""  # one step alone is no line
+        smooth = np.stack([points[0], running_mean(points[1])])
+        axes.plot(*evenly(smooth), color=_BLUE, marker=marker, label=label)
     axes.xaxis.set_major_formatter(EngFormatter())
 
 
@@ -139,6 +141,7 @@ def _draw_losses(axes: Axes, reports: Reports, gains: Gains, kept_step: int | No
     right.set_ylabel("perplexity")
     if np.ptp(axes.get_ylim()) > _WIDE_LOSS_SPAN:
         right.yaxis.set_major_locator(LogLocator())
+        right.yaxis.set_major_formatter("{x:g}")
     if axes.get_legend_handles_labels()[0]:
         # Above the axes, where no line crosses the text.
         legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, markerscale=0.7, borderaxespad=0.2)

@@ -100,6 +100,9 @@ def test_page_of_a_run_that_diverged_says_so(make_run_record, step):
     run = make_run_record(step=step)
     diverged = replace(run, log=run.log[:-1])  # the step at which the loss was not finite is not logged
 
+    assert summary_of(diverged).startswith(
+        f"The training diverged at step {step} of 100: its loss was no longer finite"
+    )
     assert pretraining_page(run).facts["State"].startswith("not finished" if step < 100 else "finished")
     assert pretraining_page(diverged).facts["State"] == (
         f"diverged: the loss was not finite at step {step} of 100; start over with a lower `--learning-rate`"

@@ -193,4 +193,6 @@ def test_perplexities_beside_the_losses_are_apart(drawn, losses):
     (right,) = losses_of(figure).child_axes
     low, high = losses_of(figure).get_ylim()
     ticks = [np.log(tick) for tick in right.get_yticks() if np.exp(low) <= tick <= np.exp(high)]
+    labels = [label.get_text() for label in right.get_yticklabels()]
+    assert len(set(labels)) == len(labels)
     assert 3 <= len(ticks) and np.diff(ticks).min() > 0.03 * (high - low)
