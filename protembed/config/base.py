@@ -259,7 +259,10 @@ def with_flags(error: ProtembedError) -> str:
     """Return an error's sentence as the command line shows it: with flags where it has names of options."""
     sentence = str(error)
     if isinstance(error, ConfigError) and error.option in _option_names():
-        sentence = flag_name(error.option) + sentence.removeprefix(error.option)
+        found = sentence.removeprefix(error.option)
+        if error.found is True:
+            found = found.replace(" is True,", " is given,", 1)  # a flag has no value
+        sentence = flag_name(error.option) + found
     return flags_in(sentence)
 
 

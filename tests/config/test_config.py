@@ -156,6 +156,7 @@ def test_errors_speak_in_names_to_python_and_in_flags_to_the_command_line():
     assert with_flags(wrong.value).startswith("--long-proteins is 'foo', but one of")
     assert str(contradicting.value).startswith("size is 't6_8M', but `init_from` was given too")
     assert with_flags(contradicting.value).startswith("--size is 't6_8M', but --init-from was given too")
+    assert with_flags(ConfigError("report", True, "it needs `output`")) == "--report is given, but it needs --output"
 
 
 def test_only_names_of_options_are_written_as_flags():
