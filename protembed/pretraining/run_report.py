@@ -13,7 +13,7 @@ from protembed.text import pluralize
 from protembed.training.run_directory import RunDirectory
 
 # Writing takes a second or two, which must not slow the training down.
-_MAX_TIME_FRACTION = 0.02
+_MAX_TIME_FRACTION = 0.01
 _SECONDS_BEFORE_FIRST = 60.0
 
 
@@ -30,7 +30,7 @@ class RunReport:
         self._due = time.monotonic() + _SECONDS_BEFORE_FIRST
 
     def refresh(self) -> None:
-        """Write both, unless that would take more than a fiftieth of the time; a training continues if it fails.
+        """Write both, unless that would take more than a hundredth of the time; a training continues if it fails.
 
         Both are written at the end in any case, where a failure is an error.
         """
