@@ -141,7 +141,7 @@ def _prose(text: Prose) -> Markup:
     >>> print(_prose("Use `--region` & look"))
     Use <code>--region</code> &amp; look
     """
-    escaped = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", str(escape(printable(text))))
+    escaped = re.sub(r"(?<=\d) %", "&nbsp;%", str(escape(printable(text))))
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))
 
 
