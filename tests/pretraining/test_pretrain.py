@@ -574,5 +574,5 @@ def test_a_run_that_diverged_has_a_report_of_its_course(tmp_path, proteins_fasta
     with pytest.raises(DivergedError):
         pretrain_model([proteins_fasta], diverging)
 
-    assert "How the loss fell" in (tmp_path / "x.run" / "report.html").read_text(encoding="utf-8")
+    assert "diverged: the loss was not finite" in (tmp_path / "x.run" / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "x.run" / "training.png").exists()
