@@ -75,6 +75,8 @@ def _loss_description(run: RunRecord) -> str:
 def _validation_table(run: RunRecord) -> Table:
     lines = _evenly(run.validated, run.progress.best_step)
     others = list(run.plan.valid_sets)[1:]
+    accuracies = [line.get("valid_accuracy") for line in lines]  # earlier versions logged less
+    percents = [None if accuracy is None else 100 * accuracy for accuracy in accuracies]
     note = "The tinted row is the model that was kept. "
     if len(lines) < len(run.validated):
         note += f"{len(lines)} of {len(run.validated):,} validations; `metrics.jsonl` has all of them. "
@@ -85,10 +87,10 @@ def _validation_table(run: RunRecord) -> Table:
             Column(name="step", cells=[line["step"] for line in lines]),
             Column(name="residues seen", cells=[line["residues"] for line in lines]),
             Column(name="loss", cells=[line["valid_loss"] for line in lines], decimals=3, best="low"),
-            Column(name="perplexity", cells=[line["valid_perplexity"] for line in lines], decimals=2),
-            Column(name="named correctly, %", cells=[100 * line["valid_accuracy"] for line in lines], decimals=1),
+            Column(name="perplexity", cells=[perplexity(line["valid_loss"]) for line in lines], decimals=2),
+            Column(name="named correctly, %", cells=percents, decimals=1),
             *(
-                Column(name=f"loss on {name}", cells=[line[f"{name}/valid_loss"] for line in lines], decimals=3)
+                Column(name=f"loss on {name}", cells=[line.get(f"{name}/valid_loss") for line in lines], decimals=3)
                 for name in others
             ),
         ],
@@ -217,7 +219,7 @@ def _rates_description(run: RunRecord) -> str:
 
 
 def _median_speed(run: RunRecord) -> str:
-    speeds = [line["residues_per_second"] for line in run.log]
+    speeds = [line["residues_per_second"] for line in run.log if "residues_per_second" in line]
     return f"{float(np.median(speeds)):,.0f}" if speeds else "0"
 
 

@@ -95,6 +95,17 @@ def test_page_of_an_unfinished_run_compares_without_an_interval(make_run_record,
     assert pretraining_page(run).facts["State"] == "not finished: 50 of 100 steps; the same command resumes it"
 
 
+def test_page_shows_what_the_log_of_an_earlier_version_has(make_run_record, real_figures):
+    run = make_run_record(sets=["held_out", "relatives"])
+    needed = ("step", "residues", "train_loss", "learning_rate", "valid_loss")
+    older = replace(run, log=[{name: line[name] for name in needed if name in line} for line in run.log])
+
+    page = Reader(render_page(pretraining_page(older)))
+
+    assert "Validations" in page.text
+    assert cells(tables_of(older)["Validations"], "named correctly, %") == [None] * 5
+
+
 @pytest.mark.parametrize("step", [50, 100])
 def test_page_of_a_run_that_diverged_says_so(make_run_record, step):
     run = make_run_record(step=step)
