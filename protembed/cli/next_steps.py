@@ -91,5 +91,7 @@ def after_score(summary: "ScoreSummary") -> str | None:
 
 
 def after_attention(summary: "AttentionSummary") -> str:
-    """Suggest to look at the page."""
+    """Suggest to look at the page, or, if no maps were saved, at the table of heads."""
+    if not summary.num_maps:
+        return f"open {summary.output / 'heads.tsv'} in a spreadsheet; there is a page too with `--save-maps 1`"
     return f"open {summary.output / 'report.html'} in a browser"

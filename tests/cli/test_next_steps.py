@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from protembed.cli.next_steps import (
+    after_attention,
     after_check,
     after_embed,
     after_finetune,
@@ -91,3 +92,10 @@ def test_report_is_named_only_if_the_model_has_one(tmp_path):
     assert after_predict(summary, options) == "open p.tsv in a spreadsheet"
     (tmp_path / "report.html").touch()
     assert after_predict(summary, options).endswith("report.html shows how reliable they are")
+
+
+@pytest.mark.parametrize(("num_maps", "name"), [(1, "report.html in a browser"), (0, "heads.tsv in a spreadsheet")])
+def test_attention_without_maps_has_no_page_to_open(num_maps, name):
+    sentence = after_attention(SimpleNamespace(output=Path("x.attention"), num_maps=num_maps))
+
+    assert sentence.startswith(f"open x.attention/{name}")
