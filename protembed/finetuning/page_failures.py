@@ -113,11 +113,12 @@ def worst_section(worst: Sequence[WrongPrediction], task: Task) -> Section:
     if task.per_residue:
         order = "sorted by the share of residues that are right"
         order = order if task.label_kind == "class" else "sorted by the error over the residues of the protein"
+    proteins = pluralize(len(worst), "test protein")
     return Section(
         title="The worst predictions",
         body=[
             Table(
-                title=f"The {pluralize(len(worst), 'test protein')} with the worst predictions",
+                title=f"The {proteins} with the worst predictions" if len(worst) > 1 else "The worst prediction",
                 note=f"Look here for wrong labels and for kinds of proteins that the training lacked: {order}.",
                 columns=[
                     Column(name="protein", cells=[row["id"] for row in worst]),

@@ -11,6 +11,7 @@ from protembed.finetuning.analysis import Analysis
 from protembed.finetuning.comparison import compare
 from protembed.finetuning.evaluation import Relatives
 from protembed.finetuning.page import FinetunePage, Provenance, Training
+from protembed.finetuning.page_failures import worst_section
 from protembed.report.page import Details, Figure, render_page
 from protembed.report.table import Table
 
@@ -264,3 +265,15 @@ def test_notes_and_comparisons_are_sentences_on_the_page(make_page):
     assert page.notes == ["No validation split: a tenth is held out."]
     assert all(sentence[0] != sentence[0].lower() or not sentence[0].isalpha() for sentence in words.body)
     assert all(sentence.endswith(".") for sentence in words.body)
+
+
+@pytest.mark.parametrize(
+    ("number", "title"),
+    [(1, "The worst prediction"), (2, "The 2 test proteins with the worst predictions")],
+)
+def test_table_of_the_worst_predictions_counts_them(number, title):
+    row = {"id": "p1", "num_residues": 9, "similarity": 0.2, "nearest_training_protein": "", "error": 1.0}
+
+    (worst,) = worst_section([row] * number, TASKS["regression"]).body
+
+    assert worst.title == title
