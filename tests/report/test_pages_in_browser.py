@@ -267,6 +267,18 @@ def test_every_control_is_reached_by_the_tab_key_and_has_a_name(browser, page):
     assert all(control.accessible_name for control in visible)
 
 
+def test_page_without_scripts_has_its_tables_and_no_control_without_effect(browser, page):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        open_page(browser, page)
+        shown = [
+            control for control in browser.find_elements("css selector", "button, select") if control.is_displayed()
+        ]
+        assert (shown, browser.find_element("css selector", ".table table").is_displayed()) == ([], True)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
 def test_table_sorts_by_a_column_in_both_directions_and_has_the_same_columns_in_each_row_of_its_tsv(browser, page):
     open_page(browser, page)
     table = browser.find_element("css selector", ".table table:not(.matrix)")
