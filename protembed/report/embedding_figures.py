@@ -81,7 +81,7 @@ def draw_by_length(
     with inline_svg(_WIDTH, 3.2) as inline:
         axes, margin = inline.figure.subplots(1, 2, sharey=True, width_ratios=(4, 1))
         shown = np.union1d(known[_thinned(len(known))], np.fromiter(names, np.int64, len(names)))
-        axes.plot(num_residues[shown], values[shown], ".", color=_ACCENT, alpha=0.5, markersize=6, markeredgewidth=0)
+        axes.plot(num_residues[shown], values[shown], "o", color=_ACCENT, alpha=0.5, ms=_point_size(len(shown)), mew=0)
         _use_length_axis(axes, num_residues[known])
         for index, name in names.items():
             _ring(axes, num_residues[index], values[index], name)
@@ -150,14 +150,14 @@ def draw_positions(
     with inline_svg(_WIDTH, 4.2) as inline:
         axes = inline.figure.subplots()
         shown = _thinned(len(positions))
-        x, y = np.round(positions[shown].T, 6)
+        (x, y), area = np.round(positions[shown].T, 6), _point_size(len(shown)) ** 2
         if num_residues is None:
-            axes.scatter(x, y, s=9, color=_ACCENT, alpha=0.6, linewidths=0)
+            axes.scatter(x, y, s=area, color=_ACCENT, alpha=0.6, linewidths=0)
         else:
             lengths, colours = num_residues[shown], SCALES["statistic"][0]
             low, high = np.quantile(lengths, _COLOURED)  # so that one very long protein does not take all colours
             norm, clipped = _length_scale(low, high), np.clip(lengths, low, high)
-            drawn = axes.scatter(x, y, s=14, c=clipped, cmap=colours, norm=norm, edgecolors=_GREY, linewidths=0.5)
+            drawn = axes.scatter(x, y, s=area, c=clipped, cmap=colours, norm=norm, edgecolors=_GREY, linewidths=0.6)
             bar = inline.figure.colorbar(drawn, label="residues", fraction=0.04, pad=0.02, extend="both")
             bar.outline.set_visible(False)
             _use_plain_numbers(bar.ax.yaxis)
@@ -188,6 +188,15 @@ def draw_residues(positions: NDArray[np.float64], shares: Sequence[float], lette
         axes.legend(loc="best", title="side chain")
         _label_components(axes, shares)
     return inline.markup
+
+
+def _point_size(number: int) -> float:
+    """Choose the diameter of points, which a few must be large enough to be seen, and many small enough to differ.
+
+    >>> _point_size(10), _point_size(5000)
+    (7.0, 3.5)
+    """
+    return min(7.0, max(3.5, 60 / number**0.5)) if number else 7.0
 
 
 def _label_components(axes: Axes, shares: Sequence[float]) -> None:
