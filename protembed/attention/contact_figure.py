@@ -75,7 +75,7 @@ def _name(protein: DisplayedProtein) -> str:
 
 
 def _finding(protein: DisplayedProtein) -> str:
-    """Say how many of the best pairs are right; empty where this is unknown."""
+    """Describe how many of the best pairs are right; empty where this is unknown."""
     ranked = protein.ranked.get("long")
     if ranked is None or ranked.random is None or "L" not in ranked.precisions:
         return ""

@@ -14,7 +14,7 @@ from protembed.attention.summary import KINDS, Kind
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.text import format_share, printable
 
-# What gets more than half of the attention gets more than all else together, and gives the head its name.
+# A head is named after what gets more than half of its attention, which is more than all else together.
 _MAJORITY = 0.5
 # With many proteins a head may follow contacts or sites significantly and yet hardly: it must also be right twice as
 # often as random pairs, and prefer labelled residues two times in three.

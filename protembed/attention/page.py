@@ -33,7 +33,7 @@ _SCRIPTS = (
     "attention_arcs.js",
 )
 # Kinds of heads as buttons name them, in the order of interest.
-KIND_NAMES: Mapping[Kind, str] = {
+_BUTTON_NAMES: Mapping[Kind, str] = {
     "contacts": "contacts",
     "sites": "annotated sites",
     "offset": "fixed distance",
@@ -184,14 +184,14 @@ class AttentionPage:
     def _data(self, content: PageContent) -> dict[str, Any]:
         """Collect what the scripts read."""
         kinds = self._displayed_kinds(content.kinds)
-        counts = {kind: sum(each["kind"] == kind for each in kinds) for kind in KIND_NAMES}
+        counts = {kind: sum(each["kind"] == kind for each in kinds) for kind in _BUTTON_NAMES}
         statistics = content.statistics.items()
         return {
             "layers": self.layers,
             "heads": self.heads,
             "proteins": self._proteins,
             "kinds": kinds,
-            "kindNames": [[kind, KIND_NAMES[kind], count] for kind, count in counts.items() if count],
+            "kindNames": [[kind, _BUTTON_NAMES[kind], count] for kind, count in counts.items() if count],
             "start": self._start(kinds),
             "statistics": [{"name": name, "values": _json_values(values)} for name, values in statistics],
             "colours": {

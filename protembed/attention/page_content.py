@@ -109,7 +109,7 @@ def _finding(evaluation: Evaluation) -> Prose:
     if compared:
         return f"No head follows {' or '.join(compared)} of these proteins clearly."
     if best.kind == "none":
-        return "No head attends to a place of its own: none of them shows a clear pattern."
+        return "No head shows a clear pattern."
     sentence = f"{best.sentence[0].lower()}{best.sentence[1:]}"
     return f"Head {best.head} of layer {best.layer} has the clearest pattern: {sentence}"
 

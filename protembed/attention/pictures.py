@@ -103,8 +103,8 @@ class DisplayedProtein:
 def encode_map(weights: NDArray[np.floating], num_bytes: int) -> dict[str, Any]:
     """Round a map (pixels, pixels) to 64 levels of its square root, or 48 where these exceed about `num_bytes`.
 
-    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))². Where it is
-    smaller, the picture is stored as the differences from `predict_pixels`, modulo 256.
+    Level k represents values from peak · ((k - 0.5) / (levels - 1))² to peak · ((k + 0.5) / (levels - 1))². If that
+    takes less space, the picture is stored as the differences from `predict_pixels`, modulo 256.
     """
     peak = float(weights.max())
     roots = np.sqrt(weights.astype(np.float64) / peak) if peak > 0 else np.zeros_like(weights)

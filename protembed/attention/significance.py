@@ -133,6 +133,7 @@ class HeadTest:
         num_above: Number of proteins with an effect above 0.5, (heads,), int64.
         num_proteins: Number of proteins with a comparable stratum, one that is labelled in part.
         num_labelled: Number of labelled residues or pairs in comparable strata.
+        num_permutations: Number of random relabellings that the p-values are from.
     """
 
     p_values: NDArray[np.float64]

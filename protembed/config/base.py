@@ -73,7 +73,7 @@ class _Frozen:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-# Where a result is written, and what else says nothing about it.
+# Options that do not affect what a result contains; a page does not show where it is written either.
 _NOT_RECORDED = ("dry_run", "report")
 _NOT_ON_PAGES = ("output", "force", "dry_run", "report")
 

@@ -60,6 +60,6 @@ class InputResidues:
 
     @classmethod
     def from_table(cls, proteins: StoredProteins) -> "InputResidues":
-        """Take the counts of X, which alone are in the table of identifiers, where the input is not known."""
+        """Use the counts of X in the table of identifiers, which counts no other letter; the input is not needed."""
         counts = Counter(X=int(proteins.num_unknown.sum()))
         return cls(letters="X", counts=+counts, num_nonstandard=proteins.num_unknown)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from protembed.embedding.checks import MAX_DEVIATION, MIN_AGREEMENT, Check, list_checks
+from protembed.embedding.checks import MAX_DEVIATION, MIN_AGREEMENT, Check
 from protembed.embedding.diagnosis import Diagnosis
 from protembed.embedding.proteins_table import left_out, repeated, unusual
 from protembed.embedding.spread import MIN_VECTORS, Spread
@@ -28,15 +28,15 @@ _MAX_INPUTS = 2
 _SHARES = (0.5, 0.9)
 
 
-def make_page(diagnosis: Diagnosis, command: str, inputs: Sequence[str]) -> Page:
+def make_page(diagnosis: Diagnosis, checks: Sequence[Check], command: str, inputs: Sequence[str]) -> Page:
     """Make the page about a result.
 
     Args:
         diagnosis: What was found in the result.
+        checks: What was checked in it.
         command: Command line that made it, with files named without their folders.
         inputs: Names of the files that were read, without their folders.
     """
-    checks = list_checks(diagnosis)
     by_urgency = sorted(checks, key=lambda check: check.is_passed)
     named = ", ".join(inputs[:_MAX_INPUTS])
     others = f" and {pluralize(len(inputs) - _MAX_INPUTS, 'other file')}" if len(inputs) > _MAX_INPUTS else ""

@@ -47,7 +47,7 @@ def unusual(diagnosis: Diagnosis) -> Iterator[Table]:
     yield Table(title="Unusual proteins", columns=columns, note=note)
 
 
-def repeated(diagnosis: Diagnosis) -> Iterator[Table | str]:
+def repeated(diagnosis: Diagnosis) -> Iterator[Table]:
     """Make the table of the largest groups of proteins with the same sequence; nothing if there are none."""
     found = diagnosis.repeated_sequences
     if not found.groups:
@@ -72,7 +72,7 @@ def repeated(diagnosis: Diagnosis) -> Iterator[Table | str]:
     yield Table(title="Repeated sequences", columns=columns, note=note)
 
 
-def left_out(diagnosis: Diagnosis) -> Iterator[Table | str]:
+def left_out(diagnosis: Diagnosis) -> Iterator[Table]:
     """Make the table of the first records that were left out; nothing if there are none."""
     path, number = diagnosis.result.companion(FAILED), diagnosis.result.meta["num_refused"]
     if not number or not path.exists():
@@ -86,5 +86,8 @@ def left_out(diagnosis: Diagnosis) -> Iterator[Table | str]:
         Column(name="line", cells=[int(line[1]) for line in lines]),
         Column(name="file", cells=[unescape(line[0]) for line in lines]),
     ]
-    note = f"{pluralize(number, 'record')} were left out on request; `{FAILED}` beside the result lists all of them."
+    verb = "was" if number == 1 else "were"
+    note = (
+        f"{pluralize(number, 'record')} {verb} left out on request; `{path.name}` beside the result lists all of them."
+    )
     yield Table(title="Records that were left out", columns=columns, note=note)

@@ -48,7 +48,8 @@ def write_report(
     """
     result = StoredResult.read(output)
     diagnosis = Diagnosis.make(result, residues)
+    checks = list_checks(diagnosis)
     names = ["stdin" if path == STANDARD_STREAM else path.name for path in inputs]
     path = result.companion(REPORT)
-    write_text(path, render_page(make_page(diagnosis, options.command_line(inputs), names)))
-    return EmbeddingReport(path, [check.found for check in list_checks(diagnosis) if not check.is_passed])
+    write_text(path, render_page(make_page(diagnosis, checks, options.command_line(inputs), names)))
+    return EmbeddingReport(path, [check.found for check in checks if not check.is_passed])

@@ -1,6 +1,6 @@
 """Statistics of the vectors of a finished result, in one pass over its file: norms, dimensions, and a sample of them.
 
-The memory that this takes does not depend on the length of a vector's file, except for 16 bytes per protein.
+The memory that this takes grows with the number of proteins, but not with what the file holds of each.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ _ROUNDING = 8
 
 @dataclass(frozen=True, kw_only=True)
 class VectorStatistics:
-    """What the vectors of a result are like; of the last five attributes, vectors that are not finite are no part.
+    """Statistics of the vectors of a result; the last five attributes leave out vectors that are not finite.
 
     Attributes:
         norms: Norm of each protein's vector, or mean norm of its residues' vectors, (proteins,), float64; NaN if a

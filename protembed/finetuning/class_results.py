@@ -66,7 +66,7 @@ def _count(evaluation: Evaluation) -> _Counts:
 
 
 def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64], metric: str) -> MetricWithInterval:
-    """Divide the sums of two counts over the proteins, (proteins,), of which those without any count do not matter."""
+    """Divide the sums of two counts of each protein, (proteins,); proteins whose second count is 0 are left out."""
     rows = counts > 0
     if not rows.any():
         return MetricWithInterval(value=None)

@@ -215,7 +215,7 @@ class Comparison:
         return max(known, key=lambda name: known[name]) if known else None
 
     def verdict(self, meaning: str = "") -> str:
-        """Say in one sentence whether the model was worth it: whether it is better than the best baseline.
+        """Describe in one sentence whether the model was worth it: whether it is better than the best baseline.
 
         Args:
             meaning: Explanation of the main metric, such as ` (1 is perfect)`, which follows its name.

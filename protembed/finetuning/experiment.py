@@ -67,7 +67,8 @@ class TrainedModel(Predictor):
     Attributes:
         checkpoint: The model with its head.
         valid_loss: The validation loss, by which one of several trainings is chosen.
-        kept_step: The step after which the validation loss was lowest; 0 if training did not lower it.
+        kept_step: The step after which the validation loss was lowest; 0 if training did not lower it,
+            None without a training by steps.
         frozen_loss: The validation loss of the frozen encoder from which the training began; None if it is not known.
         log: The lines about the steps of the training; empty where there was none.
     """

@@ -31,7 +31,7 @@ class Training:
     Attributes:
         log: Lines of `metrics.jsonl`; empty where nothing was trained step by step.
         frozen_loss: Validation loss of the frozen encoder; None if it is not known.
-        kept_step: Step whose weights were kept.
+        kept_step: Step whose weights were kept; 0 is the frozen encoder, None where nothing was trained step by step.
     """
 
     log: Sequence[Mapping[str, Any]]
@@ -166,8 +166,8 @@ def _training_section(training: Training) -> Section:
             Figure(
                 picture=draw_learning(training.log, frozen_loss=training.frozen_loss, kept_step=training.kept_step),
                 caption="The loss, which training lowers: on the training proteins at each step (pale), its running "
-                "mean, and on the validation proteins after each epoch. Training learns its own proteins by heart in "
-                f"the end; therefore the lowest loss on validation proteins decides. {kept}",
+                "mean, and on the validation proteins after each epoch. A model memorises its training proteins in "
+                f"the end; therefore the lowest validation loss decides. {kept}",
                 description=f"Training and validation loss over {training.log[-1]['step']:,} steps. {kept}",
             )
         ],

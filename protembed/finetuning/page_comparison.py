@@ -11,11 +11,11 @@ from protembed.text import as_sentence, pluralize
 
 # What each predictor is.
 PREDICTORS: Mapping[str, str] = {
-    "majority": "always the shares of training",
-    "mean": "always the mean of training",
+    "majority": "always the shares in the training proteins",
+    "mean": "always the mean of the training proteins",
     "composition": "linear model of amino-acid shares",
     "k-mers": "linear model of short sequence pieces",
-    "15 letters": "linear model of the 15 residues around",
+    "15 letters": "linear model of a window of 15 residues",
     "random initialisation": "same network, from random weights",
     "frozen": "head on the unchanged language model",
     "fine-tuned": "language model, trained with its head",

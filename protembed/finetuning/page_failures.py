@@ -106,7 +106,7 @@ def worst_section(worst: Sequence[WrongPrediction], task: Task) -> Section:
     if not worst:
         return Section(title="The worst predictions", body=["No prediction is wrong."])
     order = {
-        "class": "the less probable the model thought the true class, the higher the place",
+        "class": "sorted by the probability of the true class, the lowest first",
         "labels": "sorted by the mean loss over all labels; the probability of each label is in brackets",
         "value": "sorted by the size of the error",
     }[task.label_kind]

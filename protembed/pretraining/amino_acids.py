@@ -74,7 +74,7 @@ class AminoAcidPredictions:
 
     @property
     def most_frequent(self) -> tuple[str, float]:
-        """The amino acid that was masked most often, and its fraction of all, which guessing it always gets right."""
+        """The amino acid that was masked most often, and its fraction of all: the accuracy of always guessing it."""
         index = int(self.num_masked.argmax())
         return AMINO_ACIDS[index], float(self.num_masked[index] / self.counts.sum())
 

@@ -110,15 +110,17 @@ def _summary(run: RunRecord) -> list[Prose]:
     else:
         begin = verdict[0].upper() + verdict[1:]
     letter, share = run.amino_acids.most_frequent
-    proteins = pluralize(run.plan.valid_sets[run.valid_name], "protein")
-    origin = "proteins that it was not trained on" if run.valid_name == HELD_OUT_NAME else "validation proteins"
+    num_proteins = run.plan.valid_sets[run.valid_name]
+    proteins = pluralize(num_proteins, "validation protein")
+    if run.valid_name == HELD_OUT_NAME:
+        proteins = f"{pluralize(num_proteins, 'protein')} that it was not trained on"
     return [
         *diverged,
         f"{begin}.",
-        f"A masked one leaves it as uncertain as a choice among {_perplexity(run)} equally likely ones (its "
+        f"A masked amino acid leaves it as uncertain as a choice among {_perplexity(run)} equally likely ones (its "
         f"perplexity); the frequencies alone, among {_unigram_perplexity(run)}.",
         f"It names {100 * run.amino_acids.accuracy:.1f} % of the masked amino acids correctly "
-        f"({int(run.amino_acids.counts.sum()):,} in {proteins.replace('proteins', origin)}); always naming {letter}, "
+        f"({int(run.amino_acids.counts.sum()):,} in {proteins}); always naming {letter}, "
         f"the most frequent one, would be right for {100 * share:.1f} %.",
     ]
 
@@ -175,7 +177,7 @@ def _notes(run: RunRecord) -> list[Prose]:
     if run.valid_name == HELD_OUT_NAME:
         notes.append(
             "The validation proteins are a random part of the input. Copies of them are not trained on, but relatives "
-            "may be; `--valid` takes proteins of your choice."
+            "may be; `--valid` accepts proteins of your choice."
         )
     files = "`metrics.jsonl` has a line per step, and `training.png` is the first figure."
     if run.amino_acids is None:

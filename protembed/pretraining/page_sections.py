@@ -42,7 +42,7 @@ def _loss_caption(run: RunRecord) -> Prose:
     sentences = [
         "The curves show how surprised the model is by a masked amino acid, after it has seen so many residues.",
         "Surprise is measured in nats: 0 is certainty, 3.00 a random guess among 20. The right axis has the same as "
-        "perplexity, the number of equally likely amino acids among which the model could as well guess.",
+        "perplexity, the number of equally likely amino acids among which a guess would be as uncertain.",
         "Blue is training (pale: single steps).",
     ]
     if not run.validated:
@@ -120,8 +120,8 @@ def _gain_figure(gains: Mapping[str, MetricWithInterval]) -> Figure:
     return Figure(
         title="Gain over each baseline",
         picture=draw_intervals(rows, "gain (nats per masked amino acid)", overall=0.0),
-        caption="A point is by how many nats the model is less surprised than a baseline, the line its 95 % interval. "
-        "The model is better where the whole line is right of the dashed one, which is no gain.",
+        caption="Each point shows by how many nats the loss of the model is lower than that of a baseline, the line "
+        "its 95 % interval. The model is better where the whole line is right of the dashed one, which is no gain.",
         description=f"Gains in nats with 95 % intervals: {'; '.join(found)}.",
     )
 

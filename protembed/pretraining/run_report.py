@@ -1,4 +1,4 @@
-"""The page and the picture of a run, which are renewed while it trains."""
+"""The page and the picture of a run, which are written again while it trains."""
 
 import time
 from collections.abc import Callable

@@ -41,7 +41,6 @@ SCALES: Mapping[str, tuple[str, str]] = {
     "attention": ("magma_r", "magma"),
     "statistic": ("viridis", "viridis"),
     "contact": ("Blues", "Blues_r"),
-    "share": ("Blues", "Blues_r"),
 }
 _NUM_STOPS = 17
 

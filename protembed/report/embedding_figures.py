@@ -9,8 +9,9 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from protembed.report.comparison_figures import shorten
 from protembed.report.design import COLOURS, SCALES, TYPE
-from protembed.report.figures import drawable, inline_svg
+from protembed.report.figures import inline_svg
 from protembed.text import format_percent
 
 _ACCENT, _CONTRAST, _GREY, _INK, _SURFACE = (
@@ -34,7 +35,7 @@ _MIN_LOG_RATIO = 10
 _LOG_TICKS = (1, 2, 5)
 # The factor by which an axis of lengths goes beyond them.
 _MARGIN = 1.1
-# The part of all lengths that differ in colour.
+# Quantiles of the lengths between which the colour changes.
 _COLOURED = (0.02, 0.98)
 
 
@@ -215,7 +216,7 @@ def _ring(axes: Axes, x: float, y: float, name: str) -> None:
     axes.plot(x, y, "o", color=_CONTRAST, fillstyle="none", markersize=8, markeredgewidth=1.2)
     is_right = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0] > 0.5
     axes.annotate(
-        drawable(name)[:_MAX_NAME],
+        shorten(name, _MAX_NAME),
         (x, y),
         xytext=(-8 if is_right else 8, 0),
         textcoords="offset points",

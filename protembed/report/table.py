@@ -14,7 +14,7 @@ from protembed.text import choose_decimals, format_decimals
 Prose = str
 # None is an empty cell, NaN an undefined number.
 Cell = str | int | float | MetricWithInterval | None
-# Larger numbers than this have no more decimals than they have meaning, whatever their column.
+# Numbers from this size on are rounded to significant digits, even in a column with given decimals.
 _LARGEST_EXACT = 1e9
 
 

@@ -129,7 +129,7 @@ def test_first_sentence_without_comparisons_names_the_clearest_head(make_statist
 def test_heads_without_any_pattern_are_a_finding(statistics):
     content = content_of(Evaluation(statistics=statistics, contacts=None, sites={}))
 
-    assert content.summary[0].startswith("No head attends to a place of its own")
+    assert content.summary[0].startswith("No head shows a clear pattern.")
     assert [card.value for card in content.cards] == ["6 of 6"]
 
 

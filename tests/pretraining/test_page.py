@@ -65,7 +65,7 @@ def test_page_begins_with_the_finding_in_three_sentences(make_run_record):
 
     assert summary == [
         "The model has learned more than how frequent each amino acid is.",
-        "A masked one leaves it as uncertain as a choice among 14.88 equally likely ones (its perplexity); the "
+        "A masked amino acid leaves it as uncertain as a choice among 14.88 equally likely ones (its perplexity); the "
         "frequencies alone, among 17.99.",
         "It names 82.8 % of the masked amino acids correctly (2,000 in 16 proteins that it was not trained on); "
         "always naming K, the most frequent one, would be right for 6.0 %.",

@@ -187,21 +187,6 @@ def test_inline_figure_takes_its_colours_and_its_font_from_the_page():
     assert not re.search("<style|<metadata|<script", inline.markup)
 
 
-def test_two_inline_figures_share_no_anchor_that_means_different_things():
-    def draw(values):
-        with inline_svg(4, 3) as inline:
-            inline.figure.subplots().plot(values, "o-")
-        return inline.markup
-
-    anchors = [
-        dict(re.findall(r'(?s)<(?:path|clipPath) id="([^"]+)"(.*?)/>', draw(values))) for values in ([1, 2], [5, 1])
-    ]
-
-    assert anchors[0]
-    assert all(anchors[0][name] == anchors[1][name] for name in anchors[0].keys() & anchors[1].keys())
-    assert not re.search(r' id="(figure|axes|patch|line2d)_1"', draw([1, 2]))
-
-
 @pytest.mark.promise(9)
 def test_same_inline_figure_has_the_same_markup():
     def draw():

@@ -15,9 +15,8 @@ function save(blob, name) {
 
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (document.documentElement.dataset.theme ?? (systemIsDark.matches ? "dark" : "light")) === "dark";
-// A colour of the page by its name in page.css; what is drawn with it is drawn again on "themechange".
-const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+// What is drawn in colours of the theme is drawn again on "themechange".
 function showTheme() {
   byId("theme").textContent = isDark() ? "Light" : "Dark";
   byId("theme").setAttribute("aria-label", isDark() ? "Switch to light colours" : "Switch to dark colours");
