@@ -37,7 +37,7 @@ from transformers import (
 from protembed.config.model_sizes import SIZES
 from protembed.data.alphabet import CLS, EOS, FIRST_AMINO_ACID, MASK, NUM_AMINO_ACIDS, PAD, encode, is_amino_acid
 from protembed.data.fasta import read_fasta
-from protembed.model.esm_config import config_json
+from protembed.model.formats import config_json
 
 WARMUP_FRACTION = 0.1
 MASK_RATE = 0.15

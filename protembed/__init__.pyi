@@ -51,6 +51,6 @@ from protembed.finetuning.finetune import finetune_model as finetune_model
 from protembed.finetuning.predict import predict_fasta as predict_fasta
 from protembed.model.catalog import list_models as list_models
 from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
-from protembed.model.esm2 import Encoder as Encoder
+from protembed.model.encoder import Encoder as Encoder
 from protembed.pretraining.pretrain import plan_pretraining as plan_pretraining, pretrain_model as pretrain_model
 from protembed.scoring.score import score_variants as score_variants

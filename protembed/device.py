@@ -216,6 +216,8 @@ def load_kernels() -> None:
         if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
             torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "none", [], "")
             torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "gelu", [], "none")
+            torch.ops.mkldnn._linear_pointwise(ones, ones, None, "swish", [], "")
+            torch.ops.mkldnn._linear_pointwise.binary(ones, ones, ones, None, "mul")
             torch.ops.mkldnn._linear_pointwise.binary(ones, ones, ones, ones[0], "add")
 
 

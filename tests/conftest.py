@@ -14,7 +14,7 @@ import torch
 
 from protembed.config.common import TASKS, DeviceConfig, ModelConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneOptions, LabelTableConfig
-from protembed.config.model_sizes import SIZES, EncoderShape
+from protembed.config.model_sizes import SIZES, ESM2Shape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
 from protembed.data.batching import MaskedBatch, concatenate, make_crop
@@ -24,7 +24,8 @@ from protembed.errors import DataError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable, read_labels
 from protembed.inference.engine import Engine
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
-from protembed.model.esm2 import Encoder, initialise
+from protembed.model.encoder import initialise
+from protembed.model.esm2 import ESM2Encoder
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpus, corpus_writer
 from protembed.training.objective import MaskedLM
@@ -33,7 +34,7 @@ from protembed.training.objective import MaskedLM
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -139,7 +140,7 @@ def whole_batch():
 
 @pytest.fixture
 def tiny_encoder():
-    encoder = Encoder(TINY)
+    encoder = ESM2Encoder(TINY)
     initialise(encoder, "gaussian", torch.Generator().manual_seed(0))
     return encoder.eval()
 

@@ -20,7 +20,7 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import ConfigError
 from protembed.io.arrays import MapFile
-from protembed.model.esm2 import Encoder
+from protembed.model.encoder import Encoder
 from protembed.model.heads import ContactHead
 
 

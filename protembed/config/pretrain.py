@@ -18,7 +18,7 @@ from protembed.config.common import (
     precision_option,
 )
 from protembed.config.effects import only_without
-from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, ESM2Shape, SizeName
 from protembed.errors import ConfigError
 
 
@@ -126,7 +126,7 @@ class PretrainConfig(Config):
         """Shape of a new encoder."""
         if self.layers is None or self.dim is None or self.heads is None:
             return SIZES[self.size or DEFAULT_SIZE]
-        return EncoderShape(num_layers=self.layers, dim=self.dim, num_heads=self.heads)
+        return ESM2Shape(num_layers=self.layers, dim=self.dim, num_heads=self.heads)
 
 
 class BatchConfig(Config):

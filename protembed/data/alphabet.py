@@ -21,6 +21,8 @@ PAD = TOKENS.index("<pad>")
 EOS = TOKENS.index("<eos>")
 MASK = TOKENS.index("<mask>")
 
+# <cls> before a protein and <eos> after it.
+NUM_SPECIAL_TOKENS = 2
 NUM_AMINO_ACIDS = len(AMINO_ACIDS)
 FIRST_AMINO_ACID = TOKENS.index(AMINO_ACIDS[0])
 AMINO_ACID_IDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)

@@ -26,7 +26,7 @@ from protembed.finetuning.targets import TaskTable
 from protembed.io.reading import sha256_of_file
 from protembed.io.writing import atomic_path
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.esm2 import initialise
+from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.lora import add_adapters, merge_adapters
 from protembed.model.weights import with_current_names, write_tensors

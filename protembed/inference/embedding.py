@@ -19,7 +19,7 @@ from protembed.device import choose_precision, to_device
 from protembed.errors import NotFiniteError
 from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.esm2 import Encoder, PackedLayout
+from protembed.model.encoder import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import merge_windows, overlap_cosine, pool_protein, residues_of, strip_special_tokens
 from protembed.model.representation import Representation

@@ -16,7 +16,7 @@ from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
 from protembed.inference.engine import InferenceJob
 from protembed.model.checkpoint import Checkpoint
-from protembed.model.esm2 import Encoder
+from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead
 
 LogProbabilities = NDArray[np.float32]

@@ -9,7 +9,7 @@ from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, SizeName
 from protembed.errors import InputNotFoundError, ModelFormatError, reason_of
 from protembed.io.reading import PathLike, as_path
-from protembed.model.esm_config import read_shape
+from protembed.model.formats import read_shape
 from protembed.model.hub import conversion_command, fetch_model, is_hub_name
 from protembed.model.metadata import ModelMetadata, read_metadata
 from protembed.model.untrusted import model_sha256
@@ -97,10 +97,14 @@ class ResolvedModel:
         Raises:
             ModelFormatError: `protembed.json` is damaged, or does not fit `config.json`.
         """
-        metadata = read_metadata(self.directory)
+        metadata = read_metadata(self.directory, self.shape.trained_window_residues)
         if (metadata.layer or 0) > self.shape.num_layers:
             found = f"protembed.json names layer {metadata.layer}, of {self.shape.num_layers}"
             raise ModelFormatError(self.directory, found, "the files do not belong together")
+        longest = self.shape.max_residues
+        if longest is not None and metadata.window_residues > longest:
+            found = f"protembed.json names a window of {metadata.window_residues:,} residues"
+            raise ModelFormatError(self.directory, found, f"the model has learned positions for {longest:,}")
         return metadata
 
     def sha256(self) -> str:

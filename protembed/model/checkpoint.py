@@ -1,7 +1,7 @@
 """Models, and the directories that hold them.
 
-A directory is a plain Hugging Face `EsmForMaskedLM`, with `protembed.json` and, for a fine-tuned model,
-`head.safetensors` in addition. JSON and safetensors only: nothing is unpickled.
+A directory is a plain Hugging Face model, with `protembed.json` and, for a fine-tuned model, `head.safetensors` in
+addition. JSON and safetensors only: nothing is unpickled.
 """
 
 from dataclasses import dataclass, field
@@ -14,38 +14,34 @@ from torch import Tensor, nn
 from protembed.config.common import TASKS
 from protembed.config.finetune import MAX_TRAINING_KMERS
 from protembed.config.model_sizes import EncoderShape
-from protembed.data.alphabet import TOKENS
 from protembed.device import exact_float32
 from protembed.errors import ModelFormatError
 from protembed.io.reading import PathLike, as_path
 from protembed.io.writing import atomic_directory, write_json, write_text
+from protembed.model.architectures import new_encoder, new_lm_head
 from protembed.model.catalog import ResolvedModel, locate_model
-from protembed.model.esm2 import Encoder, initialise, inverse_frequencies
-from protembed.model.esm_config import (
-    CONFIG_FILE,
-    SPECIAL_TOKENS,
-    VOCABULARY_FILE,
-    check_vocabulary,
-    config_json,
-)
+from protembed.model.encoder import Encoder, initialise, inverse_frequencies
+from protembed.model.formats import config_json, format_of
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
+from protembed.model.hf_format import CONFIG_FILE, check_vocabulary
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, write_metadata
+from protembed.model.onednn_linear import Linear
 from protembed.model.untrusted import lies_in_cache, model_sha256
 from protembed.model.weights import (
     WEIGHTS_FILE,
     WeightFiles,
     open_tensors,
     read_tensor,
-    rotary_name,
-    weight_table,
+    split_weight,
     write_tensors,
 )
 
 _KMERS_FILE, _KMERS_NAME = "training_kmers.safetensors", "hashes"
 _HEAD = "head.safetensors"
+# Where the architecture's layout has no place for a contact head.
+_CONTACT_HEAD = "contact_head.safetensors"
 # Of heads from before thresholds were stored; see `TaskHead`.
 _FORMER_THRESHOLD = 0.5
-_TOKENIZER_CONFIG = {**SPECIAL_TOKENS, "tokenizer_class": "EsmTokenizer", "do_lower_case": False}
 _SHORTEST_CARD = "# A protein language model\n"
 
 
@@ -67,7 +63,7 @@ def _read_training_kmers(directory: Path) -> Tensor | None:
 def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadata) -> TaskHead:
     path = directory / _HEAD
     with open_tensors(path) as file:
-        state = {name: read_tensor(file, name, path) for name in file.keys()}  # noqa: SIM118
+        state = {name: read_tensor(file, name, path).float() for name in file.keys()}  # noqa: SIM118
     task = TASKS[metadata.task or "regression"]
     # The file decides how wide the head is, but nothing is allocated before the file was seen to hold as much.
     with torch.device("meta"):
@@ -148,9 +144,10 @@ class Checkpoint:
         if self.has_metadata:
             return []
         window = f"a window of {self.metadata.window_residues:,} residues"
+        name = format_of(self.encoder.shape).name
         return [
             f"the model's directory has no {METADATA_FILE}: {window}, the last layer and the mean are assumed, which "
-            "is right for published ESM-2 models; for other models, pass the window and layer, or copy "
+            f"is right for published {name} models; for other models, pass the window and layer, or copy "
             f"{METADATA_FILE} from the original directory"
         ]
 
@@ -162,7 +159,8 @@ class Checkpoint:
         """
         if self.lm_head is None:
             found = "the weights have no lm_head, the masked-LM head that predicts amino acids"
-            advice = "`score` and `pretrain` need it: use a model that was saved from EsmForMaskedLM"
+            class_name = format_of(self.encoder.shape).class_name
+            advice = f"`score` and `pretrain` need it: use a model that was saved from {class_name}"
             raise ModelFormatError(self.directory or Path(), found, advice)
         return self.lm_head
 
@@ -178,83 +176,117 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     Encoder and head share one sequence of random numbers.
     """
     with torch.device("meta"):
-        encoder = Encoder(shape)
+        encoder = new_encoder(shape)
     encoder.to_empty(device="cpu").inverse_frequencies = inverse_frequencies(shape)
-    lm_head, contact_head = MaskedLMHead(shape.dim), ContactHead(shape.num_layers * shape.num_heads)
+    lm_head, contact_head = new_lm_head(shape), ContactHead(shape.num_layers * shape.num_heads)
     generator = torch.Generator().manual_seed(seed)
     initialise(encoder, how, generator)
     initialise(lm_head, how, generator)
     return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head)
 
 
-def _fill(checkpoint: Checkpoint, stored: WeightFiles, directory: Path) -> None:
+def _dtype_of(name: str, module: nn.Module, precision: torch.dtype) -> torch.dtype:
+    """Return the dtype of a weight: the layers' matrices have the precision, all else is float32."""
+    return precision if isinstance(module.get_submodule(name.rpartition(".")[0]), Linear) else torch.float32
+
+
+def _fill(
+    checkpoint: Checkpoint, stored: WeightFiles, directory: Path, precision: torch.dtype, device: torch.device
+) -> None:
     """Load the weights of a directory into the modules, in place; heads that it does not hold are left out."""
     shape = checkpoint.encoder.shape
     if not stored.has("lm_head."):
         checkpoint.lm_head = None
+    checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
     modules = checkpoint._parts()
     if not stored.has("esm.contact_head."):
-        checkpoint.contact_head = ContactHead(shape.num_layers * shape.num_heads)
         del modules["contact_head"]
-    for full_name, weight in weight_table(shape).items():
+    for full_name, stored_names in format_of(shape).weight_names(shape).items():
         part, _, name = full_name.partition(".")
         if part not in modules:
             continue
-        value = weight.read(stored)
+        dtype = _dtype_of(name, modules[part], precision)
+        value = stored.weight(stored_names, dtype, device)
         expected = modules[part].state_dict()[name].shape
         if value.shape != expected:
-            found = f"{weight.stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
+            found = f"{stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
             raise ModelFormatError(directory, found, "the files do not belong together")
         modules[part].load_state_dict({name: value}, strict=False, assign=True)
     stored.check_tied_decoder()
     exact = inverse_frequencies(shape)
     frequencies = stored.rotary_frequencies(len(exact))
-    checkpoint.encoder.inverse_frequencies = exact if frequencies is None else frequencies
+    checkpoint.encoder.inverse_frequencies = (exact if frequencies is None else frequencies).to(device)
 
 
 @exact_float32()
-def load_checkpoint(model: PathLike | ResolvedModel | None = None) -> Checkpoint:
-    """Read a model: ESM-2 under any of Hugging Face's weight names, or one that protembed wrote.
+def load_checkpoint(
+    model: PathLike | ResolvedModel | None = None,
+    *,
+    precision: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Checkpoint:
+    """Read a model of the ESM family under any of Hugging Face's weight names, or one that protembed wrote.
 
     Args:
         model: What `--model` takes: a model directory (with `config.json`, and `model.safetensors` or shards and their
             index), a run directory, the name of a bundled model, or a name on the Hugging Face hub, which alone needs
             the network; or what `locate_model` found. None is the default model.
+        precision: The dtype of the layers' matrices, as `Encoder.set_compute_dtype` sets it; each tensor is read from
+            the mapped file straight into it.
+        device: The device of the weights.
 
     Returns:
-        The model on the CPU, in float32 whatever the directory's precision, in evaluation mode. Its rotary frequencies
-        are those of the directory, exact ones where it stores none. A model that was saved without a contact head has
-        one of zeros, and one that was saved without a masked-LM head has none.
+        The model in evaluation mode; all but the layers' matrices is in float32 whatever the directory's precision. Its
+        rotary frequencies are those of the directory, exact ones where it stores none. A model that was saved without a
+        contact head has one of zeros, and one that was saved without a masked-LM head has none.
 
     Raises:
         InputNotFoundError: There is no such model.
         HubError: The hub does not respond.
-        ModelFormatError: The model is not an ESM-2, or its files are damaged.
+        ModelFormatError: The model is of another architecture, or its files are damaged.
 
     >>> load_checkpoint("protembed_t6_8M")
     Checkpoint(t6_8M, 7.5 M parameters, task=None)
     """
     model = model if isinstance(model, ResolvedModel) else locate_model(model)
     directory, shape, metadata = model.directory, model.shape, model.metadata
-    check_vocabulary(directory)
-    with WeightFiles(directory) as stored:
+    check_vocabulary(directory, format_of(shape))
+    with WeightFiles(directory, format_of(shape)) as stored:
         stored.check_num_layers(shape.num_layers)
         with torch.device("meta"):  # allocates no weights, so that a large model is not filled twice
             checkpoint = Checkpoint(
-                encoder=Encoder(shape),
-                lm_head=MaskedLMHead(shape.dim),
+                encoder=new_encoder(shape),
+                lm_head=new_lm_head(shape),
                 contact_head=ContactHead(shape.num_layers * shape.num_heads),
                 metadata=metadata,
                 has_metadata=(directory / METADATA_FILE).exists() or lies_in_cache(directory),
                 directory=directory,
             )
-        _fill(checkpoint, stored, directory)
+        _fill(checkpoint, stored, directory, precision, torch.device(device))
+    _read_contact_head(checkpoint, directory)
     if metadata.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, metadata)
         checkpoint.training_kmers = _read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
-    return checkpoint
+    return checkpoint.to(device)
+
+
+def _read_contact_head(checkpoint: Checkpoint, directory: Path) -> None:
+    """Read the contact head of an architecture whose layout has no place for one, in place."""
+    path = directory / _CONTACT_HEAD
+    if _has_place_for_contacts(checkpoint.encoder.shape) or not path.exists():
+        return
+    with open_tensors(path) as file:
+        state = {name: read_tensor(file, name, path).float() for name in file.keys()}  # noqa: SIM118  # no dictionary
+    try:
+        checkpoint.contact_head.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFormatError(path, f"missing or damaged ({' '.join(str(error).split())})") from error
+
+
+def _has_place_for_contacts(shape: EncoderShape) -> bool:
+    return "contact_head.weight" in format_of(shape).weight_names(shape)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:
@@ -275,25 +307,31 @@ def write_checkpoint_files(
         for part, module in checkpoint._parts().items()
         for name, value in _state(module).items()
     }
+    model_format = format_of(shape)
     tensors = {
         name: value.to(dtype)
-        for full_name, weight in weight_table(shape).items()
+        for full_name, stored_names in model_format.weight_names(shape).items()
         if full_name in state
-        for name, value in weight.split(state[full_name])
+        for name, value in split_weight(state[full_name], stored_names)
     }
-    # Rounded frequencies would rotate distant residues differently; recomputed ones might not be those of training.
-    frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
-    tensors |= {rotary_name(layer): frequencies.clone() for layer in range(shape.num_layers)}
+    if model_format.rotary_name is not None and shape.max_residues is None:
+        # Rounded frequencies would rotate distant residues differently; recomputed ones might not be those of training.
+        frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
+        tensors |= {model_format.rotary_name(layer): frequencies.clone() for layer in range(shape.num_layers)}
     write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    if checkpoint.contact_head.is_fitted and not _has_place_for_contacts(shape):
+        write_tensors(_state(checkpoint.contact_head), directory / _CONTACT_HEAD, metadata={"format": "pt"})
     if checkpoint.task_head is not None:
         write_tensors(_state(checkpoint.task_head), directory / _HEAD, metadata={"format": "pt"})
         if checkpoint.training_kmers is not None:
             write_tensors({_KMERS_NAME: checkpoint.training_kmers.to(torch.int64)}, directory / _KMERS_FILE)
     write_json(directory / CONFIG_FILE, config_json(shape, has_lm_head=checkpoint.lm_head is not None))
     write_metadata(directory, checkpoint.metadata, contact_head_fitted=checkpoint.contact_head.is_fitted)
-    write_text(directory / VOCABULARY_FILE, "\n".join(TOKENS))
-    write_json(directory / "tokenizer_config.json", _TOKENIZER_CONFIG)
-    write_json(directory / "special_tokens_map.json", SPECIAL_TOKENS)
+    for name, content in model_format.tokenizer_files().items():
+        if isinstance(content, str):
+            write_text(directory / name, content)
+        else:
+            write_json(directory / name, content)
     write_text(directory / "README.md", card)
 
 

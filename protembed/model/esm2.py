@@ -1,141 +1,30 @@
-"""The encoder of ESM-2, written to be read from top to bottom.
+"""The encoder of ESM-2, and of ESM-1b and ESM-1v, which differ in their settings; to be read from top to bottom.
 
-The tokens of all proteins lie one after the other, `(tokens, dim)`; only attention needs to know where a protein ends.
-Pre-LN layers, rotary positions, exact GELU, LayerNorm with eps 1e-5, biases everywhere.
+Pre-LN layers, exact GELU, LayerNorm with eps 1e-5, biases everywhere. Positions are rotary in ESM-2 and learned in
+ESM-1b and ESM-1v.
 
-Source: Lin et al. 2023, "Evolutionary-scale prediction of atomic-level protein structure with a language model".
+Source: Lin et al. 2023, "Evolutionary-scale prediction of atomic-level protein structure with a language model"; Rives
+et al. 2021 (ESM-1b); Meier et al. 2021 (ESM-1v).
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, NUM_UNUSED_POSITIONS, ESM2Shape
 from protembed.data.alphabet import MASK, TOKENS
-from protembed.device import has_varlen_attention, to_device
-from protembed.errors import ConfigError
-from protembed.model.onednn_linear import Linear, padding_for
+from protembed.model.encoder import Encoder, Layer, PackedLayout, attend_packed, attention_weights
+from protembed.model.onednn_linear import Linear
 
-INIT_STD = 0.02
-# ESM-2 was trained with 15 % of the residues chosen and 80 % of those replaced by <mask>. The constant does not follow
-# the mask rate used here, because embeddings of published checkpoints would change their scale.
-ESM2_MASK_FRACTION = 0.15 * 0.8
-
-
-def inverse_frequencies(shape: EncoderShape) -> Tensor:
-    """Compute the rotary frequencies of a head's pairs of coordinates, (head_dim / 2,), float32."""
-    head_dim = shape.dim // shape.num_heads
-    # On the CPU even while modules are made on the meta device, whose arithmetic loads torch's compiler.
-    return 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
-
-
-def initialise(module: nn.Module, how: Literal["gaussian", "uniform"], generator: torch.Generator) -> None:
-    """Set every parameter of an encoder or a head to its initial value, in place, with random numbers from the CPU.
-
-    Bias vectors are zero; weight matrices and embeddings are Gaussian with standard deviation 0.02, or uniform with the
-    same standard deviation; LayerNorm gammas are one, betas zero. An embedding's standard deviation of one would make
-    the first loss enormous, because the LM head is tied to it.
-    """
-    half_width = INIT_STD * math.sqrt(3)
-    for part in module.modules():
-        if isinstance(part, nn.LayerNorm):
-            part.reset_parameters()
-        elif isinstance(part, nn.Linear | nn.Embedding):
-            if how == "gaussian":
-                nn.init.normal_(part.weight, std=INIT_STD, generator=generator)
-            else:
-                nn.init.uniform_(part.weight, -half_width, half_width, generator=generator)
-            if isinstance(part, nn.Linear):
-                nn.init.zeros_(part.bias)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackedLayout:
-    """Where each protein of a packed batch starts and ends, and the rotary angles of its positions.
-
-    Attributes:
-        offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the tokens'
-            device.
-        lengths: The number of tokens of each protein.
-        num_padding: The number of rows after the tokens, inside the layers only; they belong to no protein.
-        is_varlen: Whether one kernel can compute the attention of all proteins at once.
-        cosine: Cosines of the rotary angles, (tokens + padding, 1, 1, head_dim), float32.
-        sine: Sines of the rotary angles, (tokens + padding, 1, 1, head_dim / 2), float32.
-    """
-
-    offsets: Tensor
-    lengths: list[int]
-    num_padding: int
-    is_varlen: bool
-    cosine: Tensor
-    sine: Tensor
-
-    @property
-    def num_tokens(self) -> int:
-        """The number of tokens of all proteins."""
-        return sum(self.lengths)
-
-    def rotate(self, vectors: Tensor) -> Tensor:
-        """Rotate queries and keys by the angles of their positions, one half of a head against the other.
-
-        They are (tokens, n, head, head_dim), with or without padding at the end.
-
-        Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
-        """
-        first, second = vectors.chunk(2, dim=-1)
-        cosine, sine = self.cosine[: len(vectors)], self.sine[: len(vectors)]
-        rotated = vectors * cosine
-        middle = first.shape[-1]
-        rotated[..., :middle].addcmul_(second, sine, value=-1)
-        rotated[..., middle:].addcmul_(first, sine)
-        return rotated.to(vectors.dtype)
-
-    def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the rows of each protein from each tensor, (tokens, …), with or without padding at the end."""
-        return zip(*(tensor[: self.num_tokens].split(self.lengths) for tensor in tensors), strict=True)
-
-    def per_token(self, values: Tensor) -> Tensor:
-        """Repeat one value per protein, (proteins,), for each of its tokens, (tokens,)."""
-        return values.repeat_interleave(self.offsets.diff(), output_size=self.num_tokens)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Mix the values of one protein's tokens: softmax(q · k / sqrt(head_dim)) · v in each head.
-
-    All arguments and the result are (length, head, head_dim).
-
-    Source: Vaswani et al. 2017, equation 1.
-    """
-    # One call per protein: a block-diagonal mask over the whole micro-batch takes five times as long on a CPU.
-    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))  # (1, head, length, head_dim)
-    return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
-
-
-def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
-    """Mix the values of each protein's tokens with `attend`, for all proteins of a batch.
-
-    All tensors are (tokens + padding, head, head_dim); the result is zero in the padding.
-    """
-    if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
-        # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
-        from torch.nn.attention.varlen import varlen_attn
-
-        boundaries, longest = layout.offsets.int(), max(layout.lengths)
-        mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
-        assert isinstance(mixed, Tensor)
-        return mixed
-    mixed_proteins = [attend(*protein) for protein in layout.split(query, key, value)]
-    return torch.cat([*mixed_proteins, torch.zeros_like(value[layout.num_tokens :])])
+# The models were trained with 15 % of the residues chosen and 80 % of those replaced by <mask>. The constant does not
+# follow the mask rate used here, because embeddings of published checkpoints would change their scale.
+TRAINED_MASK_FRACTION = 0.15 * 0.8
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions over packed proteins.
+    """Multi-head self-attention over packed proteins, with rotary positions unless positions are learned.
 
     head_j(e_i, K, V) = Attention(W_Q^j e_i, W_K^j K, W_V^j V), concatenated over heads and projected by W_O. The rows
     of `qkv` are W_Q of all heads, then W_K, then W_V; `out` is W_O.
@@ -143,9 +32,9 @@ class SelfAttention(nn.Module):
     Source: Vaswani et al. 2017, section 3.2; rotary positions: Su et al. 2021.
     """
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: ESM2Shape) -> None:
         super().__init__()
-        self.num_heads = shape.num_heads
+        self.num_heads, self.is_rotary = shape.num_heads, shape.num_positions is None
         self.qkv = Linear(shape.dim, 3 * shape.dim)
         self.out = Linear(shape.dim, shape.dim)
 
@@ -167,38 +56,34 @@ class SelfAttention(nn.Module):
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
         """Compute the attention weights, one (head, length, length) tensor per protein; each row sums to one."""
         query, key, _ = self._project(hidden, layout)
-        scale = 1 / math.sqrt(query.shape[-1])
-        return [
-            torch.softmax(torch.einsum("qhd,khd->hqk", protein_query * scale, protein_key), dim=-1)
-            for protein_query, protein_key in layout.split(query, key)
-        ]
+        return attention_weights(query, key, layout)
 
     def _project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute rotated queries, rotated keys, and values, (tokens, head, head_dim) each."""
+        """Compute queries and keys, rotated where positions are rotary, and values, (tokens, head, head_dim) each."""
         projected = self.qkv(hidden.to(self.qkv.weight.dtype))  # (tokens, 3 · dim)
         projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
-        query, key = layout.rotate(projected[:, :2]).unbind(1)
+        query, key = (layout.rotate(projected[:, :2]) if self.is_rotary else projected[:, :2]).unbind(1)
         return query, key, projected[:, 2]
 
 
 class FeedForward(nn.Module):
     """Two linear maps with an exact GELU between them, applied to each token."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: ESM2Shape) -> None:
         super().__init__()
-        self.up = Linear(shape.dim, 4 * shape.dim)
-        self.down = Linear(4 * shape.dim, shape.dim)
+        self.up = Linear(shape.dim, shape.feed_forward_dim)
+        self.down = Linear(shape.feed_forward_dim, shape.dim)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """Map (tokens, dim) to (tokens, dim), and add the result to the residual stream."""
-        features = self.up.linear_gelu(hidden.to(self.up.weight.dtype))  # (tokens, 4 · dim)
+        features = self.up.linear_gelu(hidden.to(self.up.weight.dtype))  # (tokens, feed_forward_dim)
         return self.down.add_residual(residual, features)
 
 
-class Layer(nn.Module):
+class ESM2Layer(Layer):
     """Attention, then feed-forward; each reads a normalised copy of the residual stream and adds to it (pre-LN)."""
 
-    def __init__(self, shape: EncoderShape) -> None:
+    def __init__(self, shape: ESM2Shape) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.attention = SelfAttention(shape)
@@ -210,63 +95,33 @@ class Layer(nn.Module):
         hidden = self.attention(self.attention_norm(hidden), layout, hidden)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
+    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
+        """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
+        return self.attention.attention_weights(self.attention_norm(hidden), layout)
 
-class Encoder(nn.Module):
-    """ESM-2's encoder: token embeddings, layers, a final LayerNorm.
+
+class ESM2Encoder(Encoder):
+    """ESM-2's encoder: token embeddings, layers, a final LayerNorm; ESM-1b's and ESM-1v's by the settings of the shape.
 
     Attributes:
-        gradient_checkpointing: Whether the activations of a layer are recomputed for its gradients instead of stored:
-            less memory, a third more work.
+        positions: The vectors of learned positions; None where positions are rotary.
+        embedding_norm: The LayerNorm before the first layer; None where there is none.
     """
 
-    inverse_frequencies: Tensor
+    shape: ESM2Shape
 
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__()
-        self.shape = shape
-        self.gradient_checkpointing = False
-        # Without the constructor's random numbers, which would be overwritten: on the meta device, where a checkpoint's
-        # modules are made, drawing them loads torch's compiler, which takes a second of every command.
-        self.embedding = nn.Embedding.from_pretrained(torch.empty(len(TOKENS), shape.dim), freeze=False)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
+    def __init__(self, shape: ESM2Shape) -> None:
+        super().__init__(shape, len(TOKENS))
+        self.positions = None
+        if shape.num_positions is not None:
+            rows = torch.empty(NUM_UNUSED_POSITIONS + shape.num_positions, shape.dim)
+            self.positions = nn.Embedding.from_pretrained(rows, freeze=False)
+        self.embedding_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS) if shape.has_embedding_norm else None
+        self.layers = nn.ModuleList(ESM2Layer(shape) for _ in range(shape.num_layers))
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
-        self.register_buffer("inverse_frequencies", inverse_frequencies(shape), persistent=False)
-
-    def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Set the dtype of the layers' matrix products and attention, in place.
-
-        The residual stream stays in float32: trained encoders have values of some hundreds there, and half precision
-        would lose what the layers add.
-        """
-        for module in self.layers.modules():
-            if isinstance(module, nn.Linear):
-                module.to(dtype)
-
-    def layout(self, offsets: Tensor) -> PackedLayout:
-        """Prepare what every layer needs to know about a batch.
-
-        Args:
-            offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the CPU.
-        """
-        device, lengths = self.inverse_frequencies.device, offsets.diff()
-        starts = offsets[:-1].repeat_interleave(lengths)
-        positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
-        num_padding = padding_for(len(starts), device)
-        positions = F.pad(positions, (0, num_padding))
-        positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
-        angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
-        cosine = angles.cos()
-        return PackedLayout(
-            offsets=to_device(offsets, device),
-            lengths=lengths.tolist(),
-            num_padding=num_padding,
-            is_varlen=has_varlen_attention(device, head_dim=2 * len(self.inverse_frequencies)),
-            cosine=torch.cat((cosine, cosine), dim=-1),
-            sine=angles.sin(),
-        )
 
     def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
-        """Look up the tokens' vectors; `<mask>` becomes zero, and the others are scaled by the fraction of masks.
+        """Look up the tokens' vectors, add learned positions, and normalise, as far as the model does.
 
         Args:
             tokens: Token ids, (tokens,), int64.
@@ -274,66 +129,22 @@ class Encoder(nn.Module):
 
         Returns:
             The embeddings, (tokens, dim), float32.
+        """
+        vectors = cast("Tensor", self.embedding(tokens))
+        if self.shape.has_token_dropout:
+            vectors = vectors * self._token_dropout(tokens, layout)[:, None]
+        if self.positions is not None:
+            vectors = vectors + self.positions(layout.positions[: len(tokens)].long() + NUM_UNUSED_POSITIONS)
+        return vectors if self.embedding_norm is None else self.embedding_norm(vectors)
 
-        Source: ESM-2's "token dropout" (Lin et al. 2023, and the published code), in evaluation too.
+    def _token_dropout(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
+        """Compute each token's factor, (tokens,): zero for `<mask>`, for the others one that makes up for the masks.
+
+        Source: the published code of ESM-1b, ESM-1v and ESM-2, in evaluation too.
         """
         is_mask = tokens == MASK
         num_masked = F.pad(is_mask.cumsum(0), (1, 0))[layout.offsets].diff()  # (proteins,)
         fraction = num_masked / layout.offsets.diff()
         # A protein of masks alone has nothing to scale; zero divided by zero must not become NaN.
-        scale = (1 - ESM2_MASK_FRACTION) / (1 - fraction).where(fraction < 1, 1)
-        scale = layout.per_token(scale) * ~is_mask
-        return cast("Tensor", self.embedding(tokens)) * scale[:, None]
-
-    def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
-        """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm.
-
-        Raises:
-            ConfigError: The tokens are not those of the layout, one after the other.
-        """
-        if tokens.shape != (layout.num_tokens,):
-            expected = (
-                f"the {layout.num_tokens:,} tokens of the layout are expected one after the other, without padding"
-            )
-            raise ConfigError("tokens", f"a tensor of shape {tuple(tokens.shape)}", expected)
-        hidden = F.pad(self.embed(tokens, layout), (0, 0, 0, layout.num_padding))
-        for layer in self.layers:
-            yield hidden[: layout.num_tokens]
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=False)
-            else:
-                hidden = layer(hidden, layout)
-        yield self.final_norm(hidden[: layout.num_tokens])
-
-    def forward(self, tokens: Tensor, layout: PackedLayout, layer: int | None = None) -> Tensor:
-        """Represent each token in its context.
-
-        Args:
-            tokens: Token ids of all proteins one after the other, (tokens,), int64.
-            layout: Where each protein starts and ends, from `Encoder.layout`.
-            layer: The layer whose output is returned, from 0 (the embedding) to the number of layers; None is the last.
-
-        Returns:
-            The hidden states, (tokens, dim), float32.
-
-        Raises:
-            ConfigError: There is no such layer, or the tokens are not those of the layout.
-
-        >>> encoder = Encoder(EncoderShape(num_layers=2, dim=32, num_heads=4))
-        >>> layout = encoder.layout(torch.tensor([0, 5, 12]))  # proteins of 5 and 7 tokens
-        >>> encoder(torch.full((12,), MASK), layout).shape
-        torch.Size([12, 32])
-        """
-        requested = self.shape.num_layers if layer is None else layer
-        if not 0 <= requested <= self.shape.num_layers:
-            raise ConfigError(
-                "layer", layer, f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
-            )
-        return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, layout)) if number == requested)
-
-    def attention_maps(self, tokens: Tensor, layout: PackedLayout) -> Iterator[list[Tensor]]:
-        """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""
-        # The layers come first: once they are exhausted, the last hidden state is not computed.
-        for layer, hidden in zip(self.layers, self.hidden_states(tokens, layout), strict=False):
-            assert isinstance(layer, Layer)
-            yield layer.attention.attention_weights(layer.attention_norm(hidden), layout)
+        scale = (1 - TRAINED_MASK_FRACTION) / (1 - fraction).where(fraction < 1, 1)
+        return layout.per_token(scale) * ~is_mask

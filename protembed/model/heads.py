@@ -19,13 +19,17 @@ class MaskedLMHead(nn.Module):
     """ESM-2's masked-LM head, from a token's vector to its logits: dense, exact GELU, LayerNorm, decoder.
 
     The decoder is the transposed embedding of the encoder, passed at each call, with a bias.
+
+    Args:
+        dim: The width of the encoder.
+        num_rows: The number of rows of the encoder's embedding.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, num_rows: int = len(TOKENS)) -> None:
         super().__init__()
         self.dense = nn.Linear(dim, dim)
         self.layer_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.bias = nn.Parameter(torch.full((len(TOKENS),), NON_AMINO_ACID_BIAS))
+        self.bias = nn.Parameter(torch.full((num_rows,), NON_AMINO_ACID_BIAS))
         with torch.no_grad():
             self.bias[AMINO_ACID_IDS] = 0.0
 
@@ -34,14 +38,17 @@ class MaskedLMHead(nn.Module):
 
         Args:
             hidden: Final hidden states of any tokens, (n, dim).
-            embedding: The encoder's embedding weights, (33, dim).
+            embedding: The encoder's embedding weights, (rows, dim), which decode where the head has no decoder.
             classes: The token ids to predict; `AMINO_ACID_IDS` for the 20 amino acids.
 
         Returns:
             The logits, (n, classes).
         """
         features = self.layer_norm(F.gelu(self.dense(hidden)))
-        return F.linear(features, embedding[classes], self.bias[classes])
+        return F.linear(features, self._decoder(embedding)[classes], self.bias[classes])
+
+    def _decoder(self, embedding: Tensor) -> Tensor:
+        return embedding
 
 
 def average_product_correction(maps: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from http import HTTPStatus
 from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError, reason_of
-from protembed.model.esm_config import CONFIG_FILE, TOKENIZER_FILES, read_shape
+from protembed.model.formats import read_shape
+from protembed.model.hf_format import CONFIG_FILE, TOKENIZER_FILES
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # The files of a model directory that protembed reads; a repository may hold many others, pickled weights among them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
-_FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", *TOKENIZER_FILES, *_WEIGHTS)
+_FILES = (CONFIG_FILE, "protembed.json", "head.safetensors", "contact_head.safetensors", *TOKENIZER_FILES, *_WEIGHTS)
 _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFFLINE), or pass a model directory"
 _USABLE_VERSIONS = (
     "install huggingface_hub 0.34 or newer: beside transformers 4 one before 1.0, beside transformers 5 a later one"

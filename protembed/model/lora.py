@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from protembed.model.esm2 import Encoder
+from protembed.model.encoder import Encoder
 from protembed.model.onednn_linear import Linear
 
 # The factor of the product; LoRA's alpha is this times the rank, so that any rank learns at the same pace.

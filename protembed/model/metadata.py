@@ -8,9 +8,10 @@ from typing import Any, cast, get_args
 
 from protembed._version import __version__
 from protembed.config.common import PoolingName, Region, TaskName
+from protembed.config.model_sizes import ESM2_WINDOW_RESIDUES
 from protembed.errors import ModelFormatError
 from protembed.io.writing import write_json
-from protembed.model.esm_config import CONFIG_FILE, ESM2_WINDOW_RESIDUES, VOCABULARY_FILE
+from protembed.model.hf_format import CONFIG_FILE, VOCABULARY_FILE
 from protembed.model.untrusted import read_model_json
 
 METADATA_FILE = "protembed.json"
@@ -20,8 +21,10 @@ MODEL_FILES = (
     CONFIG_FILE,
     "model.safetensors",
     "head.safetensors",
+    "contact_head.safetensors",
     "training_kmers.safetensors",
     VOCABULARY_FILE,
+    "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "README.md",
@@ -166,8 +169,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def read_metadata(directory: Path) -> ModelMetadata:
+def read_metadata(directory: Path, window_residues: int = ESM2_WINDOW_RESIDUES) -> ModelMetadata:
     """Read `protembed.json`.
+
+    Args:
+        directory: The model's directory.
+        window_residues: The window of a model that has no such file, in residues.
 
     Returns:
         The metadata; the defaults for a model that has none because protembed did not make it.
@@ -176,7 +183,7 @@ def read_metadata(directory: Path) -> ModelMetadata:
         ModelFormatError: The file is damaged, or was written by a newer protembed.
     """
     if not (directory / METADATA_FILE).exists():
-        return ModelMetadata()
+        return ModelMetadata(window_residues=window_residues)
     content = read_model_json(directory / METADATA_FILE)
     version = content.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:

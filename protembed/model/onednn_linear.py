@@ -36,6 +36,19 @@ class Linear(nn.Linear):
             return nn.functional.gelu(super().forward(input))
         return cast("Tensor", torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "gelu", [], "none"))
 
+    def linear_silu(self, input: Tensor) -> Tensor:
+        """Map (tokens, inputs) to (tokens, outputs), and apply SiLU."""
+        if not self._uses_onednn(input):
+            return nn.functional.silu(super().forward(input))
+        return cast("Tensor", torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, "swish", [], ""))
+
+    def multiply(self, factor: Tensor, input: Tensor) -> Tensor:
+        """Map (tokens, inputs) to (tokens, outputs), and multiply by a factor, (tokens, outputs)."""
+        if not self._uses_onednn(input):
+            return factor * super().forward(input)
+        product = torch.ops.mkldnn._linear_pointwise.binary(input, factor, self.weight, self.bias, "mul")
+        return cast("Tensor", product)
+
     def add_residual(self, residual: Tensor, input: Tensor) -> Tensor:
         """Map (tokens, inputs) to (tokens, outputs), and add the residual stream, (tokens, outputs)."""
         if not self._uses_onednn(input):

@@ -1,6 +1,6 @@
-"""The table of Hugging Face weight names, and the files that store weights.
+"""The files that store weights, under the names of an architecture's table.
 
-ESM-2 directories name the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
+Model directories name the same weights in several ways: LayerNorm's as `weight` and `bias` or as `gamma` and `beta`,
 the rotary frequencies once, per layer, or not at all, the weights in one file or in shards, with the prefix `esm.` or,
 saved from `EsmModel`, without it, and with the prefixes of modules that wrapped a model when it was saved.
 
@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError, reason_of
 from protembed.io.reading import is_utf8
+from protembed.model.hf_format import ModelFormat
 from protembed.model.untrusted import check_regular_file, read_model_json
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,9 +36,8 @@ _LFS_POINTER = b"version "
 _SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
-_EMBEDDING, _DECODER = "esm.embeddings.word_embeddings.weight", "lm_head.decoder.weight"
 # Prefixes of DataParallel, torch.compile, peft after its adapters were merged, and classes that hold the model.
-_PREFIX = re.compile(r"((module|_orig_mod|base_model|model)\.)*(esm\.)?")
+_OUTER_PREFIX = re.compile(r"((module|_orig_mod|base_model|model)\.)*")
 # Names of adapters, whose matrices are needed besides those of the model.
 _ADAPTER = re.compile(r"(^|\.)(lora_\w+|ia3_\w+|base_layer|adapters?|modules_to_save)\.")
 # In each layer, in all layers by a literal *, or above them, depending on the version of transformers.
@@ -96,14 +94,16 @@ def open_tensors(path: Path) -> Any:
             raise ModelFormatError(path, found, "run `git lfs pull` in the folder that was cloned")
         num_bytes = int.from_bytes(start, "little")
         if _MAX_HEADER_BYTES < num_bytes < path.stat().st_size:
-            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no ESM-2 needs")
+            raise ModelFormatError(path, f"its header has {num_bytes:,} bytes, which no model needs")
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
         raise ModelFormatError(path, f"missing or damaged ({reason_of(error)})") from error
 
 
 def read_tensor(file: Any, name: str, path: Path) -> Tensor:
-    """Read a floating-point tensor, in float32, from a file that `open_tensors` has opened.
+    """Read a floating-point tensor, in its stored precision, from a file that `open_tensors` has opened.
+
+    The tensor may be a view of the mapped file: nothing is copied before it is converted or written to.
 
     Raises:
         ModelFormatError: The tensor has another type, or values that are not finite.
@@ -114,65 +114,26 @@ def read_tensor(file: Any, name: str, path: Path) -> Tensor:
     tensor: Tensor = file.get_tensor(name)
     if not tensor.isfinite().all():
         raise ModelFormatError(path, f"{name} holds values that are not finite")
-    return tensor.to(torch.float32)
+    return tensor
 
 
-def rotary_name(layer: int) -> str:
-    """Name a layer's copy of the rotary frequencies; transformers warns where it is missing."""
-    return f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
+def split_weight(value: Tensor, stored_names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Split one of protembed's weights into the stored ones whose rows it consists of, with their names."""
+    for name, part in zip(stored_names, value.chunk(len(stored_names)), strict=True):
+        yield name, part.contiguous()
 
 
-@dataclass(frozen=True)
-class WeightMapping:
-    """One of protembed's weights, and the stored weights whose rows it consists of."""
+def _table_name(name: str, prefix: str, encoder: str) -> str:
+    """Translate a stored weight's name to that of the table, given the prefix of the encoder's weights in the files.
 
-    stored_names: tuple[str, ...]
-
-    def read(self, stored: "WeightFiles") -> Tensor:
-        """Concatenate the stored weights, in float32."""
-        parts = [stored.tensor(name) for name in self.stored_names]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def split(self, value: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Split protembed's weight into the stored ones, with their names."""
-        for name, part in zip(self.stored_names, value.chunk(len(self.stored_names)), strict=True):
-            yield name, part.contiguous()
-
-
-def weight_table(shape: EncoderShape) -> dict[str, WeightMapping]:
-    """Map each of protembed's weights to its Hugging Face names; used in both directions, and defined nowhere else."""
-    modules: dict[str, tuple[str, ...]] = {
-        "encoder.final_norm": ("esm.encoder.emb_layer_norm_after",),
-        "lm_head.dense": ("lm_head.dense",),
-        "lm_head.layer_norm": ("lm_head.layer_norm",),
-        "contact_head": ("esm.contact_head.regression",),
-    }
-    for index in range(shape.num_layers):
-        layer, stored_layer = f"encoder.layers.{index}", f"esm.encoder.layer.{index}"
-        projections = (f"{stored_layer}.attention.self.{name}" for name in ("query", "key", "value"))
-        modules |= {
-            f"{layer}.attention_norm": (f"{stored_layer}.attention.LayerNorm",),
-            f"{layer}.attention.qkv": tuple(projections),
-            f"{layer}.attention.out": (f"{stored_layer}.attention.output.dense",),
-            f"{layer}.feed_forward_norm": (f"{stored_layer}.LayerNorm",),
-            f"{layer}.feed_forward.up": (f"{stored_layer}.intermediate.dense",),
-            f"{layer}.feed_forward.down": (f"{stored_layer}.output.dense",),
-        }
-    table = {"encoder.embedding.weight": WeightMapping((_EMBEDDING,)), "lm_head.bias": WeightMapping(("lm_head.bias",))}
-    for module, stored_modules in modules.items():
-        for kind in ("weight", "bias"):
-            table[f"{module}.{kind}"] = WeightMapping(tuple(f"{stored}.{kind}" for stored in stored_modules))
-    return table
-
-
-def _table_name(name: str, prefix: str) -> str:
-    """Translate a stored weight's name to that of `weight_table`, given the prefix of the encoder's weights."""
+    `encoder` is that prefix in the table, such as `esm.`.
+    """
     # When it saves, transformers names LayerNorm's parameters as in the paper, and elsewhere as torch does.
     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
-    outer = prefix.removesuffix("esm.")
+    outer = prefix.removesuffix(encoder)
     if name.startswith(f"{outer}lm_head."):
         return name.removeprefix(outer)
-    return f"esm.{name.removeprefix(prefix)}" if name.startswith(prefix) else name
+    return f"{encoder}{name.removeprefix(prefix)}" if name.startswith(prefix) else name
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -198,10 +159,15 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 class WeightFiles:
-    """The tensors of a directory, in one file or in several shards, under the names of `weight_table`."""
+    """The tensors of a directory, in one file or in several shards, under the names of the architecture's table.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    Args:
+        directory: The model's directory.
+        model_format: How models of its architecture are stored.
+    """
+
+    def __init__(self, directory: Path, model_format: ModelFormat) -> None:
+        self._directory, self._format = directory, model_format
         self._files = ExitStack()
         self._location: dict[str, tuple[Any, str]] = {}
 
@@ -210,9 +176,9 @@ class WeightFiles:
         stored = [(file, name) for file in files for name in file.keys()]  # noqa: SIM118  # not a dictionary
         prefix = self._prefix_of_encoder([name for _, name in stored])
         for file, name in stored:
-            table_name = _table_name(name, prefix)
+            table_name = _table_name(name, prefix, self._format.prefix)
             if table_name in self._location and not torch.equal(
-                self.tensor(table_name), read_tensor(file, name, self._directory)
+                self.tensor(table_name), read_tensor(file, name, self._directory).float()
             ):
                 found = f"the weights have {table_name} twice, with different values"
                 raise ModelFormatError(self._directory, found)
@@ -223,17 +189,18 @@ class WeightFiles:
         self._files.close()
 
     def _prefix_of_encoder(self, names: Sequence[str]) -> str:
-        """Find the prefix of the names of the encoder's weights; `esm.` where there is no encoder."""
+        """Find the prefix of the names of the encoder's weights; that of the table where there is no encoder."""
         adapters = [name for name in names if _ADAPTER.search(name)]
         if adapters:
             advice = "merge it into the model (peft: `model.merge_and_unload()`), and save that"
             raise ModelFormatError(self._directory, f"the weights hold an adapter ({adapters[0]:.80})", advice)
-        ending = _EMBEDDING.removeprefix("esm.")
-        prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or ["esm."]
+        encoder = self._format.prefix
+        ending = self._format.embedding.removeprefix(encoder)
+        prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or [encoder]
         if len(prefixes) > 1:
             found = f"the weights hold several encoders, named {prefixes[0]!r:.80} and {prefixes[1]!r:.80}"
             raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
-        if not _PREFIX.fullmatch(prefixes[0]):
+        if not _OUTER_PREFIX.fullmatch(prefixes[0].removesuffix(encoder)):
             found = f"the names of the encoder's weights begin with {prefixes[0]!r:.80}"
             raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
         return prefixes[0]
@@ -267,8 +234,11 @@ class WeightFiles:
         Raises:
             ModelFormatError: A decoder is stored and differs from the embedding.
         """
-        if _DECODER in self._location and not torch.equal(self.tensor(_DECODER), self.tensor(_EMBEDDING)):
-            found = f"{_DECODER} differs from the embedding"
+        decoder = self._format.decoder
+        if decoder not in self._location:
+            return
+        if not torch.equal(self.tensor(decoder), self.tensor(self._format.embedding)):
+            found = f"{decoder} differs from the embedding"
             raise ModelFormatError(self._directory, found, "in ESM-2 the two are one (tied): this is another model")
 
     def check_num_layers(self, num_layers: int) -> None:
@@ -277,7 +247,8 @@ class WeightFiles:
         Raises:
             ModelFormatError: Other layers are stored, or far too many.
         """
-        matches = (re.match(r"esm\.encoder\.layer\.(\d+)\.", name) for name in self._location)
+        layer = re.compile(rf"{re.escape(self._format.layer_prefix)}(\d+)\.")
+        matches = map(layer.match, self._location)
         layers = {int(match[1]) for match in matches if match is not None}
         if layers != set(range(num_layers)) and (layers or num_layers):
             found = f"config.json names {num_layers} layers, the weights have {len(layers)}"
@@ -288,13 +259,36 @@ class WeightFiles:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor, in float32.
+        """Read one tensor, in float32; see `weight`.
 
         Raises:
             ModelFormatError: The tensor is missing, or holds no floating-point numbers.
         """
+        return self.weight((name,), torch.float32, torch.device("cpu"))
+
+    def weight(self, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Read a weight that consists of the rows of stored tensors, from the mapped files into its dtype and place.
+
+        A tensor that is stored in the requested dtype, and asked for on the CPU, is a view of the mapped file.
+
+        Raises:
+            ModelFormatError: A tensor is missing, holds no floating-point numbers, or does not fit the others.
+        """
+        parts = [self._stored(name) for name in names]
+        if len(parts) == 1:
+            return parts[0].to(device, dtype)
+        if len({part.shape for part in parts}) > 1 or not parts[0].ndim:
+            found = f"{names[0]} has shape {tuple(parts[0].shape)}, and {names[-1]} has {tuple(parts[-1].shape)}"
+            raise ModelFormatError(self._directory, found, "the files do not belong together")
+        num_rows = len(parts[0])
+        weight = torch.empty(len(parts) * num_rows, *parts[0].shape[1:], dtype=dtype, device=device)
+        for number, part in enumerate(parts):
+            weight[number * num_rows : (number + 1) * num_rows].copy_(part)
+        return weight
+
+    def _stored(self, name: str) -> Tensor:
         if name not in self._location:
-            advice = "protembed reads ESM-2 models in Hugging Face layout, as transformers saves them"
+            advice = f"{self._format.name} models have it when they are saved by transformers' save_pretrained"
             raise ModelFormatError(self._directory, f"the weights have no {name}", advice)
         file, stored_name = self._location[name]
         return read_tensor(file, stored_name, self._directory)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from protembed.config.common import UNKNOWN_CLASS, PoolingName, Span
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK
 from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
-from protembed.model.esm2 import Encoder
+from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_protein
 from protembed.training.distributed import Executor, ProcessGroup

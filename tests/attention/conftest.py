@@ -23,7 +23,7 @@ from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_siz
 from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
 from protembed.attention.structures import best_chain, contact_map, distances, read_chains
 from protembed.data.alphabet import CLS, EOS, decode, encode
-from protembed.model.esm2 import Encoder
+from protembed.model.encoder import Encoder
 
 STRUCTURES = sorted((Path(__file__).parents[1] / "data" / "fixtures" / "structures").glob("*.gz"))
 

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.config.common import TASKS
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelMetadata
 
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 FASTA = b">a\nMKTAYIAKQR\n>b\nGSHMLEDPV\n"
 INSTEAD_OF_FASTA = {

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from protembed.callbacks import MEASURED
 from protembed.cli.app import app
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.io.writing import exclusive_lock
 from protembed.model.checkpoint import new_checkpoint, save_checkpoint
 
@@ -101,7 +101,7 @@ def under(fault, arguments):
 def inputs(proteins, tmp_path_factory):
     """Write a very small model, a fine-tuned one, proteins, labels and variants."""
     folder = tmp_path_factory.mktemp("inputs")
-    checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
+    checkpoint = new_checkpoint(ESM2Shape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
     save_checkpoint(checkpoint, folder / "tiny", "# tiny\n")
     cut = [protein[:40] for protein in proteins[:12]]
     for name, number in (("three", 3), ("twelve", 12)):

@@ -24,7 +24,7 @@ from protembed.config.common import DeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.finetune import FinetunedModelConfig
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
-from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, SizeName
+from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, ESM2Shape, SizeName
 from protembed.config.pretrain import BatchConfig, MaskingConfig, PretrainConfig, PretrainOptions
 from protembed.errors import ConfigError, TableError
 from protembed.model.checkpoint import new_checkpoint
@@ -187,7 +187,7 @@ def test_every_size_is_named_after_its_layers():
 
 
 def test_a_shape_of_ones_own_replaces_the_size():
-    assert PretrainConfig(layers=3, dim=24, heads=2).shape == EncoderShape(num_layers=3, dim=24, num_heads=2)
+    assert PretrainConfig(layers=3, dim=24, heads=2).shape == ESM2Shape(num_layers=3, dim=24, num_heads=2)
     assert PretrainOptions.from_values(layers=2, dim=64, heads=2).pretrain.shape.dim == 64
     assert PretrainConfig(size="t4_1M").shape == SIZES["t4_1M"]
     assert PretrainConfig().shape == SIZES[DEFAULT_SIZE]
@@ -211,7 +211,7 @@ def test_a_shape_that_is_incomplete_odd_or_given_twice_is_an_error(given, messag
 
 def test_a_shape_is_named_by_its_size_or_described():
     assert SIZES["t6_8M"].name == "t6_8M"
-    assert EncoderShape(num_layers=3, dim=24, num_heads=2).name == "3 layers of width 24"
+    assert ESM2Shape(num_layers=3, dim=24, num_heads=2).name == "3 layers of width 24"
 
 
 @pytest.mark.parametrize("shape", SIZES.values(), ids=SIZES)

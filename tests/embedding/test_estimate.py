@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import encode
 from protembed.data.batching import make_crop
 from protembed.data.fasta import Record, read_fasta
@@ -11,7 +11,7 @@ from protembed.embedding import estimate
 from protembed.embedding.estimate import Workload
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
 
-SHAPE = EncoderShape(num_layers=2, dim=32, num_heads=4)
+SHAPE = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 
 def lengths_of(batch):

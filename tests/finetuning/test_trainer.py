@@ -11,7 +11,7 @@ from torch.nn.utils import parametrize
 from protembed.callbacks import MEASURED
 from protembed.config.common import TASKS, OptimizerConfig
 from protembed.config.finetune import FinetuneConfig
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import encode
 from protembed.errors import DamagedRunError
 from protembed.finetuning.labels import LabelledProtein, SplitTable
@@ -26,7 +26,7 @@ from protembed.training.distributed import Executor
 from protembed.training.run_directory import RunDirectory
 
 ADAMW = OptimizerConfig(optimizer="adamw", learning_rate=0.003)
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 # So short that a step holds four proteins.
 NUM_RESIDUES = 25
 

@@ -4,7 +4,7 @@ import torch
 
 from protembed.config.common import TASKS
 from protembed.inference.embedding import Embedder
-from protembed.model.esm2 import initialise
+from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelMetadata
 

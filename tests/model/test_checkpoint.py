@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
 from protembed.model.metadata import FORMAT_VERSION, ModelMetadata
 
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 
 def weights(checkpoint):
@@ -258,13 +258,13 @@ def test_the_weight_names_of_older_directories_are_read(tiny_esm, tmp_path):
     [
         ({"model_type": "bert"}, "a model of type 'bert'"),
         ({"model_type": ...}, "a model of type None"),
-        ({"position_embedding_type": "absolute"}, "position_embedding_type 'absolute'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
         ({"position_embedding_type": ...}, "position_embedding_type"),
-        ({"token_dropout": False}, "token_dropout False"),
+        ({"token_dropout": "yes"}, "token_dropout 'yes'"),
         ({"token_dropout": ...}, "token_dropout"),
         ({"layer_norm_eps": 1e-12}, "layer_norm_eps 1e-12"),
         ({"layer_norm_eps": ...}, "layer_norm_eps"),
-        ({"emb_layer_norm_before": True}, "emb_layer_norm_before True"),
+        ({"emb_layer_norm_before": "yes"}, "emb_layer_norm_before 'yes'"),
         ({"is_folding_model": True}, "is_folding_model True"),
         ({"vocab_size": 34}, "vocab_size 34"),
         ({"mask_token_id": 31}, "mask_token_id 31"),

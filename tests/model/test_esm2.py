@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from protembed.config.model_sizes import LAYER_NORM_EPS, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, ESM2Shape
 from protembed.data.alphabet import EOS, MASK, encode
 from protembed.data.batching import concatenate
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint
-from protembed.model.esm2 import attend, inverse_frequencies
+from protembed.model.encoder import attend, inverse_frequencies
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -27,7 +27,7 @@ def with_some_hidden(batch):
 
 @pytest.mark.parametrize("how", ["gaussian", "uniform"])
 def test_initial_parameters_have_the_documented_distributions(how):
-    checkpoint = new_checkpoint(EncoderShape(num_layers=2, dim=64, num_heads=4), how, seed=0)
+    checkpoint = new_checkpoint(ESM2Shape(num_layers=2, dim=64, num_heads=4), how, seed=0)
     norms = [part for model in (checkpoint.encoder, checkpoint.lm_head) for part in model.modules()]
     norms = {id(part.weight) for part in norms if isinstance(part, nn.LayerNorm)}
 
@@ -47,7 +47,7 @@ def test_initial_parameters_have_the_documented_distributions(how):
 
 
 def test_the_initial_model_is_a_function_of_the_seed():
-    shape = EncoderShape(num_layers=1, dim=16, num_heads=2)
+    shape = ESM2Shape(num_layers=1, dim=16, num_heads=2)
     first, again, other = (new_checkpoint(shape, "gaussian", seed).encoder for seed in (0, 0, 1))
 
     assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
@@ -106,7 +106,7 @@ def test_positions_restart_at_zero_in_each_protein(tiny_encoder):
 
 
 def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
-    frequencies = inverse_frequencies(EncoderShape(num_layers=1, dim=32, num_heads=4))
+    frequencies = inverse_frequencies(ESM2Shape(num_layers=1, dim=32, num_heads=4))
 
     assert torch.allclose(frequencies, torch.tensor([1.0, 0.1, 0.01, 0.001]))
 

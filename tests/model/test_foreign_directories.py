@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.config.score import ScoreConfig, ScoreOptions
 from protembed.data.alphabet import CLS, EOS, encode
@@ -18,7 +18,7 @@ from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.pretrain import pretrain_model
 from protembed.scoring.score import score_variants
 
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])
 
 

@@ -4,7 +4,7 @@ import torch
 from protembed.config.common import TASKS
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, MASK, TOKENS
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.esm2 import initialise
+from protembed.model.encoder import initialise
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead, average_product_correction
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.esm_config import TOKENIZER_FILES
+from protembed.model.hf_format import TOKENIZER_FILES
 from protembed.model.untrusted import model_sha256
 
 WEIGHTS, INDEX, METADATA, HEAD = (

@@ -409,9 +409,9 @@ def test_pickled_weights_on_the_hub_are_an_error_with_the_command_to_convert_the
     ("changes", "found"),
     [
         ({"model_type": "bert"}, "this is a model of type 'bert'"),
-        ({"position_embedding_type": "absolute"}, "config.json has position_embedding_type 'absolute'"),
+        ({"position_embedding_type": "relative_key"}, "config.json has position_embedding_type 'relative_key'"),
     ],
-    ids=["another", "ESM-1b"],
+    ids=["another", "another kind of positions"],
 )
 def test_an_unsupported_model_is_an_error_before_its_weights_are_fetched(hub, tiny_model, tmp_path, changes, found):
     directory = Path(shutil.copytree(tiny_model, tmp_path / "other"))
@@ -422,7 +422,7 @@ def test_an_unsupported_model_is_an_error_before_its_weights_are_fetched(hub, ti
     with pytest.raises(ModelFormatError) as caught:
         fetch_model("facebook/esm1b_t33_650M_UR50S")
 
-    assert str(caught.value).startswith(f"facebook/esm1b_t33_650M_UR50S: {found}; protembed reads ESM-2")
+    assert str(caught.value).startswith(f"facebook/esm1b_t33_650M_UR50S: {found}; ")
     assert hub.fetched() == ["config.json"]
 
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.config.pretrain import PretrainConfig
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
-from protembed.model.esm2 import inverse_frequencies
+from protembed.model.encoder import inverse_frequencies
 from protembed.pretraining.initial_model import initial_model
 
 # Heads of sixteen coordinates, as ESM-2's small models have.
-SHAPE = EncoderShape(num_layers=3, dim=64, num_heads=4)
+SHAPE = ESM2Shape(num_layers=3, dim=64, num_heads=4)
 EXACT = inverse_frequencies(SHAPE)
 ROUNDED = EXACT.half().float()
 OF_LAYER = "esm.encoder.layer.{}.attention.self.rotary_embeddings.inv_freq"

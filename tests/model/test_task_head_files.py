@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from protembed.config.common import TASKS
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.model.esm2 import initialise
+from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.metadata import ModelMetadata
 

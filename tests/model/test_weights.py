@@ -7,12 +7,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.errors import ModelFormatError
+from protembed.model.esm2_format import ESM2_FORMAT
 from protembed.model.untrusted import read_model_json
-from protembed.model.weights import WeightFiles, WeightMapping, weight_table, with_current_names, write_tensors
+from protembed.model.weights import WeightFiles, split_weight, with_current_names, write_tensors
 
-TINY = EncoderShape(num_layers=2, dim=32, num_heads=4)
+TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 
 def write_shards(directory, shards, weight_map=None):
@@ -27,11 +28,11 @@ def test_the_table_lists_each_weight_of_protembed_once(tiny_checkpoint):
     parts = {name: getattr(tiny_checkpoint, name) for name in ("encoder", "lm_head", "contact_head")}
 
     joined = {f"{part}.{name}" for part, module in parts.items() for name in module.state_dict()}
-    assert set(weight_table(TINY)) == joined
+    assert set(ESM2_FORMAT.weight_names(TINY)) == joined
 
 
 def test_the_table_lists_each_weight_of_transformers_once(tiny_esm):
-    stored = [name for weight in weight_table(TINY).values() for name in weight.stored_names]
+    stored = [name for names in ESM2_FORMAT.weight_names(TINY).values() for name in names]
 
     computed = {name for name in tiny_esm.state_dict() if "inv_freq" in name} | {"lm_head.decoder.weight"}
     assert len(set(stored)) == len(stored)
@@ -39,9 +40,9 @@ def test_the_table_lists_each_weight_of_transformers_once(tiny_esm):
 
 
 def test_splitting_and_reading_a_weight_is_a_round_trip(tmp_path):
-    weight, joined = WeightMapping(("query", "key", "value")), torch.arange(12.0).reshape(6, 2)
+    names, joined = ("query", "key", "value"), torch.arange(12.0).reshape(6, 2)
 
-    stored = dict(weight.split(joined))
+    stored = dict(split_weight(joined, names))
     save_file(stored, tmp_path / "model.safetensors")
 
     assert {name: value.tolist() for name, value in stored.items()} == {
@@ -49,14 +50,14 @@ def test_splitting_and_reading_a_weight_is_a_round_trip(tmp_path):
         "key": [[4, 5], [6, 7]],
         "value": [[8, 9], [10, 11]],
     }
-    with WeightFiles(tmp_path) as weights:
-        assert torch.equal(weight.read(weights), joined)
+    with WeightFiles(tmp_path, ESM2_FORMAT) as weights:
+        assert torch.equal(weights.weight(names, torch.float32, torch.device("cpu")), joined)
 
 
 def test_gamma_and_beta_are_read_as_weight_and_bias(tmp_path):
     save_file({"norm.gamma": torch.ones(2), "norm.beta": torch.zeros(2)}, tmp_path / "model.safetensors")
 
-    with WeightFiles(tmp_path) as weights:
+    with WeightFiles(tmp_path, ESM2_FORMAT) as weights:
         assert weights.tensor("norm.weight").tolist() == [1, 1]
         assert weights.tensor("norm.bias").tolist() == [0, 0]
 
@@ -64,7 +65,7 @@ def test_gamma_and_beta_are_read_as_weight_and_bias(tmp_path):
 def test_shards_are_read_as_one(tmp_path):
     write_shards(tmp_path, {"a.safetensors": {"one": torch.ones(1)}, "b.safetensors": {"two": torch.ones(2)}})
 
-    with WeightFiles(tmp_path) as weights:
+    with WeightFiles(tmp_path, ESM2_FORMAT) as weights:
         assert (len(weights.tensor("one")), len(weights.tensor("two"))) == (1, 2)
 
 
@@ -76,7 +77,7 @@ def test_a_shard_must_lie_beside_its_index(tmp_path, name):
         save_file({"one": torch.ones(1)}, folder / "x.safetensors")
     write_shards(tmp_path / "model", {}, {"one": name})
 
-    with pytest.raises(ModelFormatError), WeightFiles(tmp_path / "model"):
+    with pytest.raises(ModelFormatError), WeightFiles(tmp_path / "model", ESM2_FORMAT):
         pass
 
 
@@ -84,14 +85,14 @@ def test_a_shard_must_lie_beside_its_index(tmp_path, name):
 def test_an_index_without_shards_is_an_error(tmp_path, weight_map):
     write_shards(tmp_path, {}, weight_map)
 
-    with pytest.raises(ModelFormatError), WeightFiles(tmp_path) as weights:
+    with pytest.raises(ModelFormatError), WeightFiles(tmp_path, ESM2_FORMAT) as weights:
         weights.tensor("one")
 
 
 def test_a_missing_shard_is_an_error_that_names_it(tmp_path):
     write_shards(tmp_path, {}, {"one": "lost.safetensors"})
 
-    with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), WeightFiles(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"lost\.safetensors"), WeightFiles(tmp_path, ESM2_FORMAT):
         pass
 
 
@@ -100,14 +101,17 @@ def test_a_git_lfs_pointer_instead_of_weights_is_an_error_with_advice(tmp_path):
     (tmp_path / "model.safetensors").write_text(pointer)
 
     message = r"model\.safetensors: this is a pointer of Git LFS.* run `git lfs pull`"
-    with pytest.raises(ModelFormatError, match=message), WeightFiles(tmp_path):
+    with pytest.raises(ModelFormatError, match=message), WeightFiles(tmp_path, ESM2_FORMAT):
         pass
 
 
 def test_a_missing_tensor_is_an_error_that_names_it(tmp_path):
     save_file({"one": torch.ones(1)}, tmp_path / "model.safetensors")
 
-    with pytest.raises(ModelFormatError, match="the weights have no two"), WeightFiles(tmp_path) as weights:
+    with (
+        pytest.raises(ModelFormatError, match="the weights have no two"),
+        WeightFiles(tmp_path, ESM2_FORMAT) as weights,
+    ):
         weights.tensor("two")
 
 
@@ -116,7 +120,7 @@ def test_a_number_of_layers_other_than_configured_is_an_error(tmp_path, layers):
     names = [f"esm.encoder.layer.{layer}.LayerNorm.weight" for layer in layers] or ["other"]
     save_file({name: torch.ones(1) for name in names}, tmp_path / "model.safetensors")
 
-    with pytest.raises(ModelFormatError, match="2 layers"), WeightFiles(tmp_path) as weights:
+    with pytest.raises(ModelFormatError, match="2 layers"), WeightFiles(tmp_path, ESM2_FORMAT) as weights:
         weights.check_num_layers(2)
 
 

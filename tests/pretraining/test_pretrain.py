@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import DeviceConfig, OptimizerConfig
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import (
@@ -336,7 +336,7 @@ def test_a_run_with_a_shape_of_its_own_is_recorded_resumed_and_started_from(tmp_
 
     for made in (run, adapted):
         shape = load_checkpoint(made / "model").encoder.shape
-        assert shape == EncoderShape(num_layers=3, dim=24, num_heads=2)
+        assert shape == ESM2Shape(num_layers=3, dim=24, num_heads=2)
     assert json.loads((run / "run.json").read_text())["identity"]["shape"] == [3, 24, 2]
     assert load_checkpoint(run / "model").metadata.configuration["shape"] == [3, 24, 2]
 

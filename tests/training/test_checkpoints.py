@@ -10,7 +10,7 @@ from torch import nn
 from protembed.errors import DamagedRunError, DivergedError, OutputError
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.io.writing import write_json
-from protembed.model.esm2 import Encoder
+from protembed.model.esm2 import ESM2Encoder
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
@@ -117,7 +117,7 @@ def test_a_checkpoint_of_an_earlier_version_is_restored_bit_for_bit(tiny_encoder
     advance(Checkpoints(tmp_path), tiny_encoder, optimizers)
     store_under_former_names(*checkpoints(tmp_path))
 
-    again = Encoder(tiny_encoder.shape)
+    again = ESM2Encoder(tiny_encoder.shape)
     optimizers_again = make_optimizers(again, name, 0.01, SimpleNamespace(map=map))
     Checkpoints(tmp_path).restore(again, optimizers_again)
 

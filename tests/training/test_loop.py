@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from protembed.config.common import TASKS, OptimizerConfig
-from protembed.config.model_sizes import EncoderShape
+from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import AMINO_ACID_IDS, encode
 from protembed.device import WorkerPool
 from protembed.errors import DivergedError
@@ -256,7 +256,7 @@ def begin(tmp_path, pretraining_steps, pool):
         patience=None,
         **kind,
     ):
-        checkpoint = new_checkpoint(EncoderShape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
+        checkpoint = new_checkpoint(ESM2Shape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
         training, run = training_of(objective, pool, config, micro_batches=micro_batches), Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)

@@ -9,7 +9,7 @@ from protembed.config.common import TASKS, UNKNOWN_CLASS
 from protembed.data.alphabet import encode
 from protembed.data.windows import window_spans
 from protembed.finetuning.batches import LabelledDataset
-from protembed.model.esm2 import initialise
+from protembed.model.encoder import initialise
 from protembed.model.heads import TaskHead
 from protembed.model.pooling import merge_windows
 from protembed.training.objective import SupervisedObjective

@@ -7,7 +7,7 @@ import torch
 from protembed.data.alphabet import CLS, EOS, TOKENS, encode
 from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.esm_config import _FIELDS
+from protembed.model.esm2_format import _FIELDS
 
 HONOURED = {"num_hidden_layers", "hidden_size", "num_attention_heads", "model_type"}
 OF_THE_SHAPE = {"intermediate_size", "head_dim"}
@@ -20,9 +20,9 @@ WITHOUT_EFFECT = frozenset(
 )
 # A value of each field that is not ESM-2's.
 ANOTHER = {
-    "position_embedding_type": "absolute",
-    "token_dropout": False,
-    "emb_layer_norm_before": True,
+    "position_embedding_type": "relative_key",
+    "token_dropout": "yes",
+    "emb_layer_norm_before": "yes",
     "is_folding_model": True,
     "layer_norm_eps": 1e-12,
     "rope_theta": 500.0,

@@ -1,0 +1,301 @@
+"""What the encoders of the ESM family share: packed batches, rotary positions, attention, the walk through the layers.
+
+The tokens of all proteins lie one after the other, `(tokens, dim)`; only attention needs to know where a protein ends.
+The engine, the training loop, LoRA, scores and attention maps need of an encoder what `Encoder` has, and nothing else.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from protembed.config.model_sizes import ROTARY_BASE, EncoderShape
+from protembed.data.alphabet import NUM_SPECIAL_TOKENS
+from protembed.device import has_varlen_attention, to_device
+from protembed.errors import ConfigError
+from protembed.model.onednn_linear import padding_for
+
+INIT_STD = 0.02
+
+
+def inverse_frequencies(shape: EncoderShape) -> Tensor:
+    """Compute the rotary frequencies of a head's pairs of coordinates, (head_dim / 2,), float32."""
+    head_dim = shape.head_dim
+    # On the CPU even while modules are made on the meta device, whose arithmetic loads torch's compiler.
+    return 1.0 / ROTARY_BASE ** (torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim)
+
+
+def initialise(module: nn.Module, how: Literal["gaussian", "uniform"], generator: torch.Generator) -> None:
+    """Set every parameter of an encoder or a head to its initial value, in place, with random numbers from the CPU.
+
+    Bias vectors are zero; weight matrices and embeddings are Gaussian with standard deviation 0.02, or uniform with the
+    same standard deviation; LayerNorm gammas are one, betas zero. An embedding's standard deviation of one would make
+    the first loss enormous, because the LM head is tied to it.
+    """
+    half_width = INIT_STD * math.sqrt(3)
+    for part in module.modules():
+        if isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
+        elif isinstance(part, nn.Linear | nn.Embedding):
+            if how == "gaussian":
+                nn.init.normal_(part.weight, std=INIT_STD, generator=generator)
+            else:
+                nn.init.uniform_(part.weight, -half_width, half_width, generator=generator)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLayout:
+    """Where each protein of a packed batch starts and ends, and the rotary angles of its positions.
+
+    Attributes:
+        offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the tokens'
+            device.
+        lengths: The number of tokens of each protein.
+        num_padding: The number of rows after the tokens, inside the layers only; they belong to no protein.
+        is_varlen: Whether one kernel can compute the attention of all proteins at once.
+        positions: The position of each token in its protein or window, from 0: (tokens + padding,), float32.
+        cosine: Cosines of the rotary angles, (tokens + padding, 1, 1, head_dim), float32.
+        sine: Sines of the rotary angles, (tokens + padding, 1, 1, head_dim / 2), float32.
+    """
+
+    offsets: Tensor
+    lengths: list[int]
+    num_padding: int
+    is_varlen: bool
+    positions: Tensor
+    cosine: Tensor
+    sine: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens of all proteins."""
+        return sum(self.lengths)
+
+    def rotate(self, vectors: Tensor) -> Tensor:
+        """Rotate queries and keys by the angles of their positions, one half of a head against the other.
+
+        They are (tokens, n, head, head_dim), with or without padding at the end.
+
+        Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
+        """
+        first, second = vectors.chunk(2, dim=-1)
+        cosine, sine = self.cosine[: len(vectors)], self.sine[: len(vectors)]
+        rotated = vectors * cosine
+        middle = first.shape[-1]
+        rotated[..., :middle].addcmul_(second, sine, value=-1)
+        rotated[..., middle:].addcmul_(first, sine)
+        return rotated.to(vectors.dtype)
+
+    def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the rows of each protein from each tensor, (tokens, …), with or without padding at the end."""
+        return zip(*(tensor[: self.num_tokens].split(self.lengths) for tensor in tensors), strict=True)
+
+    def per_token(self, values: Tensor) -> Tensor:
+        """Repeat one value per protein, (proteins,), for each of its tokens, (tokens,)."""
+        return values.repeat_interleave(self.offsets.diff(), output_size=self.num_tokens)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Mix the values of one protein's tokens: softmax(q · k / sqrt(head_dim)) · v in each head.
+
+    All arguments and the result are (length, head, head_dim).
+
+    Source: Vaswani et al. 2017, equation 1.
+    """
+    # One call per protein: a block-diagonal mask over the whole micro-batch takes five times as long on a CPU.
+    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))  # (1, head, length, head_dim)
+    return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
+
+
+def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
+    """Mix the values of each protein's tokens with `attend`, for all proteins of a batch.
+
+    All tensors are (tokens + padding, head, head_dim); the result is zero in the padding.
+    """
+    if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
+        # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
+        from torch.nn.attention.varlen import varlen_attn
+
+        boundaries, longest = layout.offsets.int(), max(layout.lengths)
+        mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
+        assert isinstance(mixed, Tensor)
+        return mixed
+    mixed_proteins = [attend(*protein) for protein in layout.split(query, key, value)]
+    return torch.cat([*mixed_proteins, torch.zeros_like(value[layout.num_tokens :])])
+
+
+def attention_weights(query: Tensor, key: Tensor, layout: PackedLayout) -> list[Tensor]:
+    """Compute softmax(q · k / sqrt(head_dim)) of each protein, (head, length, length); each row sums to one.
+
+    Queries and keys are (tokens + padding, head, head_dim).
+    """
+    scale = 1 / math.sqrt(query.shape[-1])
+    return [
+        torch.softmax(torch.einsum("qhd,khd->hqk", protein_query * scale, protein_key), dim=-1)
+        for protein_query, protein_key in layout.split(query, key)
+    ]
+
+
+class Layer(nn.Module):
+    """What every layer is: a map of the residual stream, whose attention can be asked for."""
+
+    def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
+        """Map (tokens + padding, dim) to (tokens + padding, dim)."""
+        raise NotImplementedError
+
+    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
+        """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
+        raise NotImplementedError
+
+
+class Encoder(nn.Module):
+    """What every encoder of the ESM family is: token embeddings, layers, a final LayerNorm.
+
+    A subclass makes the layers, and says how tokens are embedded.
+
+    Args:
+        shape: The shape of the encoder.
+        num_rows: The number of rows of the embedding, at least one for each token of the alphabet.
+
+    Attributes:
+        embedding: The vectors of tokens.
+        layers: The layers, each a `Layer`.
+        final_norm: The LayerNorm after the last layer.
+        gradient_checkpointing: Whether the activations of a layer are recomputed for its gradients instead of stored:
+            less memory, a third more work.
+    """
+
+    inverse_frequencies: Tensor
+    layers: nn.ModuleList
+    final_norm: nn.LayerNorm
+
+    def __init__(self, shape: EncoderShape, num_rows: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.gradient_checkpointing = False
+        # Without the constructor's random numbers, which would be overwritten: on the meta device, where a checkpoint's
+        # modules are made, drawing them loads torch's compiler, which takes a second of every command.
+        self.embedding = nn.Embedding.from_pretrained(torch.empty(num_rows, shape.dim), freeze=False)
+        self.register_buffer("inverse_frequencies", inverse_frequencies(shape), persistent=False)
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Set the dtype of the layers' matrix products and attention, in place.
+
+        The residual stream stays in float32: trained encoders have values of some hundreds there, and half precision
+        would lose what the layers add.
+        """
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                module.to(dtype)
+
+    def layout(self, offsets: Tensor) -> PackedLayout:
+        """Prepare what every layer needs to know about a batch.
+
+        Args:
+            offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the CPU.
+
+        Raises:
+            ConfigError: A protein or window has more residues than the encoder has learned positions for.
+        """
+        device, lengths = self.inverse_frequencies.device, offsets.diff()
+        self._check_lengths(lengths)
+        starts = offsets[:-1].repeat_interleave(lengths)
+        positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
+        num_padding = padding_for(len(starts), device)
+        positions = F.pad(positions, (0, num_padding))
+        positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
+        angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
+        cosine = angles.cos()
+        return PackedLayout(
+            offsets=to_device(offsets, device),
+            lengths=lengths.tolist(),
+            num_padding=num_padding,
+            is_varlen=has_varlen_attention(device, head_dim=2 * len(self.inverse_frequencies)),
+            positions=positions,
+            cosine=torch.cat((cosine, cosine), dim=-1),
+            sine=angles.sin(),
+        )
+
+    def _check_lengths(self, lengths: Tensor) -> None:
+        longest, longest_known = int(lengths.max()), self.shape.max_residues
+        if longest_known is not None and longest > longest_known + NUM_SPECIAL_TOKENS:
+            expected = (
+                f"this model has learned positions for up to {longest_known:,} residues; "
+                "longer proteins are computed in windows of at most that length"
+            )
+            raise ConfigError("window_residues", longest - NUM_SPECIAL_TOKENS, expected)
+
+    def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
+        """Look up the tokens' vectors.
+
+        Args:
+            tokens: Token ids, (tokens,), int64.
+            layout: Where each protein starts and ends.
+
+        Returns:
+            The embeddings, (tokens, dim), float32.
+        """
+        raise NotImplementedError
+
+    def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
+        """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm.
+
+        Raises:
+            ConfigError: The tokens are not those of the layout, one after the other.
+        """
+        if tokens.shape != (layout.num_tokens,):
+            expected = (
+                f"the {layout.num_tokens:,} tokens of the layout are expected one after the other, without padding"
+            )
+            raise ConfigError("tokens", f"a tensor of shape {tuple(tokens.shape)}", expected)
+        hidden = F.pad(self.embed(tokens, layout), (0, 0, 0, layout.num_padding))
+        for layer in self.layers:
+            yield hidden[: layout.num_tokens]
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = layer(hidden, layout)
+        yield self.final_norm(hidden[: layout.num_tokens])
+
+    def forward(self, tokens: Tensor, layout: PackedLayout, layer: int | None = None) -> Tensor:
+        """Represent each token in its context.
+
+        Args:
+            tokens: Token ids of all proteins one after the other, (tokens,), int64.
+            layout: Where each protein starts and ends, from `Encoder.layout`.
+            layer: The layer whose output is returned, from 0 (the embedding) to the number of layers; None is the last.
+
+        Returns:
+            The hidden states, (tokens, dim), float32.
+
+        Raises:
+            ConfigError: There is no such layer, or the tokens are not those of the layout.
+
+        >>> from protembed.config.model_sizes import ESM2Shape
+        >>> from protembed.data.alphabet import MASK
+        >>> from protembed.model.esm2 import ESM2Encoder
+        >>> encoder = ESM2Encoder(ESM2Shape(num_layers=2, dim=32, num_heads=4))
+        >>> layout = encoder.layout(torch.tensor([0, 5, 12]))  # proteins of 5 and 7 tokens
+        >>> encoder(torch.full((12,), MASK), layout).shape
+        torch.Size([12, 32])
+        """
+        requested = self.shape.num_layers if layer is None else layer
+        if not 0 <= requested <= self.shape.num_layers:
+            raise ConfigError(
+                "layer", layer, f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
+            )
+        return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, layout)) if number == requested)
+
+    def attention_maps(self, tokens: Tensor, layout: PackedLayout) -> Iterator[list[Tensor]]:
+        """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""
+        # The layers come first: once they are exhausted, the last hidden state is not computed.
+        for layer, hidden in zip(self.layers, self.hidden_states(tokens, layout), strict=False):
+            assert isinstance(layer, Layer)
+            yield layer.attention_weights(hidden, layout)
