@@ -27,6 +27,7 @@ from protembed.attention.sites import Site, SiteTable, SiteTests
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record, read_fasta
+from protembed.inference.computation import run_to_end
 from protembed.model.checkpoint import load_checkpoint
 
 PARVALBUMIN = (
@@ -64,7 +65,7 @@ def received(reader: AttentionExtractor, sequence: str) -> NDArray[np.float32]:
     tokens = torch.tensor([CLS, *encode(sequence).tolist(), EOS])
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
     with torch.no_grad():
-        values = reader.extract(batch, [MapRequest(received=True)])[0].received
+        values = run_to_end(reader.extract(batch, [MapRequest(received=True)]))[0].received
     assert values is not None
     return values
 

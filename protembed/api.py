@@ -29,6 +29,7 @@ from protembed.device import choose_device
 from protembed.errors import ModelFormatError
 from protembed.finetuning.prediction import prediction_columns, require_head
 from protembed.inference.applicability import InputComparison
+from protembed.inference.computation import Computation
 from protembed.inference.embedding import Embedder, Embedding, check_finite, vector_precision
 from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
 from protembed.inference.marginals import Marginals, PositionQuery
@@ -268,7 +269,8 @@ class Model:
         """Compute a result from the maps of each layer, (heads, residues, residues), on the CPU."""
         protein, encoder = read_one_sequence(sequence), self.checkpoint.encoder
 
-        def compute(batch: Batch) -> list[NDArray[np.float32]]:
+        def compute(batch: Batch) -> Computation[list[NDArray[np.float32]]]:
+            yield from ()  # the maps of all layers are collected without a pause
             layout = encoder.layout(batch.offsets)
             layers = encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)
             return [collect(maps.pop()[:, 1:-1, 1:-1].cpu() for maps in layers).numpy()]

@@ -31,6 +31,7 @@ from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import WorkerPool, choose_device, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
+from protembed.inference.computation import Computation
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
 from protembed.io.reading import check_inputs
@@ -136,10 +137,11 @@ class Inspection:
                 callbacks.on_progress(protein.num_residues)
 
     def _job(self, extractor: AttentionExtractor) -> InferenceJob[ProteinAttention]:
-        def compute(batch: Batch) -> list[ProteinAttention]:
+        def compute(batch: Batch) -> Computation[list[ProteinAttention]]:
             crops = np.split(batch.tokens.numpy(), batch.offsets[1:-1].numpy())
             sequences = [decode(tokens[1:-1]) for tokens in crops]
-            return extractor.extract(batch, [self._requests.get(sequence, MapRequest()) for sequence in sequences])
+            requests = [self._requests.get(sequence, MapRequest()) for sequence in sequences]
+            return (yield from extractor.extract(batch, requests))
 
         return whole_proteins(compute)
 

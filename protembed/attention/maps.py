@@ -19,6 +19,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import ConfigError
+from protembed.inference.computation import Computation
 from protembed.io.arrays import MapFile
 from protembed.model.encoder import Encoder
 from protembed.model.heads import ContactHead
@@ -91,13 +92,15 @@ class AttentionExtractor:
     max_pixels: int = MAX_PIXELS
     config: AttentionConfig = field(default_factory=AttentionConfig)
 
-    def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> list[ProteinAttention]:
+    def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> Computation[list[ProteinAttention]]:
         """Compute the statistics and the requested results of each protein of a batch, and write its maps."""
         layout = self.encoder.layout(batch.offsets)
         tokens = batch.tokens.split(layout.lengths)
         members = zip(tokens, batch.rows.tolist(), requests, strict=True)
         proteins = [_ProteinAccumulator(self, *member) for member in members]
         for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)):
+            if layer:
+                yield
             for protein in proteins:
                 # Holding the maps while the next layer is computed would double the memory.
                 protein.add(layer, maps.pop(0).cpu())  # (head, length, length)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +16,7 @@ from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import window_spans
 from protembed.device import choose_precision, to_device
 from protembed.errors import NotFiniteError
+from protembed.inference.computation import Computation, take_states
 from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, PackedLayout
@@ -154,8 +154,8 @@ class Embedder(Representation):
             residues = encode(protein.sequence)
             return [make_crop(residues, *span) for span in spans(protein)]
 
-        def compute(batch: Batch) -> list[Embedding] | list[Tensor]:
-            hidden, layout = self._hidden(batch)
+        def compute(batch: Batch) -> Computation[list[Embedding] | list[Tensor]]:
+            hidden, layout = yield from self._hidden(batch)
             if not _are_whole(batch):
                 return [window for (window,) in layout.split(hidden.float().cpu())]
             proteins = [(protein[0], residues_of(protein)) for (protein,) in layout.split(hidden)]
@@ -176,13 +176,9 @@ class Embedder(Representation):
         query = None if self.query is None else self.query.to(proteins[0][0].device)
         return torch.stack([pool_protein(cls, residues, self.poolings, query) for cls, residues in proteins])
 
-    def _hidden(self, batch: Batch) -> tuple[Tensor, PackedLayout]:
+    def _hidden(self, batch: Batch) -> Computation[tuple[Tensor, PackedLayout]]:
         """Compute the vectors of all tokens, (tokens, layers · dim)."""
         layout = self.encoder.layout(batch.offsets)
         states = self.encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout)
-        outputs = {
-            layer: hidden for layer, hidden in enumerate(islice(states, max(self.layers) + 1)) if layer in self.layers
-        }
-        if len(self.layers) == 1:
-            return outputs[self.layers[0]], layout
-        return torch.cat([outputs[layer] for layer in self.layers], dim=-1), layout
+        outputs = yield from take_states(states, self.layers)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1), layout

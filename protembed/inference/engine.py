@@ -20,6 +20,7 @@ from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import TooLongForMemoryError
+from protembed.inference.computation import Computation, run_to_end
 from protembed.resources import is_out_of_memory
 
 # The tokens that are held with their results, and lost when a run is killed: some seconds of work of a small model,
@@ -50,14 +51,15 @@ class InferenceJob(Generic[Result]):
 
     Attributes:
         crops: Cuts an item into crops: token ids, (tokens,), uint8, of each.
-        compute: Computes a part for each crop of a batch, whose rows number the items of the engine's call from 0.
+        compute: Computes a part for each crop of a batch, whose rows number the items of the engine's call from 0. It
+            pauses before each layer of the encoder.
         join: Joins the parts of an item, in the order of its crops, to its result.
         is_streamed: Whether the crops of an item may be too many to be held. All crops are computed in their order
             then, and a chunk may end within an item. Otherwise items have a `sequence`, as `HasSequence`.
     """
 
     crops: Callable[[Any], Iterable[Tokens]]
-    compute: Callable[[Batch], Iterable[Any]]
+    compute: Callable[[Batch], Computation[Iterable[Any]]]
     join: Callable[[Any, Sequence[Any]], Result]
     is_streamed: bool = False
 
@@ -66,7 +68,7 @@ class InferenceJob(Generic[Result]):
         return sum(map(len, self.crops(item)))
 
 
-def whole_proteins(compute: Callable[[Batch], Iterable[Result]]) -> InferenceJob[Result]:
+def whole_proteins(compute: Callable[[Batch], Computation[Iterable[Result]]]) -> InferenceJob[Result]:
     """Make a job that computes a result for each protein, which is a single crop with `<cls>` and `<eos>`."""
     return InferenceJob(
         crops=lambda protein: [make_crop(encode(protein.sequence), 0, len(protein.sequence))],
@@ -277,7 +279,7 @@ def compute_or_split(job: InferenceJob[Any], crops: Sequence[_Crop]) -> list[tup
     try:
         with torch.inference_mode():
             batch = concatenate([crop.tokens for crop in crops], [crop.entry.row for crop in crops])
-            return list(zip(crops, job.compute(batch), strict=True))
+            return list(zip(crops, run_to_end(job.compute(batch)), strict=True))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -14,6 +14,7 @@ from protembed.data.alphabet import AMINO_ACID_IDS, MASK, NUM_AMINO_ACIDS, TOKEN
 from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
+from protembed.inference.computation import Computation, take_states
 from protembed.inference.engine import InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder
@@ -99,15 +100,16 @@ class Marginals:
         for position in query.positions.tolist():
             yield position, most_central_window(spans, position)
 
-    def _at_asked(self, batch: Batch) -> list[LogProbabilities]:
+    def _at_asked(self, batch: Batch) -> Computation[list[LogProbabilities]]:
         """Compute the log probabilities at the residue asked about in each crop, (1, 20) each."""
         is_asked = batch.tokens == _ASKED
-        hidden = self._hidden(replace(batch, tokens=batch.tokens.masked_fill(is_asked, MASK)))
+        hidden = yield from self._hidden(replace(batch, tokens=batch.tokens.masked_fill(is_asked, MASK)))
         return np.split(self._log_probabilities(hidden[to_device(is_asked, hidden.device)]), len(batch.rows))
 
-    def _at_all_tokens(self, batch: Batch) -> list[LogProbabilities]:
+    def _at_all_tokens(self, batch: Batch) -> Computation[list[LogProbabilities]]:
         """Compute the log probabilities at all tokens of each crop, (tokens, 20) each."""
-        return np.split(self._log_probabilities(self._hidden(batch)), batch.offsets[1:-1].tolist())
+        hidden = yield from self._hidden(batch)
+        return np.split(self._log_probabilities(hidden), batch.offsets[1:-1].tolist())
 
     def _select(self, query: PositionQuery, windows: Sequence[LogProbabilities]) -> LogProbabilities:
         """Select the log probabilities of the positions from those of all tokens of the windows."""
@@ -120,9 +122,10 @@ class Marginals:
     def _concatenate(self, query: PositionQuery, parts: Sequence[LogProbabilities]) -> LogProbabilities:
         return np.concatenate([np.empty((0, NUM_AMINO_ACIDS), np.float32), *parts])
 
-    def _hidden(self, batch: Batch) -> Tensor:
+    def _hidden(self, batch: Batch) -> Computation[Tensor]:
         layout = self.encoder.layout(batch.offsets)
-        hidden: Tensor = self.encoder(to_device(batch.tokens, layout.offsets.device), layout)  # (tokens, dim)
+        states = self.encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout)
+        (hidden,) = yield from take_states(states, [self.encoder.shape.num_layers])  # (tokens, dim)
         return hidden
 
     def _log_probabilities(self, hidden: Tensor) -> LogProbabilities:

@@ -14,6 +14,7 @@ from protembed.attention.maps import (
 )
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.errors import ConfigError
+from protembed.inference.computation import run_to_end
 from protembed.model.heads import ContactHead
 
 # Four residues between <cls> and <eos>.
@@ -82,7 +83,7 @@ def batch(whole_batch, proteins):
 def extract(encoder, batch, *, layers=(0, 1), heads=(0, 1, 2, 3), holds_maps=(True, True), requests=None, **options):
     extractor = AttentionExtractor(encoder=encoder, layers=layers, heads=heads, **options)
     with torch.inference_mode():
-        return extractor.extract(batch, requests or [MapRequest(maps=maps) for maps in holds_maps])
+        return run_to_end(extractor.extract(batch, requests or [MapRequest(maps=maps) for maps in holds_maps]))
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import TableError
+from protembed.inference.computation import run_to_end
 from protembed.model.checkpoint import load_checkpoint
 
 # Rat parvalbumin with a mutated loop (PDB 1S3P, chain A) and the ten side chains that bind its two calcium ions.
@@ -57,7 +58,7 @@ def received():
     batch = Batch(tokens=tokens, offsets=torch.tensor([0, len(tokens)]), rows=torch.tensor([0]))
     extractor = AttentionExtractor(encoder=encoder, layers=[0], heads=[0])
     with torch.no_grad():
-        return extractor.extract(batch, [MapRequest(received=True)])[0].received
+        return run_to_end(extractor.extract(batch, [MapRequest(received=True)]))[0].received
 
 
 @pytest.fixture

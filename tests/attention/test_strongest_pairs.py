@@ -5,6 +5,7 @@ import torch
 from protembed.attention.maps import AttentionExtractor, MapRequest
 from protembed.attention.pictures import encode_strongest
 from protembed.attention.strongest_pairs import NUM_STRONGEST, SEPARATIONS, strongest_pairs
+from protembed.inference.computation import run_to_end
 
 
 def sorted_pairs(weights, separation):
@@ -43,8 +44,8 @@ def test_strongest_pairs_of_a_long_protein_are_single_residues_of_the_region(tin
     batch, region = whole_batch([sequence]), slice(5, 35)
 
     with torch.inference_mode():
-        (protein,) = extractor.extract(batch, [MapRequest(maps=True, region=region)])
-        (complete,) = whole.extract(batch, [MapRequest(maps=True, region=region)])
+        (protein,) = run_to_end(extractor.extract(batch, [MapRequest(maps=True, region=region)]))
+        (complete,) = run_to_end(whole.extract(batch, [MapRequest(maps=True, region=region)]))
 
     assert protein.maps.shape == (1, 2, 8, 8)
     assert protein.strongest.weights.shape == (1, 2, len(SEPARATIONS), NUM_STRONGEST)

@@ -15,6 +15,7 @@ SHAPE = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 
 
 def lengths_of(batch):
+    yield from ()
     return (batch.offsets.diff() - 2).tolist()
 
 

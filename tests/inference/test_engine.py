@@ -15,6 +15,7 @@ from protembed.data.fasta import read_fasta
 from protembed.data.windows import window_spans
 from protembed.device import WorkerPool
 from protembed.errors import IllegalResidueError, TooLongForMemoryError
+from protembed.inference.computation import run_to_end
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
 
@@ -44,11 +45,21 @@ def rows_of(batch):
     return batch.rows.tolist()
 
 
+def at_once(compute):
+    """Make a computation without pauses from a function of a batch."""
+
+    def computation(batch):
+        yield from ()
+        return compute(batch)
+
+    return computation
+
+
 def tokens_of(batch):
     return list(batch.tokens.split(batch.offsets.diff().tolist()))
 
 
-LENGTHS, ROWS = whole_proteins(lengths_of), whole_proteins(rows_of)
+LENGTHS, ROWS = whole_proteins(at_once(lengths_of)), whole_proteins(at_once(rows_of))
 
 
 def windows_of(window_residues, compute=tokens_of, **options):
@@ -63,7 +74,7 @@ def windows_of(window_residues, compute=tokens_of, **options):
     def join(protein, windows):
         return list(zip(windows, spans(protein), strict=True))
 
-    return InferenceJob(crops=crops, compute=compute, join=join, **options)
+    return InferenceJob(crops=crops, compute=at_once(compute), join=join, **options)
 
 
 def results_of(engine, job, proteins):
@@ -117,7 +128,10 @@ def test_a_single_protein_gets_the_vector_of_the_bare_encoder(representation, re
     together = vectors_of(Engine(pool=pool), representation.proteins(), records[:10])
 
     with torch.no_grad():
-        alone = [representation.proteins().compute(whole_batch([record.sequence]))[0].values for record in records[:10]]
+        alone = [
+            run_to_end(representation.proteins().compute(whole_batch([record.sequence])))[0].values
+            for record in records[:10]
+        ]
     np.testing.assert_allclose(together, alone, **PARITY)
 
 
@@ -147,7 +161,9 @@ def test_rows_are_numbered_over_all_chunks(records, pool, tokens_per_chunk):
 def test_micro_batches_keep_to_their_budget_and_a_longer_protein_is_alone(records, pool):
     engine = Engine(pool=pool, micro_batch_tokens=200)
 
-    micro_batches = results_of(engine, whole_proteins(lambda batch: [lengths_of(batch)] * len(batch.rows)), records)
+    micro_batches = results_of(
+        engine, whole_proteins(at_once(lambda batch: [lengths_of(batch)] * len(batch.rows))), records
+    )
 
     assert all(sum(micro_batch) + 2 * len(micro_batch) <= 200 or len(micro_batch) == 1 for micro_batch in micro_batches)
     assert max(map(len, micro_batches)) > 1
@@ -192,7 +208,7 @@ def test_the_next_chunk_starts_before_the_last_results_of_this_one_arrive(record
 
     with WorkerPool(2) as workers:
         engine = Engine(pool=workers, tokens_per_chunk=1)
-        assert results_of(engine, whole_proteins(compute), records[:3]) == [0, 1, 2]
+        assert results_of(engine, whole_proteins(at_once(compute)), records[:3]) == [0, 1, 2]
 
 
 def test_the_start_of_chunks_depends_on_the_proteins_alone(representation, records):
@@ -238,7 +254,7 @@ def test_identical_proteins_of_a_chunk_are_computed_once_and_share_the_result(re
         return lengths_of(batch)
 
     chosen = [records[index] for index in (4, 0, 4, 7, 0, 4)]
-    results = list(Engine(pool=pool).run(whole_proteins(compute), chosen))
+    results = list(Engine(pool=pool).run(whole_proteins(at_once(compute)), chosen))
 
     assert sorted(computed) == [0, 1, 3]
     assert [record for record, _ in results] == chosen
@@ -333,7 +349,7 @@ def test_a_micro_batch_that_does_not_fit_is_halved_and_results_keep_their_order(
     attempts = []
     limited = with_memory_for(390, fail, attempts=attempts)
 
-    results = results_of(Engine(pool=pool), whole_proteins(limited), records)
+    results = results_of(Engine(pool=pool), whole_proteins(at_once(limited)), records)
 
     assert max(attempts) > 390
     for record, tokens in zip(records, results, strict=True):
@@ -367,7 +383,7 @@ def test_micro_batches_of_windows_are_halved_too(records, pool):
 @pytest.mark.parametrize("fail", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 def test_a_single_protein_that_does_not_fit_is_an_error_with_its_length(records, pool, fail):
     with pytest.raises(TooLongForMemoryError, match="a single window of 385 tokens") as caught:
-        results_of(Engine(pool=pool), whole_proteins(with_memory_for(384, fail)), records)
+        results_of(Engine(pool=pool), whole_proteins(at_once(with_memory_for(384, fail))), records)
 
     assert caught.value.exit_status == 1
     assert "`window_residues`" in str(caught.value)
@@ -402,7 +418,7 @@ def test_other_errors_are_not_mistaken_for_lack_of_memory(records, pool):
     broken = with_memory_for(0, raising(RuntimeError("mat1 and mat2 shapes cannot be multiplied")), attempts=attempts)
 
     with WorkerPool(1) as worker, pytest.raises(RuntimeError, match="mat1 and mat2"):
-        results_of(Engine(pool=worker), whole_proteins(broken), records[:5])
+        results_of(Engine(pool=worker), whole_proteins(at_once(broken)), records[:5])
 
     assert len(attempts) == 1
 
@@ -416,7 +432,7 @@ def test_results_are_computed_on_the_pools_threads_without_gradients(records):
         return [state] * len(batch.rows)
 
     with WorkerPool(2) as workers:
-        states = results_of(Engine(pool=workers, micro_batch_tokens=1), whole_proteins(describe), records)
+        states = results_of(Engine(pool=workers, micro_batch_tokens=1), whole_proteins(at_once(describe)), records)
 
     assert all(is_inference and num_threads == 1 for _, is_inference, num_threads in states)
     assert threading.current_thread() not in {thread for thread, *_ in states}
@@ -429,7 +445,7 @@ def test_an_error_while_computing_reaches_the_caller(records, pool):
         return rows_of(batch)
 
     with pytest.raises(ZeroDivisionError, match="division by zero"):
-        list(Engine(pool=pool, micro_batch_tokens=100).run(whole_proteins(fail), records))
+        list(Engine(pool=pool, micro_batch_tokens=100).run(whole_proteins(at_once(fail)), records))
 
     assert results_of(Engine(pool=pool), ROWS, records[:3]) == [0, 1, 2]
 
@@ -446,7 +462,7 @@ def test_an_error_while_reading_reaches_the_caller_after_the_chunks_before_it(tm
 @pytest.mark.parametrize("num_results", [0, 2])
 def test_a_job_must_compute_one_part_per_crop(records, pool, num_results):
     with pytest.raises(ValueError, match="zip"):
-        list(Engine(pool=pool).run(whole_proteins(lambda batch: [0] * num_results), records[:1]))
+        list(Engine(pool=pool).run(whole_proteins(at_once(lambda batch: [0] * num_results)), records[:1]))
 
 
 # Streams of crops
@@ -458,7 +474,9 @@ def prefixes(compute=tokens_of):
     def crops(protein):
         return (encode(protein.sequence[: number + 1]) for number in range(len(protein.sequence)))
 
-    return InferenceJob(crops=crops, compute=compute, join=lambda protein, parts: list(parts), is_streamed=True)
+    return InferenceJob(
+        crops=crops, compute=at_once(compute), join=lambda protein, parts: list(parts), is_streamed=True
+    )
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 100, 10_000])
