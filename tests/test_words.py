@@ -50,7 +50,7 @@ ALLOWED = [
     (r"CHANGELOG\.md", r"→", "names before they were renamed"),
     (r"protembed/io/fingerprint\.py", r'^ {4}"\w+": "\w+",$', "former names of options, which old files hold"),
     (r".*/(test_)?(comparison|finetune|report)\.py", r"[\"`](ladder|rungs)[\"`]", "keys of older metrics.json"),
-    (r"protembed/(model|inference)/.*|protembed/training/objective\.py", r"hidden", "hidden states of an encoder"),
+    (r"protembed/(model|inference)/.*|protembed/(attention/maps|training/objective)\.py", r"hidden", "hidden states"),
     (r"tests/(model|inference|training|embedding)/.*|docs/python\.md", r"(?i)hidden", "hidden states of an encoder"),
     (r"benchmarks/(embed\w*|gpu)\.py", r"hidden", "hidden states of an encoder"),
     (r"(protembed|tests)/finetuning/.*", r"(?i)hidden", "the hidden layer of a network"),

@@ -21,7 +21,7 @@ from protembed.data.fasta import Record
 from protembed.errors import ConfigError
 from protembed.inference.computation import Computation
 from protembed.io.arrays import MapFile
-from protembed.model.encoder import Encoder
+from protembed.model.encoder import Encoder, Layer
 from protembed.model.heads import ContactHead
 
 
@@ -98,12 +98,15 @@ class AttentionExtractor:
         tokens = batch.tokens.split(layout.lengths)
         members = zip(tokens, batch.rows.tolist(), requests, strict=True)
         proteins = [_ProteinAccumulator(self, *member) for member in members]
-        for layer, maps in enumerate(self.encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)):
-            if layer:
-                yield
+        states = self.encoder.hidden_states(batch.tokens.to(layout.offsets.device), layout)
+        for number, layer in enumerate(self.encoder.layers):
+            hidden = next(states)
+            yield
+            assert isinstance(layer, Layer)
+            maps = layer.attention_weights(hidden, layout)
             for protein in proteins:
                 # Holding the maps while the next layer is computed would double the memory.
-                protein.add(layer, maps.pop(0).cpu())  # (head, length, length)
+                protein.add(number, maps.pop(0).cpu())  # (head, length, length)
         return [protein.result() for protein in proteins]
 
 

@@ -4,6 +4,7 @@ The caller says what an item is: an `InferenceJob` cuts it into crops, computes 
 joins the parts.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,18 +21,28 @@ from protembed.data.alphabet import encode
 from protembed.data.batching import Batch, Tokens, concatenate, make_crop, split_by_budget
 from protembed.device import WorkerPool, worker_pool
 from protembed.errors import TooLongForMemoryError
-from protembed.inference.computation import Computation, run_to_end
+from protembed.inference.computation import Computation
 from protembed.resources import is_out_of_memory
 
 # The tokens that are held with their results, and lost when a run is killed: some seconds of work of a small model,
 # fewer tokens for a large one, down to a few micro-batches.
 _TOKENS_PER_CHUNK, _MIN_TOKENS_PER_CHUNK, _TOKENS_PER_GPU_CHUNK = 65_536, 8_192, 1_048_576
 _LARGEST_SMALL_MODEL = SIZES["t6_8M"]
+# The tokens for which each layer of a model is loaded once, if not all fit into memory: an H200 computes a layer of
+# ESM-2 15B for so many in 85 ms, and copies it in 25 ms; a CPU needs minutes for them, and seconds for the copy.
+TOKENS_PER_ROUND = 65_536
 # A chunk holds a gigabyte of residues' vectors at most.
 _NUMBERS_PER_CHUNK = 1 << 28
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class LoadableLayers(Protocol):
+    """Layers of an encoder whose weights are not all in memory."""
+
+    def load(self, number: int) -> None:
+        """Read the weights of a layer, from 0, in place of those of another."""
 
 
 class HasSequence(Protocol):
@@ -84,11 +95,17 @@ class Engine:
     Attributes:
         micro_batch_tokens: The maximum number of tokens of a micro-batch; a longer crop is a micro-batch by itself.
         tokens_per_chunk: The approximate number of tokens that are held, with their results, before these are yielded.
+        layers: The encoder's layers, if they are loaded one after the other: micro-batches are computed together then,
+            layer by layer. None if all layers are in memory.
+        tokens_per_round: The approximate number of tokens that are computed together, for which each layer is loaded
+            once.
     """
 
     pool: WorkerPool
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
     tokens_per_chunk: int = _TOKENS_PER_CHUNK
+    layers: LoadableLayers | None = None
+    tokens_per_round: int = TOKENS_PER_ROUND
 
     def run(
         self, job: InferenceJob[Result], items: Iterable[Item], on_crop: Callable[[int], None] = lambda num_tokens: None
@@ -123,8 +140,7 @@ class Engine:
             for crops in queue.groups(items)
             for part in split_by_budget([len(crop.tokens) for crop in crops], self.micro_batch_tokens)
         )
-        # The micro-batches of the next chunk are queued while the last ones of this chunk are computed.
-        computed = self.pool.map(lambda crops: compute_or_split(job, crops), micro_batches, num_per_worker=2)
+        computed = self._compute(_Attempt(job, crops) for crops in micro_batches)
         for parts in chain(computed, [[]]):  # after the last crop, an item may still wait for its end to be seen
             for crop, part in parts:
                 crop.entry.add(crop.number, part)
@@ -135,22 +151,43 @@ class Engine:
                     yield finished
                     finished = []
 
+    def _compute(self, attempts: Iterable["_Attempt"]) -> Iterator[list[tuple["_Crop", Any]]]:
+        """Compute micro-batches; those of the next chunk are queued while the last ones of a chunk are computed."""
+        if self.layers is None:
+            yield from self.pool.map(_compute_or_split, attempts, num_per_worker=2)
+            return
+        for together in _chunk_by_tokens(attempts, lambda attempt: attempt.num_tokens, self.tokens_per_round):
+            yield from _compute_by_layers(self.pool, self.layers, together)
+
 
 @contextmanager
 def inference_engine(
-    config: DeviceConfig, device: torch.device, shape: EncoderShape, width: int | None = None
+    config: DeviceConfig,
+    device: torch.device,
+    shape: EncoderShape,
+    width: int | None = None,
+    *,
+    layers: LoadableLayers | None = None,
 ) -> Iterator[Engine]:
     """Make the engine for a device and an encoder, with its workers.
 
-    Its chunks are smaller if more numbers are held for each token (`width`) than those of one layer.
+    Args:
+        config: The number of threads.
+        device: The device that computes.
+        shape: The shape of the encoder.
+        width: Numbers that are held for each token; None for those of one layer. If they are more, chunks are smaller.
+        layers: The encoder's layers, if they are loaded one after the other.
     """
     max_tokens = _NUMBERS_PER_CHUNK // (width or shape.dim)
     with worker_pool(config, device, num_gpu_workers=2) as pool:
-        if device.type == "cpu":
-            yield Engine(pool=pool, tokens_per_chunk=min(max_tokens, _tokens_per_chunk(shape)))
-        else:
-            tokens_per_chunk = min(max_tokens, _TOKENS_PER_GPU_CHUNK)
-            yield Engine(pool=pool, micro_batch_tokens=GPU_MICRO_BATCH_TOKENS, tokens_per_chunk=tokens_per_chunk)
+        is_gpu = device.type != "cpu"
+        yield Engine(
+            pool=pool,
+            micro_batch_tokens=GPU_MICRO_BATCH_TOKENS if is_gpu else MICRO_BATCH_TOKENS,
+            tokens_per_chunk=min(max_tokens, _TOKENS_PER_GPU_CHUNK if is_gpu else _tokens_per_chunk(shape)),
+            layers=layers,
+            tokens_per_round=min(max_tokens, TOKENS_PER_ROUND),
+        )
 
 
 def _tokens_per_chunk(shape: EncoderShape) -> int:
@@ -270,24 +307,75 @@ def _chunk_by_tokens(
         yield group
 
 
-def compute_or_split(job: InferenceJob[Any], crops: Sequence[_Crop]) -> list[tuple[_Crop, Any]]:
-    """Compute a micro-batch, or its halves if memory does not suffice; a crop's part does not depend on the others.
+# Micro-batches
 
-    Raises:
-        TooLongForMemoryError: A single crop does not fit into memory.
-    """
-    try:
-        with torch.inference_mode():
-            batch = concatenate([crop.tokens for crop in crops], [crop.entry.row for crop in crops])
-            return list(zip(crops, run_to_end(job.compute(batch)), strict=True))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        if len(crops) == 1:
-            name = getattr(crops[0].entry.item, "id", None)
-            raise TooLongForMemoryError(len(crops[0].tokens), name) from error
-    # Outside the handler, which keeps the tensors of the failed attempt alive.
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    middle = len(crops) // 2
-    return compute_or_split(job, crops[:middle]) + compute_or_split(job, crops[middle:])
+
+class _Attempt:
+    """An attempt to compute a micro-batch: it ends when the parts are there, or memory does not suffice."""
+
+    def __init__(self, job: InferenceJob[Any], crops: Sequence[_Crop]) -> None:
+        self._job, self.crops = job, crops
+        self._computation: Computation[Iterable[Any]] | None = None
+        self.parts: list[tuple[_Crop, Any]] | None = None
+        self.is_running = True
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of tokens of all crops."""
+        return sum(len(crop.tokens) for crop in self.crops)
+
+    def advance(self) -> None:
+        """Compute up to the next pause.
+
+        Raises:
+            TooLongForMemoryError: Memory does not suffice for a single crop.
+        """
+        try:
+            with torch.inference_mode():
+                if self._computation is None:
+                    rows = [crop.entry.row for crop in self.crops]
+                    self._computation = self._job.compute(concatenate([crop.tokens for crop in self.crops], rows))
+                next(self._computation)
+            return
+        except StopIteration as end:
+            self.parts = list(zip(self.crops, end.value, strict=True))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(self.crops) == 1:
+                name = getattr(self.crops[0].entry.item, "id", None)
+                raise TooLongForMemoryError(len(self.crops[0].tokens), name) from error
+        self.is_running, self._computation = False, None
+
+    def halves(self) -> list["_Attempt"]:
+        """Divide a micro-batch that did not fit; a crop's part does not depend on the others."""
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        middle = len(self.crops) // 2
+        return [_Attempt(self._job, crops) for crops in (self.crops[:middle], self.crops[middle:])]
+
+
+def _compute_or_split(attempt: _Attempt) -> list[tuple[_Crop, Any]]:
+    """Compute a micro-batch, or its halves if memory does not suffice."""
+    while attempt.is_running:
+        attempt.advance()
+    if attempt.parts is None:
+        return [part for half in attempt.halves() for part in _compute_or_split(half)]
+    return attempt.parts
+
+
+def _compute_by_layers(
+    pool: WorkerPool, layers: LoadableLayers, attempts: Sequence[_Attempt]
+) -> Iterator[list[tuple[_Crop, Any]]]:
+    """Compute micro-batches together, layer by layer; those for which memory does not suffice are halved afterwards."""
+    for layer in itertools.count(-1):  # first the embedding
+        running = [attempt for attempt in attempts if attempt.is_running]
+        if not running:
+            break
+        if layer >= 0:
+            layers.load(layer)
+        for _ in pool.map(_Attempt.advance, running):
+            pass
+    yield from (attempt.parts for attempt in attempts if attempt.parts is not None)
+    if halves := [half for attempt in attempts if attempt.parts is None for half in attempt.halves()]:
+        yield from _compute_by_layers(pool, layers, halves)

@@ -4,6 +4,8 @@ A directory is a plain Hugging Face model, with `protembed.json` and, for a fine
 addition. JSON and safetensors only: nothing is unpickled.
 """
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +27,7 @@ from protembed.model.formats import config_json, format_of
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.hf_format import CONFIG_FILE, check_vocabulary
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, write_metadata
+from protembed.model.offload import OffloadedLayers
 from protembed.model.onednn_linear import Linear
 from protembed.model.untrusted import lies_in_cache, model_sha256
 from protembed.model.weights import (
@@ -42,6 +45,8 @@ _HEAD = "head.safetensors"
 _CONTACT_HEAD = "contact_head.safetensors"
 # Of heads from before thresholds were stored; see `TaskHead`.
 _FORMER_THRESHOLD = 0.5
+# How the names of layers' weights begin.
+_LAYERS = "encoder.layers."
 _SHORTEST_CARD = "# A protein language model\n"
 
 
@@ -95,6 +100,7 @@ class Checkpoint:
         has_metadata: Whether the metadata were read from the directory or are those of published models; otherwise they
             are assumed.
         directory: The directory that the model was read from; None for a new model.
+        offloaded: The layers of the encoder, if they stay in the files until they are computed; else None.
     """
 
     encoder: Encoder
@@ -105,6 +111,7 @@ class Checkpoint:
     metadata: ModelMetadata = field(default_factory=ModelMetadata)
     has_metadata: bool = True
     directory: Path | None = None
+    offloaded: OffloadedLayers | None = None
 
     def __repr__(self) -> str:
         name, millions = self.encoder.shape.name, self.num_parameters / 1e6
@@ -113,7 +120,8 @@ class Checkpoint:
     @property
     def num_parameters(self) -> int:
         """The number of trained parameters of the encoder and its masked-LM head."""
-        return sum(weight.numel() for part in self._parts().values() for weight in part.parameters())
+        weights = (part.named_parameters(remove_duplicate=False) for part in self._parts().values())
+        return sum(weight.numel() for part in weights for _, weight in part)  # all layers that share a module count
 
     @property
     def device(self) -> torch.device:
@@ -190,8 +198,29 @@ def _dtype_of(name: str, module: nn.Module, precision: torch.dtype) -> torch.dty
     return precision if isinstance(module.get_submodule(name.rpartition(".")[0]), Linear) else torch.float32
 
 
+def _read_weight(
+    stored: WeightFiles,
+    names: Sequence[str],
+    expected: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    directory: Path,
+) -> Tensor:
+    value = stored.weight(names, dtype, device)
+    if value.shape != expected:
+        found = f"{names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
+        raise ModelFormatError(directory, found, "the files do not belong together")
+    return value
+
+
 def _fill(
-    checkpoint: Checkpoint, stored: WeightFiles, directory: Path, precision: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    stored: WeightFiles,
+    directory: Path,
+    precision: torch.dtype,
+    device: torch.device,
+    *,
+    with_layers: bool,
 ) -> None:
     """Load the weights of a directory into the modules, in place; heads that it does not hold are left out."""
     shape = checkpoint.encoder.shape
@@ -203,19 +232,33 @@ def _fill(
         del modules["contact_head"]
     for full_name, stored_names in format_of(shape).weight_names(shape).items():
         part, _, name = full_name.partition(".")
-        if part not in modules:
+        if part not in modules or (full_name.startswith(_LAYERS) and not with_layers):
             continue
         dtype = _dtype_of(name, modules[part], precision)
-        value = stored.weight(stored_names, dtype, device)
         expected = modules[part].state_dict()[name].shape
-        if value.shape != expected:
-            found = f"{stored_names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
-            raise ModelFormatError(directory, found, "the files do not belong together")
+        value = _read_weight(stored, stored_names, expected, dtype, device, directory)
         modules[part].load_state_dict({name: value}, strict=False, assign=True)
     stored.check_tied_decoder()
     exact = inverse_frequencies(shape)
     frequencies = stored.rotary_frequencies(len(exact))
     checkpoint.encoder.inverse_frequencies = (exact if frequencies is None else frequencies).to(device)
+
+
+def _offload(
+    encoder: Encoder, stored: WeightFiles, directory: Path, precision: torch.dtype, device: torch.device
+) -> OffloadedLayers:
+    """Leave the layers of an encoder in the files, in place; one is held in memory, two on a GPU."""
+    names = format_of(encoder.shape).weight_names(encoder.shape)
+
+    def read(number: int, name: str, weight: Tensor) -> Tensor:
+        stored_names = names[f"{_LAYERS}{number}.{name}"]
+        return _read_weight(stored, stored_names, weight.shape, weight.dtype, torch.device("cpu"), directory)
+
+    encoder.set_compute_dtype(precision)
+    modules = [layer.to_empty(device=device) for layer in encoder.layers[: 2 if device.type == "cuda" else 1]]
+    offloaded = OffloadedLayers(modules, encoder.shape.num_layers, read)
+    encoder.layers = offloaded.modules
+    return offloaded
 
 
 @exact_float32()
@@ -224,6 +267,7 @@ def load_checkpoint(
     *,
     precision: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    offload: bool = False,
 ) -> Checkpoint:
     """Read a model of the ESM family under any of Hugging Face's weight names, or one that protembed wrote.
 
@@ -234,6 +278,7 @@ def load_checkpoint(
         precision: The dtype of the layers' matrices, as `Encoder.set_compute_dtype` sets it; each tensor is read from
             the mapped file straight into it.
         device: The device of the weights.
+        offload: Whether the layers stay in the files; an engine with `Checkpoint.offloaded` computes with such a model.
 
     Returns:
         The model in evaluation mode; all but the layers' matrices is in float32 whatever the directory's precision. Its
@@ -251,7 +296,8 @@ def load_checkpoint(
     model = model if isinstance(model, ResolvedModel) else locate_model(model)
     directory, shape, metadata = model.directory, model.shape, model.metadata
     check_vocabulary(directory, format_of(shape))
-    with WeightFiles(directory, format_of(shape)) as stored:
+    with ExitStack() as files:
+        stored = files.enter_context(WeightFiles(directory, format_of(shape)))
         stored.check_num_layers(shape.num_layers)
         with torch.device("meta"):  # allocates no weights, so that a large model is not filled twice
             checkpoint = Checkpoint(
@@ -262,7 +308,10 @@ def load_checkpoint(
                 has_metadata=(directory / METADATA_FILE).exists() or lies_in_cache(directory),
                 directory=directory,
             )
-        _fill(checkpoint, stored, directory, precision, torch.device(device))
+        _fill(checkpoint, stored, directory, precision, torch.device(device), with_layers=not offload)
+        if offload:
+            checkpoint.offloaded = _offload(checkpoint.encoder, stored, directory, precision, torch.device(device))
+            files.pop_all()  # they stay open for as long as the layers are used
     _read_contact_head(checkpoint, directory)
     if metadata.target is not None:
         checkpoint.task_head = _read_task_head(directory, shape, metadata)
@@ -301,6 +350,7 @@ def write_checkpoint_files(
     Weights that are stored in float16 take half the space, and transformers and protembed read them as float32. The
     rotary frequencies stay in float32, as they were read. The card becomes README.md.
     """
+    assert checkpoint.offloaded is None, "the layers are not in memory"
     shape = checkpoint.encoder.shape
     state = {
         f"{part}.{name}": value
