@@ -294,11 +294,11 @@ def small_chunks(monkeypatch):
     """Let `embed` make its rows safe every 800 tokens."""
 
     @contextmanager
-    def engine(config, device, shape, width):
+    def engine(config, device, shape, width, layers):
         with worker_pool(config, device) as pool:
-            yield Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=800)
+            yield Engine(pool=pool, micro_batch_tokens=200, tokens_per_chunk=800, layers=layers)
 
-    monkeypatch.setattr("protembed.inference.engine.inference_engine", engine)
+    monkeypatch.setattr("protembed.embedding.job.inference_engine", engine)
 
 
 @pytest.fixture

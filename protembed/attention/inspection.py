@@ -29,11 +29,12 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
-from protembed.device import WorkerPool, choose_device, peak_memory, worker_pool
+from protembed.device import WorkerPool, peak_memory, worker_pool
 from protembed.errors import NoStructureMatchError
 from protembed.inference.computation import Computation
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
+from protembed.inference.loading import load_for_inference
 from protembed.io.reading import check_inputs
 from protembed.io.result import Claim
 from protembed.io.writing import atomic_directory, write_table
@@ -54,7 +55,12 @@ class Inspection:
     ) -> None:
         config = request.options.attention
         self._request, self._checkpoint, self._config, self._directory = request, checkpoint, config, directory
-        self._engine = Engine(pool=pool, tokens_per_chunk=TOKENS_PER_CHUNK)
+        self._engine = Engine(
+            pool=pool,
+            tokens_per_chunk=TOKENS_PER_CHUNK,
+            layers=checkpoint.offloaded,
+            tokens_per_round=TOKENS_PER_CHUNK,
+        )
         chains, self._warnings = read_structures(config.structures)
         self._structures = StructureIndex(chains)
         no_sites = SiteTable(path="", sites=[])
@@ -208,7 +214,10 @@ class Inspection:
     def _write_model(self, contacts: ContactEvaluation) -> None:
         if contacts.predictor is None:
             return
-        with_head = replace(self._checkpoint, contact_head=contacts.predictor.to_contact_head())
+        whole = self._checkpoint
+        if whole.offloaded is not None:
+            whole = load_checkpoint(self._request.model)
+        with_head = replace(whole, contact_head=contacts.predictor.to_contact_head())
         facts = {"contact head": f"L1 regression over all heads, fitted to {contacts.num_proteins} structures"}
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))
@@ -262,10 +271,9 @@ def inspect(claim: Claim, request: InspectionRequest, callbacks: Callbacks) -> t
         ProtembedError: The input, the model or the machine does not allow it.
     """
     compute = request.options.compute
-    device = choose_device(compute)
-    checkpoint = load_checkpoint(request.model).to(device)
+    checkpoint = load_for_inference(request.model, compute, torch.float32, callbacks)
     extractor = _make_extractor(checkpoint, request.options.attention)
-    with worker_pool(compute, device) as pool:
+    with worker_pool(compute, checkpoint.device) as pool:
         inspection = Inspection(request, checkpoint, extractor, claim.create_directory(), pool)
         summary = inspection.run(claim.output, callbacks)
     return summary, inspection.record(summary)

@@ -1,6 +1,5 @@
 """`protembed check`."""
 
-from protembed.callbacks import Callbacks
 from protembed.cli.display import Display
 from protembed.cli.messages import check_summary_line
 from protembed.cli.next_steps import after_check
@@ -20,5 +19,5 @@ def check(files: ResultAndFasta, options: CheckOptions, display: Display) -> Non
 
     display.announce_download()
     with display.progress("computed again") as progress:
-        summary = check_embeddings(files, options, Callbacks(on_progress=progress.advance))
+        summary = check_embeddings(files, options, display.callbacks(on_progress=progress.advance))
     display.summary(summary, [check_summary_line(summary)], next_step=after_check(summary))

@@ -60,6 +60,7 @@ def embed_plan_lines(plan: "EmbedPlan") -> Iterator[str]:
     yield f"{plan.output or 'stdout'}: {counts}, the longest {plan.longest:,}), {plan.dim:,} dimensions"
     if plan.num_windowed:
         yield f"{pluralize(plan.num_windowed, 'protein')} longer than a window: {plan.num_windows:,} windows in all"
+    yield from plan.notes
     yield f"estimated: {format_duration(plan.seconds)}, {_resources(plan.memory_bytes, plan.disk_bytes)}"
 
 

@@ -296,6 +296,20 @@ class DeviceConfig(Config):
     )
 
 
+OffloadName = Literal["auto", "never", "always"]
+
+
+class InferenceDeviceConfig(DeviceConfig):
+    """Device: where to compute, and what of the model is in memory."""
+
+    offload: OffloadName = option(
+        "auto",
+        "Read the model's layers from its files one by one, each for many proteins, instead of keeping all in memory. "
+        "auto: if the model does not fit into the memory of the device. The results are the same.",
+        advanced=True,
+    )
+
+
 class ConsoleConfig(Config):
     """Console: what is printed."""
 

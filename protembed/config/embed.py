@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from protembed.config.base import Config, Options, option
 from protembed.config.common import (
-    DeviceConfig,
+    InferenceDeviceConfig,
     InputConfig,
     ModelConfig,
     model_region_option,
@@ -117,7 +117,7 @@ class EmbedOptions(Options):
     model: ModelConfig = field(default_factory=ModelConfig)
     embedding: EmbedConfig = field(default_factory=EmbedConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
 
 
 class CheckOptions(Options):
@@ -126,7 +126,7 @@ class CheckOptions(Options):
     command = "check"
     model: ModelConfig = field(default_factory=ModelConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
 
 
 class JoinOptions(Options):

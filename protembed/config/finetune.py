@@ -8,6 +8,7 @@ from protembed.config.base import Config, Options, as_plain_values, option
 from protembed.config.common import (
     TRAINED,
     DeviceConfig,
+    InferenceDeviceConfig,
     InputConfig,
     ModelConfig,
     OptimizerConfig,
@@ -219,4 +220,4 @@ class PredictOptions(Options):
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)
     prediction: PredictConfig = field(default_factory=PredictConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)

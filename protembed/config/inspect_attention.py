@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, parse_numbers, region_option
+from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, parse_numbers, region_option
 from protembed.config.effects import Condition, only_with_any
 from protembed.config.model_sizes import EncoderShape
 
@@ -68,4 +68,4 @@ class AttentionOptions(Options):
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import DeviceConfig, InputConfig, ModelConfig, precision_option, window_option
+from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, precision_option, window_option
 from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
@@ -113,4 +113,4 @@ class ScoreOptions(Options):
     table: VariantTableConfig = field(default_factory=VariantTableConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)

@@ -96,13 +96,12 @@ def _compute(
     # Only now, because torch takes seconds to import, and all of the above may already have refused the command.
     from protembed.embedding.job import EmbeddingJob
     from protembed.embedding.writer import embedding_writer
-    from protembed.inference.engine import inference_engine
 
-    job = EmbeddingJob.load(request, fingerprint["precision"])
-    comparison, shape = job.compare_input(), request.model.shape
+    job = EmbeddingJob.load(request, fingerprint["precision"], callbacks)
+    comparison = job.compare_input()
     with (
         embedding_writer(claim, fingerprint) as writer,
-        inference_engine(request.options.compute, job.checkpoint.device, shape, job.numbers_per_token) as engine,
+        job.engine() as engine,
     ):
         num_resumed = writer.num_committed
         if lengths is not None:

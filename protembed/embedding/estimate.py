@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from protembed.callbacks import Callbacks
 from protembed.config.embed import EmbedOptions
 from protembed.config.model_sizes import EncoderShape
 from protembed.data.fasta import ReadStatistics, Record
@@ -15,7 +16,7 @@ from protembed.data.hashing import hash_fraction
 from protembed.device import peak_memory
 from protembed.embedding.job import EmbeddingJob
 from protembed.embedding.request import EmbeddingRequest
-from protembed.inference.engine import Engine, InferenceJob, Result, inference_engine
+from protembed.inference.engine import Engine, InferenceJob, Result
 from protembed.io.reading import Paths, as_paths, unchanged_inputs
 from protembed.io.writing import seekable_inputs
 
@@ -92,6 +93,7 @@ class EmbedPlan:
         seconds: Estimated time of the computation, from a short measurement.
         memory_bytes: Peak memory.
         disk_bytes: Peak disk space of the result and the files beside it.
+        notes: Sentences about how it will be computed.
         warnings: Messages about the model and the input.
     """
 
@@ -105,6 +107,7 @@ class EmbedPlan:
     seconds: float
     memory_bytes: int
     disk_bytes: int
+    notes: Sequence[str] = ()
     warnings: Sequence[str]
 
 
@@ -129,17 +132,16 @@ def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPl
         ProtembedError: The input, the model or the output is invalid; see `protembed.errors`.
     """
     options, files = options or EmbedOptions(), as_paths("fasta", fasta)
-    request = EmbeddingRequest.make(files, options)
-    job = EmbeddingJob.load(request, request.precision())
-    shape, numbers_per_token = request.model.shape, job.numbers_per_token
-    statistics, comparison, workload = ReadStatistics(), job.compare_input(), Workload(shape)
+    request, notes = EmbeddingRequest.make(files, options), list[str]()
+    job = EmbeddingJob.load(request, request.precision(), Callbacks(on_note=notes.append))
+    statistics, comparison, workload = ReadStatistics(), job.compare_input(), Workload(request.model.shape)
     with unchanged_inputs(), seekable_inputs(files) as paths:
         workload.count(comparison.observe(request.selection.read(paths, statistics)), job.computation)
-    with inference_engine(options.compute, job.checkpoint.device, shape, numbers_per_token) as engine:
+    with job.engine() as engine:
         seconds = workload.seconds(engine, job.computation)
         held_tokens = engine.tokens_per_chunk + workload.longest
     is_held = request.config.per_residue or workload.num_windowed > 0
-    held_bytes = _BYTES_PER_HELD_NUMBER * numbers_per_token * held_tokens * is_held
+    held_bytes = _BYTES_PER_HELD_NUMBER * job.numbers_per_token * held_tokens * is_held
     return EmbedPlan(
         output=request.result.output,
         num_proteins=workload.num_proteins,
@@ -151,5 +153,6 @@ def plan_embedding(fasta: Paths, options: EmbedOptions | None = None) -> EmbedPl
         seconds=seconds,
         memory_bytes=peak_memory(job.checkpoint.device) + held_bytes,
         disk_bytes=_disk_bytes(request, workload),
+        notes=notes,
         warnings=job.warnings(statistics, comparison),
     )

@@ -1,16 +1,18 @@
 """An embedding that is ready to be computed: the request, and its model on the device that computes."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
+from protembed.callbacks import Callbacks
 from protembed.data.fasta import ReadStatistics
-from protembed.device import choose_device
 from protembed.embedding.request import EmbeddingRequest
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding
-from protembed.inference.engine import InferenceJob
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.inference.engine import Engine, InferenceJob, inference_engine
+from protembed.inference.loading import load_for_inference
+from protembed.model.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +24,14 @@ class EmbeddingJob:
     embedder: Embedder
 
     @classmethod
-    def load(cls, request: EmbeddingRequest, precision: str) -> "EmbeddingJob":
+    def load(cls, request: EmbeddingRequest, precision: str, callbacks: Callbacks | None = None) -> "EmbeddingJob":
         """Load the model on the device, with matrix products of this precision.
 
         Raises:
             ProtembedError: The model is damaged, or the device is not available.
         """
-        config, device = request.config, choose_device(request.options.compute)
-        checkpoint = load_checkpoint(request.model).to(device)
-        checkpoint.encoder.set_compute_dtype(getattr(torch, precision))
+        config = request.config
+        checkpoint = load_for_inference(request.model, request.options.compute, getattr(torch, precision), callbacks)
         embedder = Embedder.from_checkpoint(
             checkpoint,
             layer=config.layer,
@@ -48,6 +49,12 @@ class EmbeddingJob:
     def computation(self) -> InferenceJob[Embedding]:
         """Computation that the engine runs on each batch."""
         return self.embedder.residues() if self.request.config.per_residue else self.embedder.proteins()
+
+    def engine(self) -> AbstractContextManager[Engine]:
+        """Make the engine that computes, with its workers."""
+        checkpoint, compute = self.checkpoint, self.request.options.compute
+        shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
+        return inference_engine(compute, checkpoint.device, shape, self.numbers_per_token, layers=layers)
 
     def compare_input(self) -> InputComparison:
         """Begin to compare the proteins with those that a fine-tuned model was trained on."""

@@ -13,14 +13,14 @@ from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
-from protembed.device import choose_device
 from protembed.embedding.formats import dataset_name
 from protembed.embedding.stored_result import StoredResult
 from protembed.errors import ConfigError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import inference_engine
+from protembed.inference.loading import load_for_inference
 from protembed.model.catalog import ResolvedModel, locate_model
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.checkpoint import Checkpoint
 
 # The largest difference, as a fraction of the vector's largest number, that the order of additions or the precision of
 # computed and stored numbers can cause.
@@ -99,13 +99,12 @@ def recompute(
     """
     meta = shards[0].meta
     resolved = _resolve_model(options.model, meta, shards[0].path)
-    checkpoint = load_checkpoint(resolved)
+    checkpoint = load_for_inference(resolved, options.compute, getattr(torch, meta["precision"]), callbacks)
     embedder = _embedder(checkpoint, shards[0])
-    device = choose_device(options.compute)
-    checkpoint.to(device).encoder.set_compute_dtype(getattr(torch, meta["precision"]))
     computation = embedder.residues() if meta["per_residue"] else embedder.proteins()
     worst, tolerance = 0.0, max(_TOLERANCES[meta["precision"]], _TOLERANCES[meta["dtype"]])
-    with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
+    shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
+    with inference_engine(options.compute, checkpoint.device, shape, layers=layers) as engine:
         stored = {}
         for shard in shards:
             rows = {row: _dataset_names(shard, row, record) for result, row, record in sample if result is shard}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from protembed.callbacks import Callbacks
@@ -14,16 +15,16 @@ from protembed.config.finetune import PredictOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.sequence_tables import ProteinFiles, TableRecord
 from protembed.data.windows import cut_records
-from protembed.device import choose_device
 from protembed.errors import ConfigError, NotFinetunedError
 from protembed.finetuning.labels import LabelledProtein
 from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, check_finite
 from protembed.inference.engine import Engine, inference_engine
+from protembed.inference.loading import load_for_inference
 from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.catalog import ResolvedModel
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.checkpoint import Checkpoint
 from protembed.model.heads import TaskHead
 from protembed.text import LabelText, format_row
 
@@ -175,8 +176,8 @@ def write_predictions(
     Raises:
         ProtembedError: A protein, the model or the device does not allow it.
     """
-    device, on_illegal, statistics = choose_device(options.compute), options.reader.on_illegal, ReadStatistics()
-    checkpoint = load_checkpoint(model).to(device)
+    on_illegal, statistics = options.reader.on_illegal, ReadStatistics()
+    checkpoint = load_for_inference(model, options.compute, torch.float32, callbacks)
     head, embedder = require_head(checkpoint, model.name), Embedder.from_checkpoint(checkpoint)
     comparison = InputComparison.from_checkpoint(checkpoint, region)
     records = cut_records(proteins.read(statistics), region, on_illegal, statistics)
@@ -187,7 +188,8 @@ def write_predictions(
         has_descriptions=options.prediction.descriptions,
         separator=separator_of(table),
     )
-    with inference_engine(options.compute, device, checkpoint.encoder.shape) as engine:
+    shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
+    with inference_engine(options.compute, checkpoint.device, shape, layers=layers) as engine:
         predictions = predict_proteins(engine, embedder, head, comparison.observe(records))
         with atomic_file(table) as stream:
             stream.writelines(predicted.lines(predictions, callbacks))

@@ -9,15 +9,15 @@ import torch
 
 from protembed.callbacks import Callbacks
 from protembed.config.score import ScoreOptions, describe_formula
-from protembed.device import choose_device
 from protembed.errors import NotFiniteError
 from protembed.inference.engine import Engine, inference_engine
+from protembed.inference.loading import load_for_inference
 from protembed.inference.marginals import Marginals
 from protembed.io.delimited import COMMENT
 from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.catalog import ResolvedModel
-from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.model.checkpoint import Checkpoint
 from protembed.scoring.positions import CheckedVariants
 from protembed.scoring.scorer import VariantScorer
 from protembed.text import format_row
@@ -82,14 +82,13 @@ def write_scores(
     Raises:
         ProtembedError: A variant, the model or the device does not allow it.
     """
-    device = choose_device(options.compute)
-    checkpoint = load_checkpoint(model).to(device)
-    checkpoint.encoder.set_compute_dtype(getattr(torch, precision))
+    checkpoint = load_for_inference(model, options.compute, getattr(torch, precision), callbacks)
+    shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
     marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
     job = _Job(variants, options, marginals, callbacks.on_progress)
     callbacks.on_start(job.scorer.num_tokens())
     with (
-        inference_engine(options.compute, device, checkpoint.encoder.shape) as engine,
+        inference_engine(options.compute, checkpoint.device, shape, layers=layers) as engine,
         atomic_file(table) as stream,
     ):
         stream.writelines(job.lines(engine, precision, separator_of(table)))

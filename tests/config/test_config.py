@@ -20,7 +20,7 @@ from protembed.config.base import (
     with_current_names,
     with_flags,
 )
-from protembed.config.common import DeviceConfig, ModelConfig
+from protembed.config.common import DeviceConfig, InferenceDeviceConfig, ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
 from protembed.config.finetune import FinetunedModelConfig
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
@@ -293,7 +293,7 @@ def test_options_are_made_from_the_values_of_single_fields():
     assert options == EmbedOptions(
         model=ModelConfig(model=Path("some.model")),
         embedding=EmbedConfig(pooling="max"),
-        compute=DeviceConfig(threads=2),
+        compute=InferenceDeviceConfig(threads=2),
     )
 
 
