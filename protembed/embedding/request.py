@@ -13,10 +13,11 @@ from protembed.embedding.selection import Selection, Shard
 from protembed.errors import ConfigError
 from protembed.inference.precision import resolve_precision
 from protembed.io.fingerprint import make_fingerprint
-from protembed.io.reading import default_path
+from protembed.io.reading import STANDARD_STREAM, default_path
 from protembed.io.result import Result
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.representation import Representation
+from protembed.resources import environment_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,14 @@ class EmbeddingRequest:
         config = options.embedding
         if config.per_residue and config.pooling != "auto":
             raise ConfigError("pooling", config.pooling, "with `per_residue` vectors are not pooled")
-        shard = None if config.shard is None else Shard.parse(config.shard)
+        shard, is_process = None if config.shard is None else Shard.parse(config.shard), False
+        if shard is None and (num_processes := environment_number("WORLD_SIZE", 1)) > 1:
+            shard, is_process = Shard(environment_number("RANK", 0) + 1, num_processes), True  # as torchrun started it
         part = "" if shard is None else f".{shard.number}-of-{shard.total}"
         suffix = config.format or ("h5" if config.per_residue else "npy")
         output = config.output or default_path(fasta[0], f"{part}.{suffix}")
+        if is_process and config.output is not None and config.output != STANDARD_STREAM:
+            output = config.output.with_suffix(f"{part}{config.output.suffix}")
         format_name = choose_format(output, config.format, per_residue=config.per_residue)
         if config.report:
             check_report(output)
