@@ -45,7 +45,8 @@ def file_completer(kinds: Sequence[FileKind]) -> Completer:
 
 
 def _model_names() -> list[str]:
-    from protembed.model.catalog import PUBLISHED_MODELS, bundled_models
+    from protembed.model.catalog import bundled_models
+    from protembed.model.published import PUBLISHED_MODELS
 
     published = [model.name for model in PUBLISHED_MODELS if model.has_safetensors]
     return [*(path.name for path in bundled_models()), *published]

@@ -120,10 +120,15 @@ class Display:
         is_able = self._console.is_terminal and not self._console.is_dumb_terminal
         return is_able and not self._show.quiet and not self._is_silent
 
+    @property
+    def data_width(self) -> int | None:
+        """The columns of the terminal that stdout is; None if it is none, and lines may have any length."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
     def print_data(self, lines: Iterable[str]) -> None:
         """Print lines on stdout, broken between words if it is a terminal."""
         for line in lines:
-            print(wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
+            print(line if self.data_width is None else wrapped(line, self.data_width))
 
     def warn(self, *sentences: str) -> None:
         """Print warnings that were not printed before, even with --quiet."""

@@ -7,7 +7,7 @@ from protembed.cli.options import configured
 
 @configured
 def models(display: Display) -> None:
-    """List the models that --model takes by name: bundled ones, and ESM-2 models that can be downloaded.
+    """List the models that --model takes by name: bundled ones, and those of the ESM family on the hub.
 
     Examples:
         protembed models
@@ -17,6 +17,5 @@ def models(display: Display) -> None:
 
     listing = list_models()
     if not display.is_json:
-        for model in listing:
-            display.print_data(model_lines(model))
+        display.print_data(model_lines(listing, display.data_width))
     display.summary({"models": listing}, MODELS_ADVICE)

@@ -4,62 +4,19 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from protembed.config.common import DEFAULT_MODEL
-from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, SizeName
+from protembed.config.model_sizes import BYTES_PER_NUMBER, EncoderShape
 from protembed.errors import InputNotFoundError, ModelFormatError, reason_of
 from protembed.io.reading import PathLike, as_path
 from protembed.model.formats import read_shape
-from protembed.model.hub import conversion_command, fetch_model, is_hub_name
+from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import ModelMetadata, read_metadata
+from protembed.model.published import BYTES_PER_BFLOAT16, PUBLISHED_MODELS, PublishedModel, embedding_bytes
 from protembed.model.untrusted import model_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedModel:
-    """An ESM-2 model on the Hugging Face hub.
-
-    Attributes:
-        perplexity: The perplexity on 10,000 test proteins of UniRef50, 15 % masked, over all 33 tokens; None where
-            unknown.
-        contact_precision: The precision of the top L long-range contacts of a protein of L residues, as a fraction;
-            None where unknown.
-        has_safetensors: Whether the model was published as safetensors, as far as is known.
-
-    Source: perplexity: Synthyra's evaluation; contacts: the README of facebookresearch/esm, large validation set.
-    """
-
-    size: SizeName
-    perplexity: float | None = None
-    contact_precision: float | None = None
-    has_safetensors: bool = True
-
-    @property
-    def name(self) -> str:
-        """The short name, such as `esm2_t12_35M`."""
-        return f"esm2_{self.size}"
-
-    @property
-    def hub_id(self) -> str:
-        """The repository on the hub, such as `facebook/esm2_t12_35M_UR50D`."""
-        return f"facebook/{self.name}_UR50D"
-
-    @property
-    def how_to_get(self) -> str:
-        """The option that selects the model, or the command that converts it to a directory."""
-        return f"--model {self.name}" if self.has_safetensors else conversion_command(self.hub_id, self.name)
-
-
-PUBLISHED_MODELS = (
-    PublishedModel(size="t6_8M", perplexity=13.16, contact_precision=0.159),
-    PublishedModel(size="t12_35M", perplexity=11.65, contact_precision=0.288),
-    PublishedModel(size="t30_150M", perplexity=10.26, contact_precision=0.422),
-    PublishedModel(size="t33_650M", perplexity=8.72, contact_precision=0.501),
-    PublishedModel(size="t36_3B", has_safetensors=False),
-    PublishedModel(size="t48_15B", has_safetensors=False),
-)
 
 
 def bundled_models() -> list[Path]:
@@ -86,7 +43,7 @@ class ResolvedModel:
         """The shape of the encoder.
 
         Raises:
-            ModelFormatError: The model is not an ESM-2, or `config.json` is damaged.
+            ModelFormatError: The model is not of the ESM family, or `config.json` is damaged.
         """
         return read_shape(self.directory)
 
@@ -121,14 +78,15 @@ def locate_model(name: PathLike | None = None, *, offline: bool = False) -> Reso
 
     Args:
         name: A model directory; a run directory, whose finished model is in `model/`; the name of a bundled model; a
-            hub id such as `facebook/esm2_t12_35M_UR50D`, optionally with `@revision`; or the short name of a published
-            ESM-2 model, such as `esm2_t12_35M`. None is the default model.
+            hub id such as `facebook/esm2_t12_35M_UR50D`, or the short name of a published model, such as
+            `esm2_t12_35M` or `esmc_300m`, either with `@revision` if another than the usual one is meant. None is the
+            default model.
         offline: Whether to look for models of the hub in its cache only.
 
     Raises:
         InputNotFoundError: There is no such model.
         HubError: The hub does not respond.
-        ModelFormatError: The hub's model is not an ESM-2, or has no safetensors.
+        ModelFormatError: The model is not of the ESM family, or has no safetensors.
 
     >>> locate_model("protembed_t6_8M").name
     'protembed_t6_8M'
@@ -159,7 +117,10 @@ def model_name(name: PathLike | None) -> str:
 
 
 def hub_name(name: PathLike | None) -> str | None:
-    """Return a model's id on the hub, from its id or short name in any case; None for one on disk or bundled."""
+    """Return a model's id on the hub, from its id or short name in any case; None for one on disk or bundled.
+
+    The id ends with `@revision` if the user named one, or if one is pinned because the newest has no safetensors.
+    """
     if name is None or os.path.lexists(name):
         return None
     name = os.fspath(name)
@@ -167,8 +128,8 @@ def hub_name(name: PathLike | None) -> str | None:
     if "/" in base and not is_hub_name(name):
         return None
     for model in PUBLISHED_MODELS:
-        if base.lower().removeprefix("facebook/").removesuffix("_ur50d") == model.name.lower():
-            return model.hub_id + at + revision
+        if model.is_called(base):
+            return model.hub_id + at + revision if at else model.pinned_id
     return name if is_hub_name(name) else None
 
 
@@ -190,7 +151,7 @@ def _how_to_get() -> str:
     bundled = ", ".join(path.name for path in bundled_models())
     return (
         f"name a model directory, a run of `protembed pretrain`, a bundled model ({bundled}), "
-        "or a model on the hub (esm2_t12_35M, owner/model)"
+        "or a model on the hub (esm2_t12_35M, esmc_300m, owner/model)"
     )
 
 
@@ -200,27 +161,47 @@ class ModelEntry:
 
     Attributes:
         name: The value for `--model`; for a model without safetensors, the directory to convert it to.
+        hub_id: The repository on the hub; None for a bundled model.
         num_parameters: The number of parameters of the encoder and its masked-LM head.
-        num_bytes: The size of the weights on disk; approximate for a published model.
+        num_bytes: The size of the weights on disk or, for a published model, in float32.
+        dim: The width of the vectors.
+        float32_bytes: The memory for embedding: the weights and a batch of 1,024 tokens.
+        bfloat16_bytes: The same with `--precision bfloat16`.
+        window_residues: The residues of the longest crops that the model was trained on.
+        has_learned_positions: Whether a window cannot be longer, because positions are learned.
         directory: The directory of a bundled model; None for a published one.
+        best_at: What the model is for, in a few words.
         expectation: How good the model is, in a few words.
+        perplexity: The published perplexity, as in `PublishedModel`.
+        contact_precision: The published precision of contacts, as in `PublishedModel`.
+        variant_spearman: The published correlation with effects of variants, as in `PublishedModel`.
         how_to_get: The option that selects the model, or the command that converts it; empty for a bundled model.
     """
 
     name: str
+    hub_id: str | None = None
     num_parameters: int
     num_bytes: int
     num_layers: int
     dim: int
+    float32_bytes: int
+    bfloat16_bytes: int
+    window_residues: int
+    has_learned_positions: bool
+    licence: str
     is_bundled: bool
     is_default: bool
-    directory: Path | None
+    directory: Path | None = None
+    best_at: str
     expectation: str
-    how_to_get: str
+    perplexity: float | None = None
+    contact_precision: float | None = None
+    variant_spearman: float | None = None
+    how_to_get: str = ""
 
 
 def list_models() -> tuple[ModelEntry, ...]:
-    """List the bundled models, then the published ones from small to large.
+    """List the bundled models, then the published ones, from small to large in each family.
 
     Raises:
         ModelFormatError: A bundled model is damaged, so that protembed should be reinstalled.
@@ -231,44 +212,61 @@ def list_models() -> tuple[ModelEntry, ...]:
     return (*map(_bundled, bundled_models()), *map(_published, PUBLISHED_MODELS))
 
 
-def _entry(
-    name: str,
-    shape: EncoderShape,
-    num_bytes: int,
-    expectation: str,
-    *,
-    directory: Path | None = None,
-    how_to_get: str = "",
-) -> ModelEntry:
-    return ModelEntry(
-        name=name,
-        num_parameters=shape.num_parameters,
-        num_bytes=num_bytes,
-        num_layers=shape.num_layers,
-        dim=shape.dim,
-        is_bundled=directory is not None,
-        is_default=name == DEFAULT_MODEL,
-        directory=directory,
-        expectation=expectation,
-        how_to_get=how_to_get,
-    )
+def _facts_of_shape(shape: EncoderShape) -> dict[str, Any]:
+    return {
+        "num_parameters": shape.num_parameters,
+        "num_layers": shape.num_layers,
+        "dim": shape.dim,
+        "float32_bytes": embedding_bytes(shape),
+        "bfloat16_bytes": embedding_bytes(shape, BYTES_PER_BFLOAT16),
+        "has_learned_positions": shape.max_residues is not None,
+    }
 
 
 def _bundled(directory: Path) -> ModelEntry:
-    metrics = read_metadata(directory).metrics
-    num_bytes = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-    expectation = (
-        f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
-        f"where composition alone gives {metrics['unigram_perplexity']:.1f}"
+    found = ResolvedModel(directory=directory, name=directory.name)
+    metrics = found.metadata.metrics
+    return ModelEntry(
+        name=directory.name,
+        num_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+        window_residues=found.metadata.window_residues,
+        licence="MIT",
+        is_bundled=True,
+        is_default=directory.name == DEFAULT_MODEL,
+        directory=directory,
+        best_at="trials without network",
+        expectation=f"perplexity {metrics['valid_perplexity']:.1f} over 20 amino acids on proteins of other families, "
+        f"where composition alone gives {metrics['unigram_perplexity']:.1f}",
+        **_facts_of_shape(found.shape),
     )
-    return _entry(directory.name, read_shape(directory), num_bytes, expectation, directory=directory)
 
 
 def _published(model: PublishedModel) -> ModelEntry:
-    expectation = "no metrics available"
-    if model.perplexity is not None and model.contact_precision is not None:
-        expectation = f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50, "
-        expectation += f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true (published)"
-    shape = SIZES[model.size]
-    num_bytes = BYTES_PER_NUMBER * shape.num_parameters
-    return _entry(model.name, shape, num_bytes, expectation, how_to_get=model.how_to_get)
+    return ModelEntry(
+        name=model.name,
+        hub_id=model.hub_id,
+        num_bytes=BYTES_PER_NUMBER * model.shape.num_parameters,
+        window_residues=model.shape.trained_window_residues,
+        licence=model.licence,
+        is_bundled=False,
+        is_default=False,
+        best_at=model.best_at,
+        expectation=_expectation(model),
+        perplexity=model.perplexity,
+        contact_precision=model.contact_precision,
+        variant_spearman=model.variant_spearman,
+        how_to_get=model.how_to_get,
+        **_facts_of_shape(model.shape),
+    )
+
+
+def _expectation(model: PublishedModel) -> str:
+    """Describe the published metrics of a model in one clause."""
+    metrics = []
+    if model.perplexity is not None:
+        metrics.append(f"perplexity {model.perplexity:.2f} over 33 tokens on UniRef50")
+    if model.contact_precision is not None:
+        metrics.append(f"{100 * model.contact_precision:.1f} % of the top L long-range contacts are true")
+    if model.variant_spearman is not None:
+        metrics.append(f"Spearman {model.variant_spearman:.2f} with the effects of variants in ProteinGym")
+    return ", ".join(metrics) + " (published)" if metrics else "no metrics available"

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 import protembed
 from protembed.cli.app import app
+from protembed.cli.messages import model_lines
 from protembed.config.common import DEFAULT_MODEL
 from protembed.data.fasta import read_fasta
+from protembed.model.catalog import list_models
 
 
 def invoke(*arguments):
@@ -296,14 +298,23 @@ def test_models_are_listed_on_stdout_as_text_and_as_json():
 
     names = [model["name"] for model in summary["models"]]
     assert DEFAULT_MODEL in names and "esm2_t33_650M" in names
-    assert all(name in text.stdout for name in names)
-    assert "bundled, the default" in text.stdout
-    for model in summary["models"]:
-        assert all(part in text.stdout for part in (model["expectation"], model["how_to_get"]))
-    assert "33.5 M parameters, 134 MB, 12 layers of width 480\n    perplexity 11.65" in text.stdout
-    assert "15.1 B parameters, 60.5 GB" in text.stdout
-    assert "use an ESM-2 model, which is downloaded once: --model esm2_t12_35M" in text.stderr
+    assert all(name in text.stdout for name in names if "esm1v" not in name)
+    assert "protembed_t6_8M is bundled, and used if none is named: perplexity 15.2" in text.stdout
+    rows = [line.split() for line in text.stdout.splitlines()]
+    assert "esm2_t12_35M 33.5 M 480 165 MB 83 MB 1,022 MIT".split() in rows
+    assert "esm2_t12_35M 11.65 28.8 % 0.32 most work on a CPU".split() in rows
+    assert "esm1v_t33_650M_1-5 35.3 % variants, mean of all five".split() in rows  # one row for five models
+    (largest,) = (model for model in summary["models"] if model["name"] == "esm2_t48_15B")
+    assert f"`{largest['how_to_get']}`" in text.stdout
+    assert "use an ESM-2 or ESM-C model, which is downloaded once: --model esm2_t12_35M" in text.stderr
     assert invoke("models", "--quiet").stderr == ""
+
+
+def test_the_tables_of_models_fit_80_columns():
+    lines = list(model_lines(list_models(), 80))
+
+    assert all(len(line) <= 80 for line in lines[: lines.index("", lines.index("") + 1)])
+    assert [line.split()[0] for line in lines if line].count("esmc_300m") == 2  # no table is continued below itself
 
 
 def test_commands_without_a_model_use_the_bundled_one(proteins_fasta, tmp_path):

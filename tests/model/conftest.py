@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import huggingface_hub.constants  # noqa: F401  # what is patched by its dotted name must be loaded
+import huggingface_hub.file_download  # noqa: F401
 import pytest
 
 _REQUEST = re.compile(

@@ -5,14 +5,9 @@ import pytest
 
 from protembed.config.common import DEFAULT_MODEL
 from protembed.errors import ConfigError, InputNotFoundError
-from protembed.model.catalog import (
-    PUBLISHED_MODELS,
-    bundled_models,
-    hub_name,
-    locate_model,
-    model_name,
-)
+from protembed.model.catalog import bundled_models, hub_name, locate_model, model_name
 from protembed.model.checkpoint import load_checkpoint
+from protembed.model.published import PUBLISHED_MODELS
 
 
 def test_a_model_directory_is_found(tiny_model):
@@ -95,9 +90,22 @@ def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
 def test_every_form_of_a_published_name_is_resolved_to_its_hub_id(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    for name in (model.name, model.hub_id, model.hub_id.upper(), f"{model.name}_UR50D"):
-        assert hub_name(Path(name)) == model_name(Path(name)) == model.hub_id
+    owner, _, repository = model.hub_id.partition("/")
+    for name in (model.name, model.hub_id, model.hub_id.upper(), repository, f"{owner}/{model.name}"):
+        assert hub_name(Path(name)) == model_name(Path(name)) == model.pinned_id
         assert hub_name(Path(f"{name}@v1")) == f"{model.hub_id}@v1"
+
+
+def test_the_commit_of_esm2_3b_that_holds_safetensors_is_used_unless_another_is_named():
+    commit = "93b119485aaf2649e7de5de85eab3bcf71256552"
+
+    assert hub_name("esm2_t36_3B") == hub_name("facebook/esm2_t36_3B_UR50D") == f"facebook/esm2_t36_3B_UR50D@{commit}"
+    assert hub_name("esm2_t36_3B@main") == "facebook/esm2_t36_3B_UR50D@main"
+
+
+def test_names_of_esmc_are_accepted_with_hyphens_and_underscores():
+    for name in ("esmc_300m", "ESMC-300M", "esmc-300m-hf", "biohub/esmc-300m", "biohub/ESMC-300M-hf"):
+        assert hub_name(name) == "biohub/ESMC-300M-hf"
 
 
 def test_names_on_disk_and_of_bundled_models_are_no_hub_names(tmp_path, monkeypatch):
@@ -136,4 +144,5 @@ def test_a_published_model_is_found_on_the_hub_with_its_commit(hub, tiny_model, 
 def test_published_models_have_the_ids_of_the_hub():
     assert PUBLISHED_MODELS[1].hub_id == "facebook/esm2_t12_35M_UR50D"
     assert PUBLISHED_MODELS[1].how_to_get == "--model esm2_t12_35M"
-    assert "save_pretrained('esm2_t48_15B')" in PUBLISHED_MODELS[-1].how_to_get  # pickled weights are not read
+    (largest,) = (model for model in PUBLISHED_MODELS if model.name == "esm2_t48_15B")
+    assert "save_pretrained('esm2_t48_15B')" in largest.how_to_get  # pickled weights are not read

@@ -1,8 +1,13 @@
+import re
+
+import pytest
+
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES
-from protembed.model.catalog import PUBLISHED_MODELS, list_models, locate_model
+from protembed.model.catalog import list_models, locate_model
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.metadata import read_metadata
+from protembed.model.published import PUBLISHED_MODELS
 
 
 def test_the_bundled_models_come_first_and_one_of_them_is_the_default():
@@ -35,3 +40,30 @@ def test_published_models_are_listed_with_size_metrics_and_how_to_get_them():
     assert all(part in model.expectation for part in ("perplexity 11.65", "28.8 %", "published"))
     assert model.how_to_get == "--model esm2_t12_35M"
     assert "save_pretrained" in by_name["esm2_t48_15B"].how_to_get
+    assert (model.hub_id, model.licence, model.window_residues) == ("facebook/esm2_t12_35M_UR50D", "MIT", 1022)
+    assert (model.perplexity, model.contact_precision, model.variant_spearman) == (11.65, 0.288, 0.321)
+
+
+def test_the_whole_family_is_listed():
+    names = [model.name for model in list_models()]
+
+    for name in ("esm2_t36_3B", "esmc_300m", "esmc_600m", "esmc_6b", "esm1b_t33_650M", "esm1v_t33_650M_5"):
+        assert name in names
+    by_name = {model.name: model for model in list_models()}
+    assert by_name["esmc_300m"].window_residues == 2046 and not by_name["esmc_300m"].has_learned_positions
+    assert by_name["esm1v_t33_650M_1"].has_learned_positions
+    assert by_name["esmc_300m"].expectation == "no metrics available"
+
+
+@pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.name)
+def test_the_number_of_parameters_is_about_that_of_the_name(model):
+    named = re.search(r"_(\d+)([mb])(_\d)?$", model.name.lower())
+    number = float(named[1]) * (1e9 if named[2] == "b" else 1e6)
+
+    assert number == pytest.approx(model.shape.num_parameters, rel=0.12)
+
+
+def test_memory_for_embedding_is_the_weights_and_a_small_part_more():
+    for model in list_models():
+        assert model.float32_bytes == 2 * model.bfloat16_bytes
+        assert 1 < model.float32_bytes / (4 * model.num_parameters) < (2 if model.num_parameters < 1e8 else 1.1)
