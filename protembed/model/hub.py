@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError, reason_of
-from protembed.model.formats import read_shape
+from protembed.model.formats import READ_MODELS, format_of, read_shape
 from protembed.model.hf_format import CONFIG_FILE, TOKENIZER_FILES
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -24,6 +24,8 @@ _ALLOW_THE_NETWORK = "fetch it once with the network allowed (without HF_HUB_OFF
 _USABLE_VERSIONS = (
     "install huggingface_hub 0.34 or newer: beside transformers 4 one before 1.0, beside transformers 5 a later one"
 )
+# The most pull requests of a repository that are searched for safetensors, the newest first.
+_MAX_PULL_REQUESTS = 20
 # Errors of the disk on which the cache is, not of the network.
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _WITHOUT_THE_HUB = "try again with a network, or pass a model directory or a bundled model"
@@ -55,20 +57,42 @@ def _has_weights(files: Iterable[str]) -> bool:
     return any(fnmatchcase(file, pattern) for file in files for pattern in _WEIGHTS)
 
 
-def conversion_command(repository: str, directory: str) -> str:
+def conversion_command(repository: str, directory: str, class_name: str = "EsmForMaskedLM") -> str:
     """Write the command that converts a model with pickled weights, which can run code, to a model directory."""
-    convert = f"EsmForMaskedLM.from_pretrained('{repository}').save_pretrained('{directory}')"
-    return f'python -c "from transformers import EsmForMaskedLM; {convert}"'
+    convert = f"{class_name}.from_pretrained('{repository}').save_pretrained('{directory}')"
+    return f'python -c "from transformers import {class_name}; {convert}"'
 
 
-def _no_safetensors(name: str, *, only_cache: bool) -> Exception:
+def _find_conversion(repository: str) -> str | None:
+    """Find the newest pull request of a repository that holds safetensors, such as `refs/pr/3`; None without one."""
+    from huggingface_hub import HfApi, errors
+
+    try:
+        requests = HfApi().list_repo_refs(repository, include_pull_requests=True).pull_requests or []
+        numbers = sorted((int(request.ref.rpartition("/")[2]) for request in requests), reverse=True)
+        for number in numbers[:_MAX_PULL_REQUESTS]:
+            revision = f"refs/pr/{number}"
+            if _has_weights(HfApi().list_repo_files(repository, revision=revision)):
+                return revision
+    except (errors.HfHubHTTPError, ValueError):  # a mirror that has no such requests
+        return None
+    return None
+
+
+def _no_safetensors(name: str, class_name: str, *, only_cache: bool) -> Exception:
+    """Make the error of a model with pickled weights alone: which command reads it all the same."""
     if only_cache:
         return InputNotFoundError(name, "its weights are not in the cache", _ALLOW_THE_NETWORK)
     repository = name.partition("@")[0]
-    command = conversion_command(repository, repository.partition("/")[2])
+    revision = _find_conversion(repository)
+    if revision is not None:
+        page = f"https://huggingface.co/{repository}/discussions/{revision.rpartition('/')[2]}"
+        advice = f"{page} offers safetensors: see who made them, and name them with `-m {repository}@{revision}`"
+        return ModelFormatError(Path(name), "the hub has only pickled weights of it, which can run code", advice)
+    command = conversion_command(repository, repository.partition("/")[2], class_name)
     advice = (
         "pickled weights can run code and are not read; if you trust them, convert them with "
-        f"{command} and pass that directory"
+        f"`{command}` and pass that directory"
     )
     return ModelFormatError(Path(name), "the hub has no safetensors of it", advice)
 
@@ -113,7 +137,7 @@ def _to_user_error(name: str, error: Exception, *, only_cache: bool) -> Exceptio
         case errors.LocalEntryNotFoundError() if only_cache:
             return InputNotFoundError(name, "it is not in the cache, and the network is off", _ALLOW_THE_NETWORK)
         case errors.EntryNotFoundError() if not isinstance(error, errors.LocalEntryNotFoundError):
-            return ModelFormatError(Path(name), "the hub's model has no config.json", "choose an ESM-2 model")
+            return ModelFormatError(Path(name), "the hub's model has no config.json", READ_MODELS)
         case errors.HFValidationError():
             return InputNotFoundError(name, "this is not a valid name on the hub", "correct it")
         case _ if _status(error) == HTTPStatus.UNAUTHORIZED and get_token():
@@ -153,7 +177,7 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
     Raises:
         InputNotFoundError: The hub has no such model, or it is not in the cache and the network must not be used.
         HubError: The network or the hub does not respond, or huggingface_hub cannot be imported.
-        ModelFormatError: The model is not an ESM-2, or has no safetensors; nothing large was fetched.
+        ModelFormatError: The model is not of the ESM family, or has no safetensors; nothing large was fetched.
     """
     try:
         from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -165,7 +189,7 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
     try:
         config = hf_hub_download(repository, CONFIG_FILE, revision=revision or None, local_files_only=only_cache)
         directory = Path(config).parent
-        read_shape(directory)  # before anything large is fetched
+        shape = read_shape(directory)  # before anything large is fetched
         # The cache names a snapshot by its commit, whereas a branch may move in the meantime.
         snapshot_download(repository, revision=directory.name, allow_patterns=list(_FILES), local_files_only=only_cache)
         has_weights = _has_weights(path.name for path in directory.iterdir())
@@ -182,5 +206,5 @@ def fetch_model(name: str, *, offline: bool = False) -> Path:
             raise
         raise user_error from error
     if not has_weights:
-        raise _no_safetensors(name, only_cache=only_cache)
+        raise _no_safetensors(name, format_of(shape).class_name, only_cache=only_cache)
     return directory

@@ -12,7 +12,7 @@ import huggingface_hub.file_download  # noqa: F401
 import pytest
 
 _REQUEST = re.compile(
-    r"/api/models/(?P<of>[^/]+/[^/]+)(/(?P<what>revision|tree)/(?P<which>[^/]+))?"
+    r"/api/models/(?P<of>[^/]+/[^/]+)(/(?P<what>revision|tree|refs)(/(?P<which>[^/]+))?)?"
     r"|/(?P<repository>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)"
 )
 
@@ -48,6 +48,15 @@ class StandInHub:
         if repository not in self._models:
             return "RepoNotFound"
         return self._models[repository].get(revision or "main", "RevisionNotFound")
+
+    def refs(self, repository):
+        """Describe the branches and pull requests of a repository, as the hub does."""
+        refs = {"branches": [], "converts": [], "tags": [], "pullRequests": []}
+        for name, (commit, _) in self._models[repository].items():
+            if name != commit:
+                kind = "pullRequests" if name.startswith("refs/pr/") else "branches"
+                refs[kind].append({"name": name, "ref": name, "targetCommit": commit})
+        return refs
 
     def fetched(self):
         """List the files that were sent, by their names in the repository."""
@@ -97,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
         names = [path.relative_to(directory).as_posix() for path in files]
         content = {"id": request["of"], "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        if request["what"] == "refs":
+            content = hub.refs(request["of"])
         if request["what"] == "tree":
             content = [
                 {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)}

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -14,11 +15,14 @@ from typer.testing import CliRunner
 
 from protembed.cli.app import app
 from protembed.config.embed import EmbedOptions
+from protembed.config.model_sizes import ESMCShape
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.catalog import bundled_models, locate_model
 from protembed.model.checkpoint import load_checkpoint
+from protembed.model.formats import config_json
 from protembed.model.hub import fetch_model
+from protembed.model.published import PUBLISHED_MODELS
 
 ESM2 = "facebook/esm2_t6_8M_UR50D"
 WEIGHTS = "model.safetensors"
@@ -281,7 +285,7 @@ def test_a_login_page_is_not_mistaken_for_the_hub(hub, tiny_model):
         ("lab/other", None, InputNotFoundError, "or it is private; correct the name; set HF_TOKEN if it is private"),
         ("lab/tiny", (401, "RepoNotFound"), InputNotFoundError, "the hub has no such model, or it is private"),
         ("lab/tiny@v9", None, InputNotFoundError, "the hub's model has no such revision; correct what follows the @"),
-        ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "the hub's model has no config.json; choose an ESM-2"),
+        ("lab/tiny", (404, "EntryNotFound"), ModelFormatError, "no config.json; protembed reads ESM-2, ESM-1b"),
         ("lab/tiny", (403, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
         ("lab/tiny", (401, "GatedRepo"), HubError, "gated; request access on its page on the hub and set HF_TOKEN"),
         ("lab/tiny", (403, ""), HubError, "access to the hub is forbidden (403); check the permissions of your token"),
@@ -393,16 +397,65 @@ def test_the_token_of_the_environment_is_sent_to_the_hub(hub, tiny_model, monkey
 
 
 def test_pickled_weights_on_the_hub_are_an_error_with_the_command_to_convert_them(hub, without_weights):
-    hub.publish("facebook/esm2_t36_3B_UR50D", without_weights)
+    hub.publish("facebook/esm2_t48_15B_UR50D", without_weights)
+    hub.publish("facebook/esm2_t48_15B_UR50D", without_weights, "refs/pr/1")
 
     with pytest.raises(ModelFormatError) as caught:
-        locate_model(Path("esm2_t36_3B"))
+        locate_model(Path("esm2_t48_15B"))
 
     assert caught.value.exit_status == 65
-    assert str(caught.value).startswith("facebook/esm2_t36_3B_UR50D: the hub has no safetensors of it; ")
-    convert = "EsmForMaskedLM.from_pretrained('facebook/esm2_t36_3B_UR50D').save_pretrained('esm2_t36_3B_UR50D')"
+    assert str(caught.value).startswith("facebook/esm2_t48_15B_UR50D: the hub has no safetensors of it; ")
+    convert = "EsmForMaskedLM.from_pretrained('facebook/esm2_t48_15B_UR50D').save_pretrained('esm2_t48_15B_UR50D')"
     assert convert in str(caught.value)
     assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".bin"))]
+
+
+def test_the_newest_pull_request_with_safetensors_is_named_and_can_be_used(hub, esm_directory, without_weights):
+    hub.publish("lab/pickled", without_weights)
+    for number in (2, 10):  # sorted by number, not by text
+        hub.publish("lab/pickled", esm_directory, f"refs/pr/{number}")
+    hub.publish("lab/pickled", without_weights, "refs/pr/11")
+
+    with pytest.raises(ModelFormatError) as caught:
+        locate_model("lab/pickled")
+
+    assert "only pickled weights of it, which can run code" in str(caught.value)
+    assert "https://huggingface.co/lab/pickled/discussions/10 offers safetensors: see who made them" in str(
+        caught.value
+    )
+    assert not [name for name in hub.fetched() if name.endswith((".safetensors", ".bin"))]
+    named = re.search("`-m (.*)`", str(caught.value))[1]
+    assert named == "lab/pickled@refs/pr/10"
+    assert load_checkpoint(named)
+
+
+def test_a_hub_without_pull_requests_names_the_command_that_converts(hub, without_weights):
+    hub.publish("lab/pickled", without_weights)
+    hub.failures["/refs"] = (404, {})
+
+    with pytest.raises(ModelFormatError, match="convert them with `python -c .*EsmForMaskedLM"):
+        locate_model("lab/pickled")
+
+
+def test_the_command_that_converts_names_the_class_of_the_model(hub, tmp_path):
+    shape = ESMCShape(num_layers=1, dim=64, num_heads=1)
+    (tmp_path / "esmc").mkdir()
+    (tmp_path / "esmc" / "config.json").write_text(json.dumps(config_json(shape)))
+    hub.publish("lab/pickled", tmp_path / "esmc")
+
+    with pytest.raises(ModelFormatError, match="from transformers import EsmcForMaskedLM; EsmcForMaskedLM.from"):
+        locate_model("lab/pickled")
+
+
+def test_a_pinned_revision_is_fetched(hub, tiny_model, without_weights, monkeypatch):
+    pinned = dataclasses.replace(PUBLISHED_MODELS[0], revision="v7")
+    monkeypatch.setattr("protembed.model.catalog.PUBLISHED_MODELS", (pinned,))
+    hub.publish(pinned.hub_id, without_weights)
+    commit = hub.publish(pinned.hub_id, tiny_model, "v7")
+
+    located = locate_model(pinned.name)
+
+    assert (located.name, located.revision) == (pinned.hub_id, commit)
 
 
 @pytest.mark.parametrize(
