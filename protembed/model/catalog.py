@@ -14,6 +14,7 @@ from protembed.model.formats import read_shape
 from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import ModelMetadata, read_metadata
 from protembed.model.published import BYTES_PER_BFLOAT16, PUBLISHED_MODELS, PublishedModel, embedding_bytes
+from protembed.model.unsupported import check_name, check_pickles
 from protembed.model.untrusted import model_sha256
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -120,6 +121,9 @@ def hub_name(name: PathLike | None) -> str | None:
     """Return a model's id on the hub, from its id or short name in any case; None for one on disk or bundled.
 
     The id ends with `@revision` if the user named one, or if one is pinned because the newest has no safetensors.
+
+    Raises:
+        ModelFormatError: It is the name of a well-known model that protembed does not read.
     """
     if name is None or os.path.lexists(name):
         return None
@@ -130,6 +134,7 @@ def hub_name(name: PathLike | None) -> str | None:
     for model in PUBLISHED_MODELS:
         if model.is_called(base):
             return model.hub_id + at + revision if at else model.pinned_id
+    check_name(name)
     return name if is_hub_name(name) else None
 
 
@@ -140,6 +145,8 @@ def _on_disk(name: Path) -> Path | None:
             return directory
     if (name / "run.json").exists():
         raise InputNotFoundError(str(name), "this run has no finished model yet", "repeat its command to resume it")
+    if os.path.lexists(name):
+        check_pickles(name)
     if name.is_dir():
         raise InputNotFoundError(str(name), "there is no config.json in it", _how_to_get())
     if os.path.lexists(name):

@@ -8,6 +8,7 @@ from protembed.errors import ModelFormatError
 from protembed.model.esm2_format import ESM2_FORMAT
 from protembed.model.esmc_format import ESMC_FORMAT
 from protembed.model.hf_format import CONFIG_FILE, ModelFormat
+from protembed.model.unsupported import check_config
 from protembed.model.untrusted import read_model_json
 
 FORMATS = (ESM2_FORMAT, ESMC_FORMAT)
@@ -31,6 +32,7 @@ def read_shape(directory: Path) -> EncoderShape:
         ModelFormatError: The config describes a model that protembed does not read, is damaged, or missing.
     """
     config = read_model_json(directory / CONFIG_FILE)
+    check_config(directory, config)
     model_type = config.get("model_type")
     for known in FORMATS:
         if model_type == known.model_type:

@@ -1,13 +1,16 @@
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from protembed.config.common import DEFAULT_MODEL
-from protembed.errors import ConfigError, InputNotFoundError
+from protembed.errors import ConfigError, InputNotFoundError, ModelFormatError
 from protembed.model.catalog import bundled_models, hub_name, locate_model, model_name
 from protembed.model.checkpoint import load_checkpoint
 from protembed.model.published import PUBLISHED_MODELS
+from protembed.model.unsupported import UNSUPPORTED_MODELS
 
 
 def test_a_model_directory_is_found(tiny_model):
@@ -106,6 +109,91 @@ def test_the_commit_of_esm2_3b_that_holds_safetensors_is_used_unless_another_is_
 def test_names_of_esmc_are_accepted_with_hyphens_and_underscores():
     for name in ("esmc_300m", "ESMC-300M", "esmc-300m-hf", "biohub/esmc-300m", "biohub/ESMC-300M-hf"):
         assert hub_name(name) == "biohub/ESMC-300M-hf"
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "use"),
+    [
+        ("biohub/esm3-sm-open-v1", "ESM-3, which generates", "-m esmc_300m"),
+        ("esm3_sm_open_v1", "ESM-3, which generates", "-m esmc_300m"),
+        ("EvolutionaryScale/esmc-300m-2024-12", "ESM-C as the package `esm` published it", "-m esmc_300m,"),
+        ("biohub/esmc-600m-2024-12", "ESM-C as the package `esm` published it", "-m esmc_600m,"),
+        ("westlake-repl/SaProt_650M_AF2", "SaProt", "-m esm2_t33_650M"),
+        ("Rostlab/prot_t5_xl_half_uniref50-enc@main", "ProtT5", "-m esmc_600m"),
+        ("Rostlab/ProstT5", "ProstT5", "-m esmc_600m"),
+        ("ElnaggarLab/ankh-base", "Ankh", "-m esmc_600m"),
+        ("facebook/esmfold_v1", "ESMFold,", "-m esm2_t36_3B"),
+        ("biohub/ESMFold2-Fast", "ESMFold2", "-m esmc_6b"),
+        ("esm_msa1b_t12_100M_UR50S", "ESM-MSA", "-m esm2_t33_650M"),
+        ("esm_if1_gvp4_t16_142M_UR50", "ESM-IF", "-m esm2_t33_650M"),
+    ],
+)
+def test_a_model_that_is_not_read_is_rejected_by_name_with_what_to_use_instead(
+    hub, tmp_path, monkeypatch, name, what, use
+):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModelFormatError, match=rf"this is {re.escape(what)}.*use {re.escape(use)}") as caught:
+        locate_model(name)
+
+    assert str(caught.value).startswith(f"{name}: ")
+    assert caught.value.exit_status == 65
+    assert hub.requests == []
+
+
+def test_what_is_named_instead_is_the_name_of_a_published_model():
+    names = {model.name for model in PUBLISHED_MODELS}
+
+    for model in UNSUPPORTED_MODELS:
+        used = re.findall(r"\besm\w+_\w+", model.use)
+        assert set(used) <= names and (used or "{esmc}" in model.use)
+
+
+def test_models_of_others_with_similar_names_are_not_rejected(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    for name in ("lab/esm2-after-esm3", "lab/my_ankh", "lab/esm30", "lab/esmc_300m_2025"):
+        assert hub_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("file", "found", "advice"),
+    [
+        ("esm2_t33_650M_UR50D.pt", "pickled weights", "use -m esm2_t33_650M_UR50D, the same model on the hub"),
+        ("esm1v_t33_650M_UR90S_3.pt", "pickled weights", "use -m esm1v_t33_650M_UR90S_3, the same"),
+        ("data/weights/esmc_600m_2024_12_v0.pth", "ESM-C as the package", "use -m esmc_600m,"),
+        ("data/weights/esm3_sm_open_v1.pth", "ESM-3", "use -m esmc_300m"),
+        ("best.pt", "pickled weights", "name the model \\(`protembed models`\\), or pass a directory"),
+    ],
+)
+def test_pickled_weights_on_disk_are_rejected_alone_and_in_a_directory(tmp_path, file, found, advice):
+    path = tmp_path / "model" / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x80\x02")
+
+    for name in (path, tmp_path / "model"):
+        with pytest.raises(ModelFormatError, match=f"{found}.*{advice}") as caught:
+            locate_model(name)
+        assert str(caught.value).startswith(f"{path}: ")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ModelFormatError, match=f"{found}.*{advice}"):
+        load_checkpoint(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"model_type": "t5"}, "a T5 model, as are ProtT5"),
+        ({"model_type": "esm", "vocab_size": 446}, "SaProt"),
+        ({"model_type": "esm", "is_folding_model": True}, "ESMFold"),
+        ({"model_type": "esm3"}, "ESM-3"),
+    ],
+)
+def test_a_directory_of_a_model_that_is_not_read_is_rejected_by_its_config(tmp_path, config, what):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ModelFormatError, match=f"this is {what}.*use -m "):
+        load_checkpoint(tmp_path)
 
 
 def test_names_on_disk_and_of_bundled_models_are_no_hub_names(tmp_path, monkeypatch):
