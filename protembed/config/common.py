@@ -334,8 +334,9 @@ class ModelConfig(Config, kw_only=False):
 
     model: Path | None = option(
         None,
-        "A model directory (ESM-2 in Hugging Face layout), a run directory, a bundled model, or a model on the hub "
-        f"(esm2_t12_35M, owner/model). Default: {DEFAULT_MODEL}. See `protembed models`.",
+        "A model directory (ESM-2, ESM-1b, ESM-1v or ESM-C in Hugging Face layout), a run directory, a bundled model, "
+        f"or a model on the hub (esm2_t12_35M, esmc_300m, owner/model). Default: {DEFAULT_MODEL}. See `protembed "
+        "models`.",
         short="-m",
         reads="model",
     )

@@ -1,7 +1,9 @@
 import re
+from pathlib import Path
 
 import pytest
 
+from protembed.cli.messages import model_lines
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import SIZES
 from protembed.model.catalog import list_models, locate_model
@@ -67,3 +69,10 @@ def test_memory_for_embedding_is_the_weights_and_a_small_part_more():
     for model in list_models():
         assert model.float32_bytes == 2 * model.bfloat16_bytes
         assert 1 < model.float32_bytes / (4 * model.num_parameters) < (2 if model.num_parameters < 1e8 else 1.1)
+
+
+def test_the_memory_table_of_the_documentation_is_what_the_code_computes():
+    lines = list(model_lines(list_models(), 80))
+    table = "\n".join(lines[: lines.index("")])
+
+    assert table in (Path(__file__).parents[2] / "docs" / "models.md").read_text()
