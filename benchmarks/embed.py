@@ -1,6 +1,7 @@
 """Speed of `embed`: the same proteins and the same random models with protembed and its competitors, in turn.
 
     python benchmarks/embed.py data.fasta [--sizes t6_8M t12_35M] [--proteins 400] [--threads 2] [--rounds 5]
+    python benchmarks/embed.py data.fasta --sizes esmc_300m --precision bfloat16 --arms protembed …
     python benchmarks/embed.py data.fasta --whole [--sizes t6_8M] [--proteins 500]
 
 Without `--whole` each arm runs in a separate process with its best settings, and is warmed up before the clock starts
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,21 +26,25 @@ from typing import Any
 import numpy as np
 
 from embed_competitors import ARMS
-from protembed.config.model_sizes import SIZES, EncoderShape
+from protembed.config.model_sizes import SIZES, EncoderShape, ESMCShape
 from protembed.data.fasta import read_fasta
 from roofline import machine, matrix_rate_in_subprocess
 
+SHAPES = {**SIZES, "esmc_300m": ESMCShape(num_layers=30, dim=960, num_heads=15)}
 MAX_RESIDUES = 1022
 ONE_CORE = "protembed, one core"
+TOLERANCES = {"float32": {"rtol": 1e-3, "atol": 1e-4}, "bfloat16": {"rtol": 0.1, "atol": 0.02}}
 PEERS = ("torch", "transformers", "fair-esm", "onnxruntime", "openvino")
+MODULES = {"fair-esm": "esm"}
 BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fasta", type=Path)
-    parser.add_argument("--sizes", nargs="+", default=["t6_8M", "t12_35M"], choices=SIZES)
+    parser.add_argument("--sizes", nargs="+", default=["t6_8M", "t12_35M"], choices=SHAPES)
     parser.add_argument("--arms", nargs="+", default=[*ARMS, ONE_CORE], choices=[*ARMS, ONE_CORE])
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--proteins", type=int, default=400)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -68,7 +74,7 @@ def write_proteins(source: Path, target: Path, num_proteins: int) -> list[int]:
 
 
 def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[int]) -> dict[str, Any]:
-    flops = inference_flops(SIZES[size], lengths)
+    flops = inference_flops(SHAPES[size], lengths)
     runs: dict[str, list[dict[str, float]]] = {arm: [] for arm in options.arms}
     rates: dict[int, list[float]] = {1: [], options.threads: []}
     reference: list[float] | None = None
@@ -79,15 +85,17 @@ def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[
             name, threads = ("protembed", 1) if arm == ONE_CORE else (arm, options.threads)
             script = str(Path(__file__).with_name("embed_competitors.py"))
             words = [script, name, str(folder / size), str(folder / "proteins.fasta"), str(threads)]
+            words.append(options.precision)
             result = json.loads(run_in_subprocess(words).splitlines()[-1])
             reference = reference or result["mean"]
-            np.testing.assert_allclose(result["mean"], reference, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(result["mean"], reference, **TOLERANCES[options.precision])
             rate = sum(lengths) / result["seconds"]
             runs[arm].append({"rate": rate, "peak_bytes": result["peak_bytes"]})
             print(f"{size}, {arm}: {rate:,.0f} residues/s", file=sys.stderr)
     return {
-        "title": f"{size}, {len(lengths)} proteins, {sum(lengths):,} residues, {options.threads} threads",
-        "machine": machine(PEERS),
+        "title": f"{size}, {options.precision}, {len(lengths)} proteins, {sum(lengths):,} residues, "
+        f"{options.threads} threads",
+        "machine": machine([peer for peer in PEERS if find_spec(MODULES.get(peer, peer))]),
         "matrix_gflops": {threads: max(measured) / 1e9 for threads, measured in rates.items()},
         "rooflines": {threads: max(measured) / flops for threads, measured in rates.items()},
         "threads": options.threads,
@@ -98,7 +106,8 @@ def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[
 def inference_flops(shape: EncoderShape, lengths: list[int]) -> float:
     """Count the operations of the matrix products per residue."""
     tokens = np.array(lengths) + 2
-    return float((shape.num_layers * tokens * (24 * shape.dim**2 + 4 * tokens * shape.dim)).sum() / sum(lengths))
+    per_token = 2 * shape.num_layer_parameters + 4 * tokens * shape.dim
+    return float((shape.num_layers * tokens * per_token).sum() / sum(lengths))
 
 
 # Whole processes
@@ -143,7 +152,7 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
         np.testing.assert_allclose(vectors, reference, rtol=1e-3, atol=1e-4)
     return {
         "title": f"{size}, {options.proteins} proteins, whole processes",
-        "machine": machine(PEERS),
+        "machine": machine([peer for peer in PEERS if find_spec(MODULES.get(peer, peer))]),
         "runs": runs,
     }
 
@@ -151,6 +160,7 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
 def run_in_subprocess(words: list[str]) -> str:
     # PASSIVE: waiting threads of OpenMP leave the core to those that compute.
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{words}: {done.stderr}")
@@ -158,20 +168,10 @@ def run_in_subprocess(words: list[str]) -> str:
 
 
 MAKE_MODEL = """
-import sys, torch, transformers
-from pathlib import Path
-from protembed.config.model_sizes import SIZES
-from protembed.data.alphabet import TOKENS
-shape, folder = SIZES[sys.argv[1]], Path(sys.argv[2])
-torch.manual_seed(0)
-config = transformers.EsmConfig(
-    vocab_size=33, hidden_size=shape.dim, num_hidden_layers=shape.num_layers, num_attention_heads=shape.num_heads,
-    intermediate_size=4 * shape.dim, mask_token_id=32, pad_token_id=1, token_dropout=True, layer_norm_eps=1e-5,
-    position_embedding_type="rotary", emb_layer_norm_before=False, hidden_dropout_prob=0.0,
-    attention_probs_dropout_prob=0.0, max_position_embeddings=1026)
-transformers.EsmForMaskedLM(config).save_pretrained(folder)
-(folder / "vocab.txt").write_text("\\n".join(TOKENS))
-transformers.EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
+import sys
+from embed import SHAPES
+from protembed.model.checkpoint import new_checkpoint, save_checkpoint
+save_checkpoint(new_checkpoint(SHAPES[sys.argv[1]], "gaussian", seed=0), sys.argv[2])
 """
 
 
@@ -179,7 +179,7 @@ transformers.EsmTokenizer(folder / "vocab.txt").save_pretrained(folder)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    facts = ", ".join(f"{name} {results['machine'][name]}" for name in PEERS)
+    facts = ", ".join(f"{name} {results['machine'][name]}" for name in PEERS if name in results["machine"])
     title = f"\n{results['title']}; {results['machine']['cores']} cores; {facts}"
     if "rooflines" not in results:
         return "\n".join([title, "", *whole_rows(results["runs"])])

@@ -1,10 +1,11 @@
 """Embed proteins with protembed or with one of its competitors, in a separate process; `embed.py` runs all in turn.
 
-    python benchmarks/embed_competitors.py ARM MODEL proteins.fasta THREADS
+    python benchmarks/embed_competitors.py ARM MODEL proteins.fasta THREADS [float32|bfloat16]
 
-MODEL is a directory that transformers wrote. Every arm has its best settings for a CPU: THREADS processes or streams of
-one thread each, started and warmed up before the clock starts. Prints one line of JSON: the seconds, the peak memory,
-and the mean of all vectors, which must agree between arms.
+MODEL is a directory that transformers reads. The precision is that of protembed and of transformers; the others compute
+in float32. Every arm has its best settings for a CPU: THREADS processes or streams of one thread each, started and
+warmed up before the clock starts. Prints one line of JSON: the seconds, the peak memory, and the mean of all vectors,
+which must agree between arms.
 """
 
 import json
@@ -34,10 +35,12 @@ NUM_WARMUP = 4
 # The default of fair-esm for `esm-extract --toks_per_batch`, and the budget of the sorted batches.
 TOKENS_PER_BATCH = 4096
 SEQUENCES_PER_BATCH = 8
+PRECISION = "BENCHMARK_PRECISION"
 
 
 def main() -> None:
     arm, model, fasta, threads = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    os.environ[PRECISION] = sys.argv[5] if len(sys.argv) > 5 else "float32"  # the processes of a pool read it
     sequences = [record.sequence for record in read_fasta([fasta])]
     with ARMS[arm](model, threads) as embed:
         embed(sequences[:NUM_WARMUP] * threads)
@@ -60,6 +63,8 @@ def usage(whose: int) -> int:
 
 @contextmanager
 def protembed(model: Path, threads: int) -> Iterator[Embed]:
+    import torch
+
     from protembed.config.common import DeviceConfig
     from protembed.device import choose_device, worker_pool
     from protembed.inference.embedding import Embedder
@@ -67,7 +72,7 @@ def protembed(model: Path, threads: int) -> Iterator[Embed]:
     from protembed.model.checkpoint import load_checkpoint
 
     compute = DeviceConfig(device="cpu", threads=threads)
-    embedder = Embedder.from_checkpoint(load_checkpoint(model))
+    embedder = Embedder.from_checkpoint(load_checkpoint(model, precision=getattr(torch, os.environ[PRECISION])))
     with worker_pool(compute, choose_device(compute)) as pool:
         engine = Engine(pool=pool)
 
@@ -113,11 +118,12 @@ def _compute(sequences: Sequence[str]) -> Vectors:
 
 def start_transformers(model: Path) -> None:
     import torch
-    from transformers import EsmModel, EsmTokenizer
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     torch.set_num_threads(1)
-    tokenizer = EsmTokenizer.from_pretrained(model)
-    esm = EsmModel.from_pretrained(model, add_pooling_layer=False, attn_implementation="sdpa").eval()
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    dtype = getattr(torch, os.environ[PRECISION])
+    esm = AutoModelForMaskedLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa").base_model.eval()
 
     def compute(sequences: Sequence[str]) -> Vectors:
         with torch.inference_mode():
@@ -125,7 +131,7 @@ def start_transformers(model: Path) -> None:
             hidden = esm(**inputs).last_hidden_state
             return np.stack(
                 [
-                    states[1 : len(sequence) + 1].mean(0).numpy()
+                    states[1 : len(sequence) + 1].float().mean(0).numpy()
                     for states, sequence in zip(hidden, sequences, strict=True)
                 ]
             )
