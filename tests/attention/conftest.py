@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.attention import maps
 from protembed.attention.head_kinds import HeadKind
 from protembed.attention.head_statistics import (
     ALL_STATISTICS,
@@ -23,7 +24,6 @@ from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_siz
 from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
 from protembed.attention.structures import best_chain, contact_map, distances, read_chains
 from protembed.data.alphabet import CLS, EOS, decode, encode
-from protembed.model.encoder import Encoder
 
 STRUCTURES = sorted((Path(__file__).parents[1] / "data" / "fixtures" / "structures").glob("*.gz"))
 
@@ -156,7 +156,7 @@ def planted_heads(monkeypatch):
     other heads are as they were.
     """
     chains = [read_chains(path)[0] for path in STRUCTURES]
-    original = Encoder.attention_maps
+    original = maps._ProteinAccumulator.add
 
     def plant(weights, tokens, layer):
         length = len(tokens)
@@ -174,12 +174,10 @@ def planted_heads(monkeypatch):
             weights[head] = torch.from_numpy(planted / planted.sum(-1, keepdims=True))
         return weights
 
-    def attention_maps(self, tokens, layout):
-        proteins = [protein.numpy() for protein in tokens.cpu().split(layout.lengths)]
-        for layer, maps in enumerate(original(self, tokens, layout)):
-            yield [plant(weights, protein, layer) for weights, protein in zip(maps, proteins, strict=True)]
+    def add(self, layer, weights):
+        original(self, layer, plant(weights, self._tokens.numpy(), layer))
 
-    monkeypatch.setattr(Encoder, "attention_maps", attention_maps)
+    monkeypatch.setattr(maps._ProteinAccumulator, "add", add)
     return {(1, 1): "offset", (1, 2): "amino acid", (1, 4): "cls", (2, 1): "sites", (2, 3): "contacts"}
 
 

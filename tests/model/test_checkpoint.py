@@ -265,7 +265,7 @@ def test_the_weight_names_of_older_directories_are_read(tiny_esm, tmp_path):
         ({"layer_norm_eps": 1e-12}, "layer_norm_eps 1e-12"),
         ({"layer_norm_eps": ...}, "layer_norm_eps"),
         ({"emb_layer_norm_before": "yes"}, "emb_layer_norm_before 'yes'"),
-        ({"is_folding_model": True}, "is_folding_model True"),
+        ({"is_folding_model": True}, "this is ESMFold"),
         ({"vocab_size": 34}, "vocab_size 34"),
         ({"mask_token_id": 31}, "mask_token_id 31"),
         ({"rope_theta": 500.0}, "rope_theta 500"),

@@ -23,7 +23,7 @@ ANOTHER = {
     "position_embedding_type": "relative_key",
     "token_dropout": "yes",
     "emb_layer_norm_before": "yes",
-    "is_folding_model": True,
+    "is_folding_model": "yes",
     "layer_norm_eps": 1e-12,
     "rope_theta": 500.0,
     "vocab_size": 34,
