@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from protembed._version import __version__
 from protembed.config.common import TASKS
 from protembed.model.checkpoint import Checkpoint
+from protembed.model.formats import config_json, format_of, name_of
 from protembed.model.metadata import ModelMetadata
 from protembed.text import format_number, printable
 
 _LOADING = """```python
-from transformers import EsmForMaskedLM
+from transformers import {class_name}
 
-model = EsmForMaskedLM.from_pretrained("this/directory")
+model = {class_name}.from_pretrained("this/directory")
 ```"""
 _LOADING_ENCODER = """```python
-from transformers import EsmModel
+from transformers import {class_name}
 
-encoder = EsmModel.from_pretrained("this/directory", add_pooling_layer=False)
+encoder = {class_name}.from_pretrained("this/directory"{options})
 ```
 
 The head of the task is in `head.safetensors`, for protembed. The masked-LM head is that of the original model and was
@@ -37,9 +38,7 @@ def _as_text(text: str) -> str:
     return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def model_card(
-    title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str = _LOADING
-) -> str:
+def model_card(title: str, summary: str, facts: Mapping[str, str], sections: Mapping[str, str], loading: str) -> str:
     """Assemble a model card: a title, a summary in Markdown, a table of facts in plain text, and sections in Markdown.
 
     The instructions for loading the model, in Markdown, are the last section.
@@ -55,14 +54,15 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a pretrained encoder in Markdown, with facts by name in the order of the card."""
     return model_card(
         "A protein language model",
-        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained to predict masked amino acids. "
-        "`protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
+        f"An {name_of(checkpoint.encoder.shape)} encoder ({describe_size(checkpoint)}), trained to predict masked "
+        "amino acids. `protembed embed seqs.fasta -m DIRECTORY` turns proteins into vectors with it.",
         facts,
         {
             "Limits": "It has learned from the proteins it was trained on, and those of the model it started from if "
             "one is named, and from nothing else. Compare perplexities only between models that were validated on the "
             "same proteins with the same masked residues."
         },
+        loading=_LOADING.format(class_name=format_of(checkpoint.encoder.shape).class_name),
     )
 
 
@@ -91,6 +91,13 @@ def _training_facts(metadata: ModelMetadata) -> dict[str, str]:
     return facts
 
 
+def _encoder_loading(checkpoint: Checkpoint) -> str:
+    """Describe in Markdown how transformers loads the encoder without its masked-LM head."""
+    shape = checkpoint.encoder.shape
+    (class_name,) = config_json(shape, has_lm_head=False)["architectures"]
+    return _LOADING_ENCODER.format(class_name=class_name, options=format_of(shape).encoder_options)
+
+
 def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a fine-tuned model in Markdown, with facts by name in the order of the card."""
     metadata = checkpoint.metadata
@@ -99,7 +106,7 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     seen = f"the {' and '.join(metadata.poolings)} of its residues' vectors"
     return model_card(
         f"Predicts {_as_text(metadata.target or '')}",
-        f"An ESM-2 encoder ({describe_size(checkpoint)}) with a head on "
+        f"An {name_of(checkpoint.encoder.shape)} encoder ({describe_size(checkpoint)}) with a head on "
         f"{'the vector of each residue' if task.per_residue else seen}, which predicts "
         f"{what.format(len(metadata.classes or ()))} for each {'residue' if task.per_residue else 'protein'}. "
         "`protembed predict seqs.fasta -m DIRECTORY` applies it, and `protembed embed seqs.fasta -m DIRECTORY"
@@ -110,5 +117,5 @@ def finetuned_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
             "with 95 % intervals over test proteins. Relatives of training proteins in the test split make them "
             "optimistic: `report.html` and `test_similarity.tsv` show by how much."
         },
-        loading=_LOADING_ENCODER,
+        loading=_encoder_loading(checkpoint),
     )

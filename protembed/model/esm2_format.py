@@ -156,6 +156,7 @@ ESM2_FORMAT = ModelFormat(
     name="ESM-2",
     model_type="esm",
     class_name="EsmForMaskedLM",
+    encoder_options=", add_pooling_layer=False",  # its weights would be random
     shape_type=ESM2Shape,
     tokens=TOKENS,
     prefix="esm.",

@@ -28,6 +28,7 @@ class ModelFormat:
         name: The name of the architecture in messages, such as `ESM-2`.
         model_type: What `config.json` names as `model_type`.
         class_name: The class of transformers that holds the model with its masked-LM head.
+        encoder_options: What loading the encoder without its masked-LM head needs beside the directory, as Python.
         shape_type: The type of the architecture's shapes.
         tokens: The vocabulary, in the order of the ids.
         prefix: What the names of the encoder's weights begin with, such as `esm.`.
@@ -55,6 +56,7 @@ class ModelFormat:
     tokenizer_files: Callable[[], dict[str, str | dict[str, Any]]]
     weight_names: Callable[[Any], dict[str, tuple[str, ...]]]
     rotary_name: Callable[[int], str] | None = None
+    encoder_options: str = ""
 
 
 def check_fields(
