@@ -301,7 +301,7 @@ def load_model(
     Raises:
         ConfigError: The device is not available, or there is no such precision.
         InputNotFoundError: There is no such model.
-        ModelFormatError: The model is not ESM-2, or its files are damaged.
+        ModelFormatError: The model is of another architecture, or its files are damaged.
         HubError: The hub does not respond.
 
     >>> load_model(device="cpu")

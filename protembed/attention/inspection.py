@@ -30,7 +30,7 @@ from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.device import WorkerPool, peak_memory, worker_pool
-from protembed.errors import NoStructureMatchError
+from protembed.errors import InputError, NoStructureMatchError
 from protembed.inference.computation import Computation
 from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
@@ -95,6 +95,7 @@ class Inspection:
                 longest = record
             self._add_request(record)
         assert longest is not None, "read_fasta yields at least one record"
+        self._check_length(longest)
         if self._config.structures and not self._structures.matched:
             raise NoStructureMatchError(self._structures.warnings())
         warnings = self._sites.check_matched()
@@ -122,6 +123,13 @@ class Inspection:
             notes=self._sites.notes,
             warnings=warnings,
         )
+
+    def _check_length(self, longest: Record) -> None:
+        """Check that the model has positions for the longest protein, whose attention is computed at once."""
+        limit, num_residues = self._checkpoint.encoder.shape.max_residues, len(longest.sequence)
+        if limit is not None and num_residues > limit:
+            found = f"{longest.id!r} has {num_residues:,} residues, and the model has learned positions for {limit:,}"
+            raise InputError(longest.path, found, "omit it, or give a part of its sequence")
 
     def _add_request(self, record: Record) -> None:
         """Decide which results are kept of a protein, beside those that are kept of an earlier copy."""

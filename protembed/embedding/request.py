@@ -16,6 +16,7 @@ from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import STANDARD_STREAM, default_path
 from protembed.io.result import Result
 from protembed.model.catalog import ResolvedModel, locate_model
+from protembed.model.longest import check_max_residues
 from protembed.model.representation import Representation
 from protembed.resources import environment_number
 
@@ -66,7 +67,9 @@ class EmbeddingRequest:
                 on_illegal=options.reader.on_illegal,
                 gaps=options.reader.gaps,
                 long_proteins=config.long_proteins,
-                window_residues=config.window_residues or model.metadata.window_residues,
+                window_residues=check_max_residues(
+                    model.shape, "window_residues", config.window_residues or model.metadata.window_residues
+                ),
                 shard=shard,
                 region=choose_region(config.region, model.metadata.region),
             ),

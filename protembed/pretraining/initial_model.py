@@ -7,6 +7,7 @@ from protembed.config.pretrain import PretrainConfig
 from protembed.device import total_memory
 from protembed.errors import NotEnoughMemoryError
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
+from protembed.model.longest import check_max_residues
 from protembed.model.metadata import ModelMetadata
 
 # Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
@@ -28,16 +29,19 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
         raise NotEnoughMemoryError(config.shape.name, needed, available, advice)
 
 
-def check_models(config: PretrainConfig) -> None:
-    """Check that the models to start from and to compare with predict amino acids, before any file is written.
+def check_models(config: PretrainConfig, crop_residues: int) -> None:
+    """Check that the models to start from and to compare with predict amino acids of such crops, before any work.
 
     Raises:
         InputNotFoundError: If one does not exist.
-        ModelFormatError: If one is damaged, not ESM-2, or has no masked-LM head.
+        ModelFormatError: If one is damaged, of another architecture, or has no masked-LM head.
+        ConfigError: If the crops are longer than the learned positions of one.
     """
     for model in (config.init_from, config.compare_model):
         if model is not None:
-            load_checkpoint(model).require_lm_head()
+            checkpoint = load_checkpoint(model)
+            checkpoint.require_lm_head()
+            check_max_residues(checkpoint.encoder.shape, "crop_residues", crop_residues)
 
 
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
@@ -47,7 +51,7 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
 
     Raises:
         InputNotFoundError: If the model to start from does not exist.
-        ModelFormatError: If it is damaged, not ESM-2, or has no masked-LM head.
+        ModelFormatError: If it is damaged, of another architecture, or has no masked-LM head.
     """
     if config.init_from is None:
         checkpoint = new_checkpoint(config.shape, config.weight_init, config.seed)

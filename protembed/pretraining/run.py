@@ -67,7 +67,7 @@ def _opened(
     config, run, warnings = options.pretrain, RunDirectory(result.path, processes), list[str]()
 
     def store_corpora(directory: Path) -> None:
-        check_models(config)
+        check_models(config, options.batches.crop_residues)
         clusters = None if config.clusters is None else ClusterTable(config.clusters, config.cluster_column)
         corpora = directory / "corpus"
         warnings.extend(build_corpora(corpora, fasta, config.valid, clusters=clusters, reader=options.reader))

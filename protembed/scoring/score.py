@@ -14,6 +14,7 @@ from protembed.io.reading import PathLike, as_path, check_inputs, default_path, 
 from protembed.io.result import Result
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
+from protembed.model.longest import check_max_residues
 from protembed.scoring.positions import CheckedVariants
 
 
@@ -67,11 +68,14 @@ def score_variants(
     options, callbacks = options or ScoreOptions(), callbacks or Callbacks()
     inputs = [as_path("variants", variants), *filter(None, [options.table.wild_type])]
     scoring, model = options.scoring, locate_model(options.model.model)
+    window = check_max_residues(
+        model.shape, "window_residues", scoring.window_residues or model.metadata.window_residues
+    )
     output = scoring.output or default_path(inputs[0], ".scores.tsv")
     result = Result.table(output, [*inputs, model.directory], force=scoring.force)
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
         settings = as_plain_values(options.table, scoring, options.reader)
-        settings |= {"window_residues": scoring.window_residues or model.metadata.window_residues}
+        settings |= {"window_residues": window}
         fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
         # After the input was read, because a GPU can decide this, and torch, which finds it, takes seconds to import.
         fingerprint |= {"precision": resolve_precision(scoring.precision, result, options.compute)}
