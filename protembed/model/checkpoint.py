@@ -190,7 +190,9 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     generator = torch.Generator().manual_seed(seed)
     initialise(encoder, how, generator)
     initialise(lm_head, how, generator)
-    return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head)
+    window_residues = min(shape.trained_window_residues, shape.max_residues or shape.trained_window_residues)
+    metadata = ModelMetadata(window_residues=window_residues)
+    return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head, metadata=metadata)
 
 
 def _dtype_of(name: str, module: nn.Module, precision: torch.dtype) -> torch.dtype:

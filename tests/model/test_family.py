@@ -136,3 +136,17 @@ def test_a_fitted_contact_head_of_esmc_is_kept_beside_the_weights(tmp_path):
 
     assert (tmp_path / "model" / "contact_head.safetensors").exists()
     assert torch.equal(again.contact_head.weight, checkpoint.contact_head.weight)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window_residues"),
+    [
+        (SHAPES["ESM-C"], 2046),
+        (SHAPES["ESM-1b"], 1022),
+        (ESM2Shape(num_layers=2, dim=32, num_heads=4, num_positions=66), 64),
+    ],
+)
+def test_a_new_model_has_the_window_of_its_architecture_and_can_be_read_again(shape, window_residues, tmp_path):
+    save_checkpoint(new_checkpoint(shape, "gaussian", seed=0), tmp_path / "model")
+
+    assert load_checkpoint(tmp_path / "model").metadata.window_residues == window_residues
