@@ -65,6 +65,11 @@ def _read_training_kmers(directory: Path) -> Tensor | None:
     raise ModelFormatError(path, "it holds no ascending hashes of k-mers")
 
 
+def _misfit(path: Path, error: RuntimeError) -> ModelFormatError:
+    """Make the error of tensors that do not fit a head from torch's, which names every tensor of the file."""
+    return ModelFormatError(path, f"missing or damaged ({' '.join(str(error).split()):.400})")
+
+
 def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadata) -> TaskHead:
     path = directory / _HEAD
     with open_tensors(path) as file:
@@ -82,8 +87,7 @@ def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadat
     try:
         head.load_state_dict({"threshold": torch.tensor(_FORMER_THRESHOLD), **state}, assign=True)
     except RuntimeError as error:
-        found = f"missing or damaged ({' '.join(str(error).split())})"
-        raise ModelFormatError(path, found) from error
+        raise _misfit(path, error) from error
     return head.eval()
 
 
@@ -333,7 +337,7 @@ def _read_contact_head(checkpoint: Checkpoint, directory: Path) -> None:
     try:
         checkpoint.contact_head.load_state_dict(state)
     except RuntimeError as error:
-        raise ModelFormatError(path, f"missing or damaged ({' '.join(str(error).split())})") from error
+        raise _misfit(path, error) from error
 
 
 def _has_place_for_contacts(shape: EncoderShape) -> bool:

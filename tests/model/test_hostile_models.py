@@ -322,6 +322,7 @@ HOSTILE = {
         directory, {"linear.bias": torch.zeros(1)}, classes=["a"] * 1_000_000, pooling="mean,max,std"
     ),
     "a head of another width": lambda directory: with_head(directory, {"query": torch.zeros(7)}),
+    "a head of many names": lambda directory: with_head(directory, {f"a{n}": torch.zeros(1) for n in range(9_000)}),
 }
 LOAD_ALL = """
 import json, resource, shutil, sys
