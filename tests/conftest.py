@@ -14,7 +14,7 @@ import torch
 
 from protembed.config.common import TASKS, DeviceConfig, ModelConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneOptions, LabelTableConfig
-from protembed.config.model_sizes import SIZES, ESM2Shape
+from protembed.config.model_sizes import SIZES, ESM2Shape, ESMCShape
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import MASK, encode
 from protembed.data.batching import MaskedBatch, concatenate, make_crop
@@ -34,7 +34,13 @@ from protembed.training.objective import MaskedLM
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
-TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
+_SIZE = {"num_layers": 2, "dim": 32, "num_heads": 4}
+TINY = ESM2Shape(**_SIZE)
+FAMILY = {
+    "ESM-2": TINY,
+    "ESM-1b": ESM2Shape(**_SIZE, num_positions=1024, has_embedding_norm=True),
+    "ESM-C": ESMCShape(**_SIZE),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -155,6 +161,38 @@ def tiny_model(tmp_path_factory):
     """The directory of a tiny model."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
     save_checkpoint(new_checkpoint(TINY, "gaussian", seed=0), directory, "# tiny\n")
+    return directory
+
+
+@pytest.fixture(scope="session", params=FAMILY)
+def family_shape(request):
+    """A tiny shape of each architecture."""
+    return FAMILY[request.param]
+
+
+@pytest.fixture
+def family_checkpoint(family_shape):
+    """A tiny model of each architecture, whose biases and LayerNorms are random too."""
+    checkpoint = new_checkpoint(family_shape, "gaussian", seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for part in (checkpoint.encoder, checkpoint.lm_head):
+            for parameter in part.eval().parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return checkpoint
+
+
+@pytest.fixture
+def family_encoder(family_checkpoint):
+    return family_checkpoint.encoder
+
+
+@pytest.fixture(scope="session")
+def family_model(family_shape, tmp_path_factory):
+    """The directory of a tiny model of each architecture."""
+    directory = tmp_path_factory.mktemp("models") / "member"
+    save_checkpoint(new_checkpoint(family_shape, "gaussian", seed=0), directory, "# tiny\n")
     return directory
 
 
