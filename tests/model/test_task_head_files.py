@@ -21,8 +21,8 @@ KINDS = {
 
 
 @pytest.fixture
-def save_with_head(tiny_checkpoint, tmp_path):
-    """Save the tiny model with a head of random weights; return its directory and the head."""
+def save_with_head(family_checkpoint, tmp_path):
+    """Save a tiny model with a head of random weights; return its directory and the head."""
 
     def save(task, *, pooling="mean", num_inputs=32, **kind):
         classes = None if TASKS[task].label_kind == "value" else NAMES
@@ -32,9 +32,9 @@ def save_with_head(tiny_checkpoint, tmp_path):
             torch.nn.init.normal_(head.query, generator=torch.Generator().manual_seed(2))
         for buffer, value in ((head.offset, 50.0), (head.scale, 7.0), (head.threshold, 0.125)):
             buffer.fill_(value)
-        tiny_checkpoint.task_head = head
-        tiny_checkpoint.metadata = ModelMetadata(target="label", classes=classes, task=task, pooling=pooling)
-        save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+        family_checkpoint.task_head = head
+        family_checkpoint.metadata = ModelMetadata(target="label", classes=classes, task=task, pooling=pooling)
+        save_checkpoint(family_checkpoint, tmp_path / "model", "# card\n")
         return tmp_path / "model", head
 
     return save
@@ -168,17 +168,17 @@ DATA = {
 }
 
 
-def test_saved_metadata_of_the_training_data_are_loaded_unchanged(save_with_head, tiny_checkpoint, tmp_path):
+def test_saved_metadata_of_the_training_data_are_loaded_unchanged(save_with_head, tmp_path):
     directory, _ = save_with_head("classification")
     rewrite_metadata(directory, training_data=DATA | {"written_by_a_newer_one": 1}, region="1-70", format_version=2)
-    tiny_checkpoint = load_checkpoint(directory)
-    tiny_checkpoint.training_kmers = torch.tensor([1, 5, 2**62])
-    save_checkpoint(tiny_checkpoint, tmp_path / "again", "# card\n")
+    checkpoint = load_checkpoint(directory)
+    checkpoint.training_kmers = torch.tensor([1, 5, 2**62])
+    save_checkpoint(checkpoint, tmp_path / "again", "# card\n")
 
     again = load_checkpoint(tmp_path / "again")
 
     assert again.metadata.training_data.lengths == (5, 5, 6, 7, 7)
-    assert (again.metadata, again.metadata.region) == (tiny_checkpoint.metadata, "1-70")
+    assert (again.metadata, again.metadata.region) == (checkpoint.metadata, "1-70")
     assert again.training_kmers.tolist() == [1, 5, 2**62]
 
 
