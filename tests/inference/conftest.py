@@ -12,12 +12,12 @@ class Protein:
 
 
 @pytest.fixture
-def represent(tiny_encoder):
-    """Make an embedder with the tiny encoder."""
+def represent(family_encoder):
+    """Make an embedder with a tiny encoder of each architecture."""
 
     def make(layers=(2,), poolings=("mean",), window_residues=None, query=None):
         return Embedder(
-            encoder=tiny_encoder,
+            encoder=family_encoder,
             layers=layers,
             poolings=poolings,
             layer_dim=32,

@@ -6,12 +6,12 @@ from protembed.inference.marginals import Marginals
 
 
 @pytest.fixture
-def layers_called(tiny_encoder):
+def layers_called(family_encoder):
     """List the layers of the tiny encoder that are called."""
     called = []
     handles = [
         layer.register_forward_pre_hook(lambda module, inputs, number=number: called.append(number))
-        for number, layer in enumerate(tiny_encoder.layers)
+        for number, layer in enumerate(family_encoder.layers)
     ]
     yield called
     for handle in handles:
@@ -45,8 +45,8 @@ def test_an_embedding_pauses_before_each_layer(represent, whole_batch, three, la
 
 
 @pytest.mark.parametrize("job", ["masked", "unmasked"])
-def test_marginals_pause_before_each_layer(tiny_checkpoint, tiny_encoder, whole_batch, three, layers_called, job):
-    marginals = Marginals(encoder=tiny_encoder, lm_head=tiny_checkpoint.lm_head, window_residues=100)
+def test_marginals_pause_before_each_layer(family_checkpoint, family_encoder, whole_batch, three, layers_called, job):
+    marginals = Marginals(encoder=family_encoder, lm_head=family_checkpoint.lm_head, window_residues=100)
     computation = getattr(marginals, job)().compute(whole_batch(three))
 
     assert layers_between_pauses(computation, layers_called) == [[], [0], [1]]

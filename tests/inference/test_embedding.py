@@ -58,22 +58,22 @@ POOLED = {
 
 @pytest.mark.parametrize("pooling", POOLED)
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_protein_is_the_pooled_vectors_of_its_residues(represent, tiny_encoder, compute, three, layer, pooling):
+def test_a_protein_is_the_pooled_vectors_of_its_residues(represent, family_encoder, compute, three, layer, pooling):
     embeddings = compute(represent((layer,), (pooling,)).proteins(), three)
 
     for embedding, sequence in zip(embeddings, three, strict=True):
-        expected = POOLED[pooling](*by_hand(tiny_encoder, sequence, layer))
+        expected = POOLED[pooling](*by_hand(family_encoder, sequence, layer))
         assert (embedding.values.shape, embedding.values.dtype) == ((32,), np.float32)
         assert (embedding.num_windows, embedding.overlap_cosine) == (1, None)
         np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
-def test_vectors_of_residues_exclude_cls_and_eos(represent, tiny_encoder, compute, three):
+def test_vectors_of_residues_exclude_cls_and_eos(represent, family_encoder, compute, three):
     embeddings = compute(represent().residues(), three)
 
     for embedding, sequence in zip(embeddings, three, strict=True):
         assert (embedding.values.shape, embedding.values.dtype) == ((len(sequence), 32), np.float32)
-        np.testing.assert_allclose(embedding.values, by_hand(tiny_encoder, sequence, 2)[1], **PARITY)
+        np.testing.assert_allclose(embedding.values, by_hand(family_encoder, sequence, 2)[1], **PARITY)
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
@@ -90,27 +90,29 @@ def test_the_mean_of_a_proteins_residues_is_its_vector(represent, compute, long_
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_the_residues_of_a_long_protein_are_blended_from_its_windows(
-    represent, tiny_encoder, compute, long_and_short, layer
+    represent, family_encoder, compute, long_and_short, layer
 ):
     embeddings = compute(represent((layer,), window_residues=WINDOW).residues(), long_and_short)
 
     for embedding, sequence in zip(embeddings, long_and_short, strict=True):
-        _, expected = by_hand(tiny_encoder, sequence, layer, WINDOW)
+        _, expected = by_hand(family_encoder, sequence, layer, WINDOW)
         assert embedding.values.dtype == np.float32
         np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
 @pytest.mark.parametrize("pooling", POOLED)
 def test_a_long_protein_is_the_pooled_vectors_of_its_blended_residues(
-    represent, tiny_encoder, compute, long_and_short, pooling
+    represent, family_encoder, compute, long_and_short, pooling
 ):
     embeddings = compute(represent((2,), (pooling,), WINDOW).proteins(), long_and_short)
 
     for embedding, sequence in zip(embeddings, long_and_short, strict=True):
-        expected = POOLED[pooling](*by_hand(tiny_encoder, sequence, 2, WINDOW))
+        expected = POOLED[pooling](*by_hand(family_encoder, sequence, 2, WINDOW))
         np.testing.assert_allclose(embedding.values, expected, **PARITY)
 
 
+# Learned positions are those in the window, so that even the embeddings of ESM-1b's windows differ.
+@pytest.mark.parametrize("family_shape", ["ESM-2", "ESM-C"], indirect=True)
 def test_an_embedding_reports_its_number_of_windows_and_their_agreement(represent, compute, long_and_short):
     embedding_layer, last_layer = (
         compute(represent((layer,), window_residues=WINDOW).proteins(), long_and_short) for layer in (0, 2)
@@ -138,7 +140,7 @@ def test_a_protein_as_long_as_a_window_is_computed_whole(represent, compute, pro
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
 def test_poolings_and_layers_are_concatenated_as_their_slices_describe(
-    represent, tiny_encoder, compute, long_and_short, window_residues
+    represent, family_encoder, compute, long_and_short, window_residues
 ):
     representation = represent((2, 0), ("std", "mean", "cls", "max"), window_residues)
     slices = representation.slices(per_residue=False)
@@ -150,14 +152,14 @@ def test_poolings_and_layers_are_concatenated_as_their_slices_describe(
     for embedding, sequence in zip(embeddings, long_and_short, strict=True):
         assert embedding.values.shape == (8 * 32,)
         for part in slices:
-            expected = POOLED[part["pooling"]](*by_hand(tiny_encoder, sequence, part["layer"], window_residues))
+            expected = POOLED[part["pooling"]](*by_hand(family_encoder, sequence, part["layer"], window_residues))
             values = embedding.values[part["start"] : part["stop"]]
             np.testing.assert_allclose(values, expected, **PARITY)
 
 
 @pytest.mark.parametrize("window_residues", [None, WINDOW])
 def test_layers_of_residues_are_concatenated_and_their_slices_have_no_pooling(
-    represent, tiny_encoder, compute, long_and_short, window_residues
+    represent, family_encoder, compute, long_and_short, window_residues
 ):
     representation = represent((0, 1), ("mean", "max"), window_residues)
 
@@ -168,7 +170,7 @@ def test_layers_of_residues_are_concatenated_and_their_slices_have_no_pooling(
         {"pooling": None, "layer": 1, "start": 32, "stop": 64},
     ]
     for embedding, sequence in zip(embeddings, long_and_short, strict=True):
-        expected = [by_hand(tiny_encoder, sequence, layer, window_residues)[1] for layer in (0, 1)]
+        expected = [by_hand(family_encoder, sequence, layer, window_residues)[1] for layer in (0, 1)]
         np.testing.assert_allclose(embedding.values, np.concatenate(expected, axis=1), **PARITY)
 
 

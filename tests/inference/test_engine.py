@@ -33,8 +33,8 @@ def records(proteins_fasta):
 
 
 @pytest.fixture
-def representation(tiny_encoder):
-    return Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), layer_dim=32, window_residues=None)
+def representation(family_encoder):
+    return Embedder(encoder=family_encoder, layers=(2,), poolings=("mean",), layer_dim=32, window_residues=None)
 
 
 def lengths_of(batch):

@@ -13,6 +13,12 @@ PARITY = {"rtol": 1e-5, "atol": 1e-5}
 NAMES = ("a", "b", "c")
 
 
+@pytest.fixture
+def family_encoder(tiny_encoder):
+    """Make embedders with ESM-2 alone: the heads of these tests are scaled for its vectors."""
+    return tiny_encoder
+
+
 def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

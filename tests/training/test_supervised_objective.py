@@ -267,11 +267,11 @@ def test_attention_pooling_starts_as_the_mean_and_learns_its_query(tiny_encoder,
 
 @pytest.mark.parametrize(("task", "window_residues"), [("regression", 1022), ("residue-regression", 20)])
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients(
-    tiny_encoder, three, make_head, task, window_residues
+    family_encoder, three, make_head, task, window_residues
 ):
     labels = [30.0, 50.0, 90.0] if task == "regression" else [np.linspace(0, 99, len(protein)) for protein in three]
     batch = batch_of(three, task, labels, window_residues)
-    objective = SupervisedObjective(tiny_encoder, make_head(task), ["mean"], None)
+    objective = SupervisedObjective(family_encoder, make_head(task), ["mean"], None)
     checkpointed = copy.deepcopy(objective)
     checkpointed.encoder.gradient_checkpointing = True
 
@@ -281,12 +281,12 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(
     assert all(torch.allclose(stored[name], recomputed[name], atol=1e-6) for name in stored)
 
 
-def test_gradient_checkpointing_recomputes_layers_only_if_gradients_are_needed(tiny_encoder, three, make_head):
+def test_gradient_checkpointing_recomputes_layers_only_if_gradients_are_needed(family_encoder, three, make_head):
     batch = batch_of(three, "regression", [30.0, 50.0, 90.0])
-    objective, calls = SupervisedObjective(tiny_encoder, make_head("regression"), ["mean"], None), []
-    for layer in tiny_encoder.layers:
+    objective, calls = SupervisedObjective(family_encoder, make_head("regression"), ["mean"], None), []
+    for layer in family_encoder.layers:
         layer.attention_norm.register_forward_pre_hook(lambda *call: calls.append(call))
-    tiny_encoder.gradient_checkpointing = True
+    family_encoder.gradient_checkpointing = True
 
     gradients_of(objective, batch)
     num_with_gradients = len(calls)
