@@ -10,6 +10,7 @@ from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import RESIDUES, TOKENS
 from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint, write_checkpoint_files
+from protembed.model.formats import format_of
 from protembed.model.metadata import FORMAT_VERSION, ModelMetadata
 
 TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
@@ -46,21 +47,21 @@ def rewrite_weights(directory, rewrite):
 # Round trips
 
 
-def test_a_saved_model_is_loaded_unchanged(tiny_checkpoint, tmp_path):
-    tiny_checkpoint.contact_head.weight.fill_(0.5)
+def test_a_saved_model_is_loaded_unchanged(family_checkpoint, tmp_path):
+    family_checkpoint.contact_head.weight.fill_(0.5)
 
-    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# card\n")
+    save_checkpoint(family_checkpoint, tmp_path / "model", "# card\n")
     loaded = load_checkpoint(tmp_path / "model")
 
-    assert_same_weights(loaded, tiny_checkpoint)
-    assert loaded.encoder.shape == TINY
-    assert torch.equal(loaded.encoder.inverse_frequencies, tiny_checkpoint.encoder.inverse_frequencies)
+    assert_same_weights(loaded, family_checkpoint)
+    assert loaded.encoder.shape == family_checkpoint.encoder.shape
+    assert torch.equal(loaded.encoder.inverse_frequencies, family_checkpoint.encoder.inverse_frequencies)
     assert loaded.directory == tmp_path / "model"
     assert loaded.task_head is None
 
 
-def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(tiny_model):
-    checkpoint = load_checkpoint(str(tiny_model))
+def test_a_loaded_model_computes_in_evaluation_mode_and_can_be_trained(family_model):
+    checkpoint = load_checkpoint(str(family_model))
     parameters = [*checkpoint.encoder.parameters(), *checkpoint.lm_head.parameters()]
 
     assert not checkpoint.encoder.training
@@ -100,24 +101,22 @@ def test_weights_saved_in_half_precision_are_half_as_large_and_loaded_as_float32
 
 
 @pytest.mark.promise(9)
-def test_saving_the_same_model_gives_the_same_files(tiny_checkpoint, tmp_path):
+def test_saving_the_same_model_gives_the_same_files(family_checkpoint, tmp_path):
     for name in ("one", "two"):
-        save_checkpoint(tiny_checkpoint, tmp_path / name, "# card\n")
+        save_checkpoint(family_checkpoint, tmp_path / name, "# card\n")
 
     files = {path.name for path in (tmp_path / "one").iterdir()}
-    assert files == {
-        *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"),
-        *("README.md", "protembed.json"),
-    }
+    tokenizer = set(format_of(family_checkpoint.encoder.shape).tokenizer_files())
+    assert files == {"config.json", "model.safetensors", "README.md", "protembed.json"} | tokenizer
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_saving_replaces_an_older_model_and_leaves_no_other_files(tiny_checkpoint, tmp_path):
+def test_saving_replaces_an_older_model_and_leaves_no_other_files(family_checkpoint, tmp_path):
     save_checkpoint(new_checkpoint(TINY, "uniform", seed=5), tmp_path / "model", "# old\n")
-    save_checkpoint(tiny_checkpoint, tmp_path / "model", "# new\n")
+    save_checkpoint(family_checkpoint, tmp_path / "model", "# new\n")
 
-    assert_same_weights(load_checkpoint(tmp_path / "model"), tiny_checkpoint)
+    assert_same_weights(load_checkpoint(tmp_path / "model"), family_checkpoint)
     assert (tmp_path / "model" / "README.md").read_text() == "# new\n"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -138,16 +137,16 @@ def test_a_model_is_shown_in_one_line(tiny_checkpoint):
     assert repr(load_checkpoint("protembed_t6_8M")) == "Checkpoint(t6_8M, 7.5 M parameters, task=None)"
 
 
-def test_the_hash_of_a_model_depends_on_its_weights_alone(tiny_checkpoint, tmp_path):
-    save_checkpoint(tiny_checkpoint, tmp_path / "one", "# one\n")
-    save_checkpoint(tiny_checkpoint, tmp_path / "same", "# same\n")
+def test_the_hash_of_a_model_depends_on_its_weights_alone(family_checkpoint, tmp_path):
+    save_checkpoint(family_checkpoint, tmp_path / "one", "# one\n")
+    save_checkpoint(family_checkpoint, tmp_path / "same", "# same\n")
     save_checkpoint(new_checkpoint(TINY, "gaussian", seed=1), tmp_path / "other", "# other\n")
 
     one, same, other = (load_checkpoint(tmp_path / name).sha256() for name in ("one", "same", "other"))
 
     assert one == same != other
     with pytest.raises(ValueError, match="not saved"):
-        tiny_checkpoint.sha256()
+        family_checkpoint.sha256()
 
 
 def test_parameters_are_counted_once(tiny_checkpoint):
@@ -160,11 +159,13 @@ def test_parameters_are_counted_once(tiny_checkpoint):
 # Hugging Face
 
 
-def test_transformers_loads_saved_models_without_warnings(tiny_model, capfd):
+def test_transformers_loads_saved_models_without_warnings(family_model, family_shape, capfd):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()
 
-    model, facts = transformers.EsmForMaskedLM.from_pretrained(tiny_model, output_loading_info=True)
+    model, facts = getattr(transformers, format_of(family_shape).class_name).from_pretrained(
+        family_model, output_loading_info=True
+    )
 
     assert not any(facts.values())
     assert capfd.readouterr() == ("", "")
@@ -186,12 +187,14 @@ def test_transformers_computes_the_same_hidden_states_with_saved_models(tiny_mod
 
 
 @pytest.mark.promise(11)
-def test_a_round_trip_through_transformers_keeps_the_weights(tiny_model, tmp_path):
+def test_a_round_trip_through_transformers_keeps_the_weights(family_model, family_shape, tmp_path):
     transformers = pytest.importorskip("transformers")
 
-    transformers.EsmForMaskedLM.from_pretrained(tiny_model).save_pretrained(tmp_path / "back")
+    getattr(transformers, format_of(family_shape).class_name).from_pretrained(family_model).save_pretrained(
+        tmp_path / "back"
+    )
 
-    assert_same_weights(load_checkpoint(tmp_path / "back"), load_checkpoint(tiny_model))
+    assert_same_weights(load_checkpoint(tmp_path / "back"), load_checkpoint(family_model))
 
 
 def test_the_tokenizer_of_transformers_reads_the_saved_vocabulary(tiny_model):
