@@ -2,7 +2,7 @@
 
 The model is written to a folder layer by layer, in bfloat16, embedded with, and deleted:
 
-    python benchmarks/offload.py examples/proteins.fasta --folder /tmp/large --num-proteins 20
+    python benchmarks/offload.py examples/proteins.fasta --folder /tmp/large --num-proteins 20 --precision bfloat16
 """
 
 import argparse
@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the model is written, and deleted")
     parser.add_argument("--size", default="t36_3B")
     parser.add_argument("--num-proteins", type=int, default=20)
+    parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     try:
@@ -73,7 +74,8 @@ def main() -> None:
         fasta.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in records))
         began = time.monotonic()
         command = [sys.executable, "-m", "protembed", "embed", fasta, "-m", options.folder, "--offload", "always"]
-        process = subprocess.Popen([*map(str, command), "-o", str(options.folder / "emb.npy")])
+        command += ["--precision", options.precision, "-o", options.folder / "emb.npy"]
+        process = subprocess.Popen([*map(str, command)])
         peaks = {"RssAnon": 0, "VmRSS": 0}
         while process.poll() is None:
             for line in _status(process.pid):
@@ -83,8 +85,8 @@ def main() -> None:
             time.sleep(0.05)
         num_residues = sum(len(record.sequence) for record in records)
         print(
-            f"{len(records)} proteins, {num_residues:,} residues: {time.monotonic() - began:.0f} s, "
-            f"status {process.returncode}"
+            f"{options.precision}: {len(records)} proteins, {num_residues:,} residues in "
+            f"{time.monotonic() - began:.0f} s, status {process.returncode}"
         )
         print(f"peak: {peaks['RssAnon'] / 1e9:.2f} GB, {peaks['VmRSS'] / 1e9:.2f} GB with the pages of the files")
     finally:
