@@ -65,9 +65,22 @@ def _read_training_kmers(directory: Path) -> Tensor | None:
     raise ModelFormatError(path, "it holds no ascending hashes of k-mers")
 
 
-def _misfit(path: Path, error: RuntimeError) -> ModelFormatError:
-    """Make the error of tensors that do not fit a head from torch's, which names every tensor of the file."""
-    return ModelFormatError(path, f"missing or damaged ({' '.join(str(error).split()):.400})")
+def _fill_head(head: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Give a head the tensors of its file, in place.
+
+    Raises:
+        ModelFormatError: A tensor is missing, has another shape, or is not one of the head's.
+    """
+    expected, advice = head.state_dict(), "the files do not belong together"
+    for name, weight in expected.items():
+        if name not in state:
+            raise ModelFormatError(path, f"it has no {name}", advice)
+        if state[name].shape != weight.shape:
+            found = f"{name} has shape {tuple(state[name].shape)}, not {tuple(weight.shape)}"
+            raise ModelFormatError(path, found, advice)
+    for name in sorted(state.keys() - expected.keys()):
+        raise ModelFormatError(path, f"it has {name!r:.80}, which is not part of such a head", advice)
+    head.load_state_dict(state, assign=True)
 
 
 def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadata) -> TaskHead:
@@ -84,10 +97,7 @@ def _read_task_head(directory: Path, shape: EncoderShape, metadata: ModelMetadat
             num_hidden=state["hidden.bias"].numel() if "hidden.bias" in state else None,
             query_dim=shape.dim if "query" in state else None,
         )
-    try:
-        head.load_state_dict({"threshold": torch.tensor(_FORMER_THRESHOLD), **state}, assign=True)
-    except RuntimeError as error:
-        raise _misfit(path, error) from error
+    _fill_head(head, {"threshold": torch.tensor(_FORMER_THRESHOLD), **state}, path)
     return head.eval()
 
 
@@ -334,10 +344,7 @@ def _read_contact_head(checkpoint: Checkpoint, directory: Path) -> None:
         return
     with open_tensors(path) as file:
         state = {name: read_tensor(file, name, path).float() for name in file.keys()}  # noqa: SIM118  # no dictionary
-    try:
-        checkpoint.contact_head.load_state_dict(state)
-    except RuntimeError as error:
-        raise _misfit(path, error) from error
+    _fill_head(checkpoint.contact_head, state, path)
 
 
 def _has_place_for_contacts(shape: EncoderShape) -> bool:
