@@ -43,8 +43,8 @@ class EncoderShape:
 
     @property
     def trained_window_residues(self) -> int:
-        """The residues of the longest crops that published models of the architecture were trained on."""
-        return ESM2_WINDOW_RESIDUES
+        """The residues of the longest crops that published models were trained on, or fewer where no more fit."""
+        return ESM2_WINDOW_RESIDUES if self.max_residues is None else min(ESM2_WINDOW_RESIDUES, self.max_residues)
 
     @property
     def max_residues(self) -> int | None:

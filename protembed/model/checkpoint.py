@@ -204,8 +204,7 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     generator = torch.Generator().manual_seed(seed)
     initialise(encoder, how, generator)
     initialise(lm_head, how, generator)
-    window_residues = min(shape.trained_window_residues, shape.max_residues or shape.trained_window_residues)
-    metadata = ModelMetadata(window_residues=window_residues)
+    metadata = ModelMetadata(window_residues=shape.trained_window_residues)
     return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head, metadata=metadata)
 
 

@@ -174,7 +174,7 @@ def read_metadata(directory: Path, window_residues: int = ESM2_WINDOW_RESIDUES) 
 
     Args:
         directory: The model's directory.
-        window_residues: The window of a model that has no such file, in residues.
+        window_residues: The window, in residues, of a model that has no such file, or one that names none.
 
     Returns:
         The metadata; the defaults for a model that has none because protembed did not make it.
@@ -194,7 +194,7 @@ def read_metadata(directory: Path, window_residues: int = ESM2_WINDOW_RESIDUES) 
     for name, is_valid in _METADATA_FIELDS.items():
         if name in content and not is_valid(content[name]):
             raise ModelFormatError(directory, f"protembed.json has {name} {content[name]!r:.80}")
-    values = _fields(ModelMetadata, content)
+    values = {"window_residues": window_residues, **_fields(ModelMetadata, content)}
     if values.get("target") is not None and values.get("task") is None:  # before there were more than two tasks
         values["task"] = "regression" if values.get("classes") is None else "classification"
     if values.get("training_data") is not None:

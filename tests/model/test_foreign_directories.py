@@ -7,13 +7,13 @@ from safetensors.torch import load_file, save_file
 
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
-from protembed.config.model_sizes import ESM2Shape
+from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.config.score import ScoreConfig, ScoreOptions
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import ModelFormatError
-from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.pretrain import pretrain_model
 from protembed.scoring.score import score_variants
@@ -243,3 +243,40 @@ def test_tasks_that_need_a_masked_lm_head_reject_a_model_without_one(tiny_model,
     with pytest.raises(ModelFormatError, match="the weights have no lm_head"):
         run()
     assert not output.exists()
+
+
+# Other members of the family
+
+SIZE = {"num_layers": 2, "dim": 32, "num_heads": 4}
+ASSUMED = {
+    "ESM-2": (ESM2Shape(**SIZE), 1022),
+    "ESM-1b": (ESM2Shape(**SIZE, num_positions=1024, has_embedding_norm=True), 1022),
+    "ESM-1v": (ESM2Shape(**SIZE, num_positions=66), 64),
+    "ESM-C": (ESMCShape(**SIZE), 2046),
+}
+
+
+@pytest.fixture(params=ASSUMED)
+def assumed(request, tmp_path):
+    """The name of a member, its window, and the directory of a model of it."""
+    shape, window = ASSUMED[request.param]
+    save_checkpoint(new_checkpoint(shape, "gaussian", 0), tmp_path / "member", "# card\n")
+    return request.param, window, tmp_path / "member"
+
+
+def test_the_window_of_the_member_is_assumed_with_a_warning(assumed):
+    _, window, directory = assumed
+    (directory / "protembed.json").unlink()
+
+    checkpoint = load_checkpoint(directory)
+
+    assert checkpoint.metadata.window_residues == window
+    (warning,) = checkpoint.warnings
+    assert f"a window of {window:,} residues, the last layer and the mean are assumed" in warning
+
+
+def test_metadata_without_a_window_are_those_of_a_model_with_the_window_of_the_member(assumed):
+    _, window, directory = assumed
+    (directory / "protembed.json").write_text(json.dumps({"format_version": 1}))
+
+    assert load_checkpoint(directory).metadata.window_residues == window
