@@ -23,7 +23,7 @@ from protembed.io.writing import atomic_directory, write_json, write_text
 from protembed.model.architectures import new_encoder, new_lm_head
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.encoder import Encoder, initialise, inverse_frequencies
-from protembed.model.formats import config_json, format_of
+from protembed.model.formats import config_json, format_of, name_of
 from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.hf_format import CONFIG_FILE, check_vocabulary
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, write_metadata
@@ -166,7 +166,7 @@ class Checkpoint:
         if self.has_metadata:
             return []
         window = f"a window of {self.metadata.window_residues:,} residues"
-        name = format_of(self.encoder.shape).name
+        name = name_of(self.encoder.shape)
         return [
             f"the model's directory has no {METADATA_FILE}: {window}, the last layer and the mean are assumed, which "
             f"is right for published {name} models; for other models, pass the window and layer, or copy "

@@ -83,6 +83,12 @@ def _config_json(shape: ESM2Shape, *, has_lm_head: bool = True) -> dict[str, Any
     }
 
 
+def _name_of(num_positions: int | None, *, has_embedding_norm: bool) -> str:
+    if num_positions is None:
+        return "ESM-2"
+    return "ESM-1b" if has_embedding_norm else "ESM-1v"
+
+
 def _read_shape(directory: Path, config: Mapping[str, Any]) -> ESM2Shape:
     # transformers' defaults for these are not ESM-2's.
     for name in ("position_embedding_type", "token_dropout", "layer_norm_eps"):
@@ -90,22 +96,23 @@ def _read_shape(directory: Path, config: Mapping[str, Any]) -> ESM2Shape:
             raise ModelFormatError(
                 directory, f"config.json has no {name}", "an ESM-2 model in Hugging Face layout does"
             )
-    check_fields(directory, config, _FIELDS, "ESM-2")
-    num_positions = None
+    num_positions, has_embedding_norm = None, bool(config.get("emb_layer_norm_before"))
     if config["position_embedding_type"] == "absolute":
         num_positions = whole_number(directory, config, "max_position_embeddings") - NUM_UNUSED_POSITIONS
         if num_positions <= NUM_SPECIAL_TOKENS:
             found = f"config.json has max_position_embeddings {config['max_position_embeddings']}"
             raise ModelFormatError(directory, found, "learned positions for at least one residue are expected")
+    name = _name_of(num_positions, has_embedding_norm=has_embedding_norm)
+    check_fields(directory, config, _FIELDS, name)
     shape = ESM2Shape(
         num_layers=whole_number(directory, config, "num_hidden_layers"),
         dim=whole_number(directory, config, "hidden_size"),
         num_heads=whole_number(directory, config, "num_attention_heads"),
         num_positions=num_positions,
-        has_embedding_norm=bool(config.get("emb_layer_norm_before")),
+        has_embedding_norm=has_embedding_norm,
         has_token_dropout=config["token_dropout"],
     )
-    check_widths(directory, config, shape, "ESM-2")
+    check_widths(directory, config, shape, name)
     return shape
 
 
@@ -154,6 +161,7 @@ def _weight_names(shape: ESM2Shape) -> dict[str, tuple[str, ...]]:
 _EMBEDDING = "esm.embeddings.word_embeddings.weight"
 ESM2_FORMAT = ModelFormat(
     name="ESM-2",
+    name_of=lambda shape: _name_of(shape.num_positions, has_embedding_norm=shape.has_embedding_norm),
     model_type="esm",
     class_name="EsmForMaskedLM",
     encoder_options=", add_pooling_layer=False",  # its weights would be random

@@ -159,6 +159,7 @@ def _weight_names(shape: ESMCShape) -> dict[str, tuple[str, ...]]:
 _EMBEDDING, _LAYERS = "esmc.embed_tokens.weight", "esmc.layers."
 ESMC_FORMAT = ModelFormat(
     name="ESM-C",
+    name_of=lambda shape: "ESM-C",
     model_type="esmc",
     class_name="EsmcForMaskedLM",
     shape_type=ESMCShape,

@@ -1,9 +1,10 @@
 """The formats of the architectures that protembed reads and writes, by `model_type` or by shape. No torch."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from protembed.config.model_sizes import EncoderShape, ESM2Shape
+from protembed.config.model_sizes import EncoderShape
 from protembed.errors import ModelFormatError
 from protembed.model.esm2_format import ESM2_FORMAT
 from protembed.model.esmc_format import ESMC_FORMAT
@@ -16,14 +17,13 @@ READ_MODELS = "protembed reads ESM-2, ESM-1b, ESM-1v and ESM-C models in Hugging
 
 
 def format_of(shape: EncoderShape) -> ModelFormat:
-    """Return the format in which models of a shape's architecture are stored."""
-    return next(known for known in FORMATS if known.shape_type is type(shape))
+    """Return the format in which models of a shape are stored, with the name of the member of the family."""
+    known = next(known for known in FORMATS if known.shape_type is type(shape))
+    return replace(known, name=known.name_of(shape))
 
 
 def name_of(shape: EncoderShape) -> str:
     """Name the member of the family that a shape belongs to, such as ESM-1b."""
-    if isinstance(shape, ESM2Shape) and shape.num_positions is not None:
-        return "ESM-1b" if shape.has_embedding_norm else "ESM-1v"
     return format_of(shape).name
 
 

@@ -25,7 +25,8 @@ class ModelFormat:
     """How an architecture's models are stored in Hugging Face layout.
 
     Attributes:
-        name: The name of the architecture in messages, such as `ESM-2`.
+        name: The name of the models in messages, such as `ESM-2`.
+        name_of: Names the member of the family that a shape belongs to, such as `ESM-1b`.
         model_type: What `config.json` names as `model_type`.
         class_name: The class of transformers that holds the model with its masked-LM head.
         encoder_options: What loading the encoder without its masked-LM head needs beside the directory, as Python.
@@ -43,6 +44,7 @@ class ModelFormat:
     """
 
     name: str
+    name_of: Callable[[Any], str]
     model_type: str
     class_name: str
     shape_type: type[EncoderShape]

@@ -264,8 +264,8 @@ def assumed(request, tmp_path):
     return request.param, window, tmp_path / "member"
 
 
-def test_the_window_of_the_member_is_assumed_with_a_warning(assumed):
-    _, window, directory = assumed
+def test_the_window_of_the_member_is_assumed_with_a_warning_that_names_it(assumed):
+    name, window, directory = assumed
     (directory / "protembed.json").unlink()
 
     checkpoint = load_checkpoint(directory)
@@ -273,6 +273,7 @@ def test_the_window_of_the_member_is_assumed_with_a_warning(assumed):
     assert checkpoint.metadata.window_residues == window
     (warning,) = checkpoint.warnings
     assert f"a window of {window:,} residues, the last layer and the mean are assumed" in warning
+    assert f"right for published {name} models" in warning
 
 
 def test_metadata_without_a_window_are_those_of_a_model_with_the_window_of_the_member(assumed):
@@ -280,3 +281,12 @@ def test_metadata_without_a_window_are_those_of_a_model_with_the_window_of_the_m
     (directory / "protembed.json").write_text(json.dumps({"format_version": 1}))
 
     assert load_checkpoint(directory).metadata.window_residues == window
+
+
+def test_an_error_of_a_config_names_the_member(assumed):
+    name, _, directory = assumed
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-12}))
+
+    with pytest.raises(ModelFormatError, match=f"an {name} model has another value there"):
+        load_checkpoint(directory)
