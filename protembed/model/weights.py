@@ -33,7 +33,6 @@ _MAX_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; the names of tensors may claim any number of layers.
 _MAX_LAYERS = 1_500
 _LFS_POINTER = b"version "
-_SAVE_THE_ENCODER = "save the encoder alone, by `save_pretrained` of its EsmModel or EsmForMaskedLM"
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 # Prefixes of DataParallel, torch.compile, peft after its adapters were merged, and classes that hold the model.
@@ -197,12 +196,15 @@ class WeightFiles:
         encoder = self._format.prefix
         ending = self._format.embedding.removeprefix(encoder)
         prefixes = [name.removesuffix(ending) for name in names if name.endswith(ending)] or [encoder]
+        class_name = self._format.class_name
+        classes = f"{class_name.replace('ForMaskedLM', 'Model')} or {class_name}"
+        advice = f"save the encoder alone, by `save_pretrained` of its {classes}"
         if len(prefixes) > 1:
             found = f"the weights hold several encoders, named {prefixes[0]!r:.80} and {prefixes[1]!r:.80}"
-            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+            raise ModelFormatError(self._directory, found, advice)
         if not _OUTER_PREFIX.fullmatch(prefixes[0].removesuffix(encoder)):
             found = f"the names of the encoder's weights begin with {prefixes[0]!r:.80}"
-            raise ModelFormatError(self._directory, found, _SAVE_THE_ENCODER)
+            raise ModelFormatError(self._directory, found, advice)
         return prefixes[0]
 
     def has(self, prefix: str) -> bool:
@@ -225,7 +227,7 @@ class WeightFiles:
                 raise ModelFormatError(self._directory, f"{name} holds values that are not positive")
             if not torch.equal(values, frequencies[0]):
                 found = f"the rotary frequencies {name} differ from those of {names[0]}"
-                raise ModelFormatError(self._directory, found, "ESM-2 has the same ones in all layers")
+                raise ModelFormatError(self._directory, found, f"{self._format.name} has the same ones in all layers")
         return frequencies[0] if frequencies else None
 
     def check_tied_decoder(self) -> None:
@@ -239,7 +241,8 @@ class WeightFiles:
             return
         if not torch.equal(self.tensor(decoder), self.tensor(self._format.embedding)):
             found = f"{decoder} differs from the embedding"
-            raise ModelFormatError(self._directory, found, "in ESM-2 the two are one (tied): this is another model")
+            advice = f"in {self._format.name} the two are one (tied): this is another model"
+            raise ModelFormatError(self._directory, found, advice)
 
     def check_num_layers(self, num_layers: int) -> None:
         """Check that the layers of a configuration are stored, before anything is allocated for them.

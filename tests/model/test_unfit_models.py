@@ -77,6 +77,17 @@ def test_layers_that_are_missing_are_an_error_with_both_numbers(changed, model_f
     assert "config.json names 2 layers, the weights have 1" in error_of(changed)
 
 
+def test_an_encoder_inside_another_model_is_an_error_that_names_the_classes_to_save(changed, model_format):
+    tensors = load_file(changed / WEIGHTS)
+    save_file({f"plm.{name}": value for name, value in tensors.items()}, changed / WEIGHTS)
+
+    message = error_of(changed)
+
+    assert f"the names of the encoder's weights begin with 'plm.{model_format.prefix}'" in message
+    model = model_format.class_name.removesuffix("ForMaskedLM")
+    assert f"by `save_pretrained` of its {model}Model or {model}ForMaskedLM" in message
+
+
 @pytest.mark.promise(18)
 @pytest.mark.parametrize(
     ("changes", "found"),
