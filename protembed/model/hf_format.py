@@ -138,6 +138,9 @@ def _pairs_of_tokenizer(content: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
         yield from vocabulary.items()
+    for number, piece in enumerate(vocabulary if isinstance(vocabulary, list) else []):  # of SentencePiece, with scores
+        if isinstance(piece, list) and piece:
+            yield piece[0], number
     added = content.get("added_tokens")
     for token in added if isinstance(added, list) else []:
         if isinstance(token, dict):

@@ -137,6 +137,7 @@ SWAPPED = {"L": 4, "A": 6, "G": 5}
     [
         ("tokenizer.json", {"model": {"vocab": SWAPPED}}, "token 6 is 'A', in ESM-2 'G'"),
         ("tokenizer.json", {"model": {"vocab": {"A": 40}}}, "token 'A' is number 40, in ESM-2 5"),
+        ("tokenizer.json", {"model": {"vocab": [["<s>", 0.0]]}}, "token 0 is '<s>', in ESM-2 '<cls>'"),
         ("tokenizer.json", {"added_tokens": [{"id": 0, "content": "<s>"}]}, "token 0 is '<s>', in ESM-2 '<cls>'"),
         ("added_tokens.json", {"<mask>": 33}, "token '<mask>' is number 33, in ESM-2 32"),
         ("added_tokens.json", {"#": 31}, "token 31 is '#', in ESM-2 '<null_1>'"),
