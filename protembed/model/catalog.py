@@ -13,7 +13,13 @@ from protembed.io.reading import PathLike, as_path
 from protembed.model.formats import read_shape
 from protembed.model.hub import fetch_model, is_hub_name
 from protembed.model.metadata import ModelMetadata, read_metadata
-from protembed.model.published import BYTES_PER_BFLOAT16, PUBLISHED_MODELS, PublishedModel, embedding_bytes
+from protembed.model.published import (
+    BYTES_PER_BFLOAT16,
+    PUBLISHED_MODELS,
+    PublishedModel,
+    embedding_bytes,
+    similar_models,
+)
 from protembed.model.unsupported import check_name, check_pickles
 from protembed.model.untrusted import model_sha256
 
@@ -105,7 +111,8 @@ def locate_model(name: PathLike | None = None, *, offline: bool = False) -> Reso
     hub_id = hub_name(name)
     if hub_id is None:
         found = "no such directory, no bundled model of that name, and no name of the Hugging Face hub"
-        raise InputNotFoundError(str(path), found, _how_to_get())
+        similar = similar_models(os.fspath(name))
+        raise InputNotFoundError(str(path), found, f"name one of {', '.join(similar)}" if similar else _how_to_get())
     directory = fetch_model(hub_id, offline=offline)
     return ResolvedModel(directory=directory, name=hub_id.partition("@")[0], revision=directory.name)
 

@@ -7,6 +7,8 @@ from protembed.config.model_sizes import BYTES_PER_NUMBER, SIZES, EncoderShape, 
 from protembed.model.hub import conversion_command
 
 BYTES_PER_BFLOAT16 = 2
+# A shorter beginning than `esm1` says nothing.
+_MIN_LETTERS = 4
 # Beside the feed-forward part: the residual stream and its normalised copy, queries, keys, values, what they mix to.
 _STATES_PER_TOKEN = 8
 
@@ -142,3 +144,17 @@ PUBLISHED_MODELS = (
         for number in range(1, 6)
     ),
 )
+
+
+def similar_models(name: str) -> list[str]:
+    """List the published models that an incomplete name may mean: its beginning, or some of its parts.
+
+    >>> similar_models("esm-c"), similar_models("ESM2_650M")
+    (['esmc_300m', 'esmc_600m', 'esmc_6b'], ['esm2_t33_650M'])
+    """
+    parts = [part for part in _plain(name).split("_") if part]
+    beginning = "".join(parts)
+    if len(beginning) < _MIN_LETTERS:
+        return []
+    names = {model.name: _plain(model.name).split("_") for model in PUBLISHED_MODELS}
+    return [known for known, its in names.items() if "".join(its).startswith(beginning) or {*parts} <= {*its}]

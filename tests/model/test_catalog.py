@@ -89,6 +89,23 @@ def test_a_missing_model_is_an_error_with_advice_how_to_get_one(tmp_path):
         assert caught.value.exit_status == 66
 
 
+@pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("esmc", "esmc_300m, esmc_600m, esmc_6b"),
+        ("ESM-C", "esmc_300m, esmc_600m, esmc_6b"),
+        ("esm1b", "esm1b_t33_650M"),
+        ("esm1v_t33_650M", ", ".join(f"esm1v_t33_650M_{number}" for number in range(1, 6))),
+        ("esm2-15b", "esm2_t48_15B"),
+    ],
+)
+def test_an_incomplete_name_is_an_error_with_the_models_that_it_may_mean(tmp_path, monkeypatch, name, similar):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputNotFoundError, match=f"name one of {similar}$"):
+        locate_model(name)
+
+
 @pytest.mark.parametrize("model", PUBLISHED_MODELS, ids=lambda model: model.name)
 def test_every_form_of_a_published_name_is_resolved_to_its_hub_id(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
