@@ -4,7 +4,6 @@ A directory is a plain Hugging Face model, with `protembed.json` and, for a fine
 addition. JSON and safetensors only: nothing is unpickled.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,6 @@ from protembed.model.heads import ContactHead, MaskedLMHead, TaskHead
 from protembed.model.hf_format import CONFIG_FILE, check_vocabulary
 from protembed.model.metadata import METADATA_FILE, ModelMetadata, write_metadata
 from protembed.model.offload import OffloadedLayers
-from protembed.model.onednn_linear import Linear
 from protembed.model.untrusted import lies_in_cache, model_sha256
 from protembed.model.weights import (
     WEIGHTS_FILE,
@@ -208,36 +206,11 @@ def new_checkpoint(shape: EncoderShape, how: Literal["gaussian", "uniform"], see
     return Checkpoint(encoder=encoder, lm_head=lm_head, contact_head=contact_head, metadata=metadata)
 
 
-def _dtype_of(name: str, module: nn.Module, precision: torch.dtype) -> torch.dtype:
-    """Return the dtype of a weight: the layers' matrices have the precision, all else is float32."""
-    return precision if isinstance(module.get_submodule(name.rpartition(".")[0]), Linear) else torch.float32
+def _fill(checkpoint: Checkpoint, stored: WeightFiles, device: torch.device, *, with_layers: bool) -> None:
+    """Load the weights of a directory into the modules, in place; heads that it does not hold are left out.
 
-
-def _read_weight(
-    stored: WeightFiles,
-    names: Sequence[str],
-    expected: torch.Size,
-    dtype: torch.dtype,
-    device: torch.device,
-    directory: Path,
-) -> Tensor:
-    value = stored.weight(names, dtype, device)
-    if value.shape != expected:
-        found = f"{names[0]} has shape {tuple(value.shape)}, not {tuple(expected)}"
-        raise ModelFormatError(directory, found, "the files do not belong together")
-    return value
-
-
-def _fill(
-    checkpoint: Checkpoint,
-    stored: WeightFiles,
-    directory: Path,
-    precision: torch.dtype,
-    device: torch.device,
-    *,
-    with_layers: bool,
-) -> None:
-    """Load the weights of a directory into the modules, in place; heads that it does not hold are left out."""
+    The modules are on the meta device, in the dtypes that the weights shall have.
+    """
     shape = checkpoint.encoder.shape
     if not stored.has("lm_head."):
         checkpoint.lm_head = None
@@ -249,9 +222,7 @@ def _fill(
         part, _, name = full_name.partition(".")
         if part not in modules or (full_name.startswith(_LAYERS) and not with_layers):
             continue
-        dtype = _dtype_of(name, modules[part], precision)
-        expected = modules[part].state_dict()[name].shape
-        value = _read_weight(stored, stored_names, expected, dtype, device, directory)
+        value = stored.weight(stored_names, modules[part].state_dict()[name], device)
         modules[part].load_state_dict({name: value}, strict=False, assign=True)
     stored.check_tied_decoder()
     exact = inverse_frequencies(shape)
@@ -259,17 +230,13 @@ def _fill(
     checkpoint.encoder.inverse_frequencies = (exact if frequencies is None else frequencies).to(device)
 
 
-def _offload(
-    encoder: Encoder, stored: WeightFiles, directory: Path, precision: torch.dtype, device: torch.device
-) -> OffloadedLayers:
+def _offload(encoder: Encoder, stored: WeightFiles, device: torch.device) -> OffloadedLayers:
     """Leave the layers of an encoder in the files, in place; one is held in memory, two on a GPU."""
     names = format_of(encoder.shape).weight_names(encoder.shape)
 
-    def read(number: int, name: str, weight: Tensor) -> Tensor:
-        stored_names = names[f"{_LAYERS}{number}.{name}"]
-        return _read_weight(stored, stored_names, weight.shape, weight.dtype, torch.device("cpu"), directory)
+    def read(number: int, name: str, weight: Tensor) -> None:
+        stored.fill(weight, names[f"{_LAYERS}{number}.{name}"])
 
-    encoder.set_compute_dtype(precision)
     modules = [layer.to_empty(device=device) for layer in encoder.layers[: 2 if device.type == "cuda" else 1]]
     offloaded = OffloadedLayers(modules, encoder.shape.num_layers, read)
     encoder.layers = offloaded.modules
@@ -323,9 +290,10 @@ def load_checkpoint(
                 has_metadata=(directory / METADATA_FILE).exists() or lies_in_cache(directory),
                 directory=directory,
             )
-        _fill(checkpoint, stored, directory, precision, torch.device(device), with_layers=not offload)
+        checkpoint.encoder.set_compute_dtype(precision)
+        _fill(checkpoint, stored, torch.device(device), with_layers=not offload)
         if offload:
-            checkpoint.offloaded = _offload(checkpoint.encoder, stored, directory, precision, torch.device(device))
+            checkpoint.offloaded = _offload(checkpoint.encoder, stored, torch.device(device))
             files.pop_all()  # they stay open for as long as the layers are used
     _read_contact_head(checkpoint, directory)
     if metadata.target is not None:

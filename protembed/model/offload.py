@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
-# Reads a weight of a layer, by the layer's number, the weight's name in it, and one of the same shape and dtype.
-ReadWeight = Callable[[int, str, Tensor], Tensor]
+# Reads a weight of a layer, by the layer's number and the weight's name in it, into a tensor on the CPU.
+ReadWeight = Callable[[int, str, Tensor], None]
 
 
 class OffloadedLayers:
@@ -95,7 +95,7 @@ class _Turn:
             if self._device.type == "cuda":
                 self._is_copied.synchronize()  # the buffers may be written to
             for name, buffer in self._buffers.items():
-                buffer.copy_(self._read(number, name, buffer))
+                self._read(number, name, buffer)
             if self._device.type != "cuda":
                 return
             with torch.cuda.stream(self._stream):

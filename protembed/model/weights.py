@@ -33,6 +33,8 @@ _MAX_HEADER_BYTES = 4 << 20
 # Thirty times as many as ESM-2's largest model has; the names of tensors may claim any number of layers.
 _MAX_LAYERS = 1_500
 _LFS_POINTER = b"version "
+# The numbers whose values are checked at once.
+_BLOCK = 1 << 18
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 # Prefixes of DataParallel, torch.compile, peft after its adapters were merged, and classes that hold the model.
@@ -111,7 +113,8 @@ def read_tensor(file: Any, name: str, path: Path) -> Tensor:
     if dtype not in _FLOATS:
         raise ModelFormatError(path, f"{name} is of type {dtype}", f"one of {', '.join(_FLOATS)} is expected")
     tensor: Tensor = file.get_tensor(name)
-    if not tensor.isfinite().all():
+    # In blocks, because the intermediate results for a whole matrix are larger than the matrix.
+    if not all(block.isfinite().all() for block in tensor.flatten().split(_BLOCK)):
         raise ModelFormatError(path, f"{name} holds values that are not finite")
     return tensor
 
@@ -155,6 +158,13 @@ def _weight_files(directory: Path) -> list[Path]:
                 directory / _INDEX, f"a shard is named {name!r:.80}", "shards must lie beside their index"
             )
     return [directory / name for name in names]
+
+
+def _copy_rows(parts: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Copy tensors of the same shape, one after the other, into the rows of a weight, in place; return the weight."""
+    for rows, part in zip(weight.chunk(len(parts)), parts, strict=True):
+        rows.copy_(part)
+    return weight
 
 
 class WeightFiles:
@@ -262,32 +272,47 @@ class WeightFiles:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor, in float32; see `weight`.
+        """Read one tensor, in float32.
 
         Raises:
             ModelFormatError: The tensor is missing, or holds no floating-point numbers.
         """
-        return self.weight((name,), torch.float32, torch.device("cpu"))
+        return self._stored(name).float()
 
-    def weight(self, names: Sequence[str], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def weight(self, names: Sequence[str], like: Tensor, device: torch.device) -> Tensor:
         """Read a weight that consists of the rows of stored tensors, from the mapped files into its dtype and place.
 
         A tensor that is stored in the requested dtype, and asked for on the CPU, is a view of the mapped file.
 
+        Args:
+            names: The stored tensors; several have the same shape.
+            like: A tensor of the shape and dtype of the weight, on any device.
+            device: The device of the weight.
+
         Raises:
-            ModelFormatError: A tensor is missing, holds no floating-point numbers, or does not fit the others.
+            ModelFormatError: A tensor is missing, holds no floating-point numbers, or has another shape.
         """
-        parts = [self._stored(name) for name in names]
+        parts = self._parts(names, like.shape)
         if len(parts) == 1:
-            return parts[0].to(device, dtype)
-        if len({part.shape for part in parts}) > 1 or not parts[0].ndim:
-            found = f"{names[0]} has shape {tuple(parts[0].shape)}, and {names[-1]} has {tuple(parts[-1].shape)}"
+            return parts[0].to(device, like.dtype)
+        return _copy_rows(parts, torch.empty(like.shape, dtype=like.dtype, device=device))
+
+    def fill(self, weight: Tensor, names: Sequence[str]) -> None:
+        """Read the rows of stored tensors into a weight, in place; raises the errors of `weight`."""
+        _copy_rows(self._parts(names, weight.shape), weight)
+
+    def _parts(self, names: Sequence[str], expected: torch.Size) -> list[Tensor]:
+        """Read stored tensors, in their stored precision, whose rows are a weight of the expected shape."""
+        parts = [self._stored(name) for name in names]
+        shapes = [tuple(part.shape) for part in parts]
+        if len(shapes) > 1 and (len(set(shapes)) > 1 or not shapes[0]):
+            found = f"{names[0]} has shape {shapes[0]}, and {names[-1]} has {shapes[-1]}"
             raise ModelFormatError(self._directory, found, "the files do not belong together")
-        num_rows = len(parts[0])
-        weight = torch.empty(len(parts) * num_rows, *parts[0].shape[1:], dtype=dtype, device=device)
-        for number, part in enumerate(parts):
-            weight[number * num_rows : (number + 1) * num_rows].copy_(part)
-        return weight
+        shape = (len(parts) * shapes[0][0], *shapes[0][1:]) if len(parts) > 1 else shapes[0]
+        if shape != tuple(expected):
+            found = f"{names[0]} has shape {shape}, not {tuple(expected)}"
+            raise ModelFormatError(self._directory, found, "the files do not belong together")
+        return parts
 
     def _stored(self, name: str) -> Tensor:
         if name not in self._location:

@@ -141,7 +141,9 @@ def test_layers_that_are_read_ahead_in_a_thread_have_the_same_bits(usual, offloa
     """On a GPU two modules take turns: one is computed, and the other receives the next layer."""
     module = offloaded.encoder.layers[0]
     layers = OffloadedLayers(
-        [module, deepcopy(module)], 12, lambda number, name, weight: usual.encoder.layers[number].get_parameter(name)
+        [module, deepcopy(module)],
+        12,
+        lambda number, name, weight: weight.copy_(usual.encoder.layers[number].get_parameter(name)),
     )
     offloaded.encoder.layers, offloaded.offloaded = layers.modules, layers
 
