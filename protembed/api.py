@@ -2,8 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from copy import deepcopy
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protembed.config.common import DeviceConfig, Region, choose_region
+from protembed.config.common import InferenceDeviceConfig, OffloadName, Region, choose_region
 from protembed.config.embed import EmbedConfig, EmbedPrecisionName
 from protembed.data.alphabet import encode
 from protembed.data.batching import Batch
@@ -29,12 +28,13 @@ from protembed.device import choose_device
 from protembed.errors import ModelFormatError
 from protembed.finetuning.prediction import prediction_columns, require_head
 from protembed.inference.applicability import InputComparison
-from protembed.inference.computation import Computation
+from protembed.inference.computation import Computation, visit_attention
 from protembed.inference.embedding import Embedder, Embedding, check_finite, vector_precision
 from protembed.inference.engine import Engine, InferenceJob, inference_engine, whole_proteins
+from protembed.inference.loading import load_for_inference
 from protembed.inference.marginals import Marginals, PositionQuery
 from protembed.io.reading import PathLike
-from protembed.model.catalog import locate_model
+from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 
 Layers = int | str | Iterable[int]
@@ -54,17 +54,23 @@ class Model:
     model that was fine-tuned on a region of each protein uses that region of each sequence.
 
     Attributes:
-        name: Name that results of the model record.
-        checkpoint: The encoder, a `torch.nn.Module`, with its heads and metadata, in float32.
+        source: The files of the model.
+        checkpoint: The encoder, a `torch.nn.Module`, with its heads and metadata; its matrix products are in
+            `precision`. If its layers stay in the files, only the methods can compute with it.
         precision: Precision of the matrix products behind vectors and log probabilities; attention, contacts and
-            predictions are computed in float32.
-        options: Options of the device and its threads.
+            predictions are computed in float32, for which another precision reads the files layer by layer.
+        options: Options of the device, its threads, and what of the model is in memory.
     """
 
-    name: str
+    source: ResolvedModel
     checkpoint: Checkpoint
     precision: torch.dtype
-    options: DeviceConfig
+    options: InferenceDeviceConfig
+
+    @property
+    def name(self) -> str:
+        """Name that results of the model record."""
+        return self.source.name
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +96,8 @@ class Model:
         target = self.checkpoint.metadata.target
         predicts = "" if target is None else f", predicts {target!r}"
         size = f"{self.num_layers} layers, {self.checkpoint.num_parameters / 1e6:,.1f} M parameters"
-        return f"<Model {self.name}: dim {self.dim}, {size}{predicts}, on {self.device}>"
+        how = "" if self.checkpoint.offloaded is None else ", layer by layer"
+        return f"<Model {self.name}: dim {self.dim}, {size}{predicts}, on {self.device}{how}>"
 
     def embed(
         self, sequences: AnySequences, pooling: str | Iterable[str] | None = None, layer: Layers | None = None
@@ -114,7 +121,8 @@ class Model:
         (2, 320)
         """
         embedder = self._embedder(pooling, layer)
-        _, vectors = self._compute(embedder.proteins(), sequences, self.precision, len(embedder.layers) * self.dim)
+        width = len(embedder.layers) * self.dim
+        _, vectors = self._compute(self.checkpoint, embedder.proteins(), sequences, width)
         return np.array(vectors, dtype=np.float32).reshape(-1, embedder.slices(per_residue=False)[-1]["stop"])
 
     @overload
@@ -145,7 +153,8 @@ class Model:
         (10, 320)
         """
         embedder = self._embedder(None, layer)
-        _, vectors = self._compute(embedder.residues(), sequences, self.precision, len(embedder.layers) * self.dim)
+        width = len(embedder.layers) * self.dim
+        _, vectors = self._compute(self.checkpoint, embedder.residues(), sequences, width)
         return vectors[0] if is_one_sequence(sequences) else vectors
 
     def log_probs(self, sequence: AnySequence, masked: bool = True) -> NDArray[np.float32]:
@@ -169,10 +178,10 @@ class Model:
             sentence = "this model was fine-tuned without its masked-LM head; use the original model"
             warnings.warn(sentence, ProtembedWarning, stacklevel=2)
         protein = read_one_sequence(sequence)
-        marginals = Marginals.from_checkpoint(self._rounded)
+        marginals = Marginals.from_checkpoint(self.checkpoint)
         job = marginals.masked() if masked else marginals.unmasked()
         query = PositionQuery(residues=encode(protein.sequence), positions=np.arange(len(protein.sequence)))
-        with self._engine() as engine:
+        with self._engine(self.checkpoint) as engine:
             [(_, log_probs)] = engine.run(job, [query])
         check_finite(protein.id, log_probs, "log probabilities")
         return log_probs
@@ -187,7 +196,8 @@ class Model:
         >>> load_model().attention("MKTAYIAKQR").shape
         (6, 20, 10, 10)
         """
-        return self._attend(sequence, lambda layers: torch.stack([*layers]))
+        maps = list[torch.Tensor]()
+        return self._attend(sequence, lambda layer, weights: maps.append(weights), lambda: torch.stack(maps))
 
     def contacts(self, sequence: AnySequence) -> NDArray[np.float32]:
         """Predict which residues are in contact, from a contact head that was fitted to structures.
@@ -202,7 +212,12 @@ class Model:
         if not head.is_fitted:
             advice = "published ESM-2 models have one, and `protembed inspect-attention --structures` fits one"
             raise ModelFormatError(Path(self.name), "the model has no fitted contact head", advice)
-        return self._attend(sequence, head.cpu())
+        head, logits = head.cpu(), list[torch.Tensor]()
+
+        def add(layer: int, weights: torch.Tensor) -> None:
+            logits[:] = [sum(logits, head.layer_logits(layer, weights))]
+
+        return self._attend(sequence, add, lambda: (logits[0] + head.bias).sigmoid())
 
     def predict(self, sequences: AnySequences) -> dict[str, Any]:
         """Predict with a fine-tuned model.
@@ -217,8 +232,8 @@ class Model:
             NotFinetunedError: The model was not fine-tuned.
         """
         head = require_head(self.checkpoint, self.name)
-        job = Embedder.from_checkpoint(self.checkpoint).predictions(head)
-        proteins, predictions = self._compute(job, sequences, torch.float32)
+        job = Embedder.from_checkpoint(self._exact).predictions(head)
+        proteins, predictions = self._compute(self._exact, job, sequences)
         columns: dict[str, Any] = {"id": [protein.id for protein in proteins]}
         if self._region is not None:
             columns["first_residue"] = [self._region.first for _ in proteins]
@@ -230,52 +245,56 @@ class Model:
         return choose_region("auto", self.checkpoint.metadata.region)
 
     @cached_property
-    def _rounded(self) -> Checkpoint:
-        """The model with matrix products of its precision; a copy, because predictions and attention need float32."""
+    def _exact(self) -> Checkpoint:
+        """The model with matrix products in float32, of which one layer is in memory if `precision` is another one."""
         if self.precision == torch.float32:
             return self.checkpoint
-        rounded = deepcopy(self.checkpoint)
-        rounded.encoder.set_compute_dtype(self.precision)
-        return rounded
+        return load_checkpoint(self.source, device=self.device, offload=True)
 
     def _embedder(self, pooling: str | Iterable[str] | None, layer: Layers | None) -> Embedder:
         config = EmbedConfig(  # which converts lists and numbers
             pooling="auto" if pooling is None else pooling,  # type: ignore[arg-type]
             layer="auto" if layer is None else layer,  # type: ignore[arg-type]
         )
-        return Embedder.from_checkpoint(self._rounded, layer=config.layer, pooling=config.pooling)
+        return Embedder.from_checkpoint(self.checkpoint, layer=config.layer, pooling=config.pooling)
 
-    def _engine(self, width: int | None = None) -> AbstractContextManager[Engine]:
-        return inference_engine(self.options, self.checkpoint.device, self.checkpoint.encoder.shape, width)
+    @contextmanager
+    def _engine(self, checkpoint: Checkpoint, width: int | None = None) -> Iterator[Engine]:
+        layers, shape = checkpoint.offloaded, checkpoint.encoder.shape
+        with nullcontext() if layers is None else layers.lock:
+            with inference_engine(self.options, checkpoint.device, shape, width, layers=layers) as engine:
+                yield engine
 
     def _compute(
-        self, job: InferenceJob[Any], sequences: AnySequences, precision: torch.dtype, width: int | None = None
+        self, checkpoint: Checkpoint, job: InferenceJob[Any], sequences: AnySequences, width: int | None = None
     ) -> tuple[list[Protein], list[NDArray[np.float32]]]:
         """Run a job on each protein or its region, and warn if a fine-tuned model does not fit the proteins."""
         proteins = read_sequences(sequences, self._region)
         comparison = InputComparison.from_checkpoint(self.checkpoint, self._region)
-        with self._engine(width) as engine:
+        with self._engine(checkpoint, width) as engine:
             results = [result for _, result in engine.run(job, comparison.observe(proteins))]
         for sentence in comparison.warnings():
             warnings.warn(sentence, ProtembedWarning, stacklevel=3)
         arrays = [result.values if isinstance(result, Embedding) else result for result in results]
+        precision = self.precision if checkpoint is self.checkpoint else torch.float32
         for protein, array in zip(proteins, arrays, strict=True):
             check_finite(protein.id, array, "results", precision)
         return proteins, arrays
 
     def _attend(
-        self, sequence: AnySequence, collect: Callable[[Iterator[torch.Tensor]], torch.Tensor]
+        self,
+        sequence: AnySequence,
+        add: Callable[[int, torch.Tensor], None],
+        finish: Callable[[], torch.Tensor],
     ) -> NDArray[np.float32]:
-        """Compute a result from the maps of each layer, (heads, residues, residues), on the CPU."""
-        protein, encoder = read_one_sequence(sequence), self.checkpoint.encoder
+        """Compute a result from the number and the maps of each layer, (heads, residues, residues), on the CPU."""
+        protein, encoder = read_one_sequence(sequence), self._exact.encoder
 
         def compute(batch: Batch) -> Computation[list[NDArray[np.float32]]]:
-            yield from ()  # the maps of all layers are collected without a pause
-            layout = encoder.layout(batch.offsets)
-            layers = encoder.attention_maps(batch.tokens.to(layout.offsets.device), layout)
-            return [collect(maps.pop()[:, 1:-1, 1:-1].cpu() for maps in layers).numpy()]
+            yield from visit_attention(encoder, batch, lambda layer, _, weights: add(layer, weights[:, 1:-1, 1:-1]))
+            return [finish().numpy()]
 
-        with self._engine() as engine:
+        with self._engine(self._exact) as engine:
             [(_, result)] = engine.run(whole_proteins(compute), [protein])
         check_finite(protein.id, result, "results")
         return result
@@ -287,6 +306,7 @@ def load_model(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     precision: EmbedPrecisionName = "auto",
     threads: int | None = None,
+    offload: OffloadName = "auto",
 ) -> Model:
     """Load a model.
 
@@ -297,6 +317,8 @@ def load_model(
         precision: Precision of the matrix products; `auto` is bfloat16 on GPUs that support it, else float32, and
             float32 for a fine-tuned model.
         threads: CPU threads; by default as many as the commands use.
+        offload: `always` leaves the layers in the files, from which each call reads them one by one, and `auto` only
+            those of a model that does not fit into the memory of the device. The results are the same.
 
     Raises:
         ConfigError: The device is not available, or there is no such precision.
@@ -307,15 +329,11 @@ def load_model(
     >>> load_model(device="cpu")
     <Model protembed_t6_8M: dim 320, 6 layers, 7.5 M parameters, on cpu>
     """
-    options = DeviceConfig(device=device, threads=threads)
+    options = InferenceDeviceConfig(device=device, threads=threads, offload=offload)
     requested = EmbedConfig(precision=precision).precision
-    chosen, resolved = choose_device(options), locate_model(name)
-    checkpoint = load_checkpoint(resolved).to(chosen)
+    chosen, source = choose_device(options), locate_model(name)
+    resolved = vector_precision(requested, source.metadata, chosen)
+    checkpoint = load_for_inference(source, options, resolved)
     for sentence in checkpoint.warnings:
         warnings.warn(sentence, ProtembedWarning, stacklevel=2)
-    return Model(
-        name=resolved.name,
-        checkpoint=checkpoint,
-        precision=vector_precision(requested, checkpoint, chosen),
-        options=options,
-    )
+    return Model(source=source, checkpoint=checkpoint, precision=resolved, options=options)

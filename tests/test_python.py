@@ -1,8 +1,10 @@
 """The public names as a person types them in Python, and the same numbers as from the commands."""
 
+import gc
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +97,6 @@ def test_a_model_is_loaded_by_path_or_text_with_the_options_of_a_device(tiny_mod
 
     assert (model.name, model.dim, model.precision) == ("tiny", 32, torch.bfloat16)
     assert not np.array_equal(model.embed("MKTAYIAKQR"), protembed.load_model(tiny_model).embed("MKTAYIAKQR"))
-    assert model.checkpoint.encoder.layers[0].feed_forward.up.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -191,6 +192,87 @@ def test_functions_of_commands_take_texts_paths_and_globs(proteins_fasta, tiny_m
 def test_a_glob_that_matches_nothing_is_an_error(task, tmp_path):
     with pytest.raises(protembed.ProtembedError, match="at least one file is expected: did a pattern match nothing?"):
         list(getattr(protembed, task)(tmp_path.glob("*.fasta")))
+
+
+# What is in memory
+
+
+def matrices_in_float32():
+    """Return the matrices and biases that make queries, keys and values in tiny models, and are live in float32."""
+    parameters = [value for value in gc.get_objects() if type(value) is torch.nn.Parameter]
+    return [value for value in parameters if value.dtype == torch.float32 and value.shape[:1] == (96,)]
+
+
+def results_of(model):
+    sequence = "MKTAYIAKQR" * 8
+    return [
+        model.embed([sequence, "MKT"], layer="all"),
+        model.embed_residues(sequence),
+        model.log_probs(sequence),
+        model.attention(sequence),
+    ]
+
+
+def assert_same_bits(results, expected):
+    for one, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_model_in_half_precision_holds_no_copy_in_float32(family_model):
+    before = len(matrices_in_float32())
+    model = protembed.load_model(family_model, device="cpu", precision="bfloat16", threads=1)
+
+    model.embed("MKTAYIAKQR")
+    assert len(matrices_in_float32()) == before
+    matrices = [value for value in model.checkpoint.encoder.layers.parameters() if value.ndim == 2]
+    assert {value.dtype for value in matrices} == {torch.bfloat16}
+
+    model.attention("MKTAYIAKQR")
+    assert len({id(value) for value in matrices_in_float32()}) <= before + 2  # one layer's, weight and bias
+    assert {value.dtype for value in matrices} == {torch.bfloat16}
+
+
+def test_attention_of_a_model_in_half_precision_is_that_of_float32(family_model):
+    half, exact = (
+        protembed.load_model(family_model, device="cpu", precision=name, threads=1) for name in ("bfloat16", "float32")
+    )
+
+    np.testing.assert_array_equal(half.attention("MKTAYIAKQR"), exact.attention("MKTAYIAKQR"))
+    assert not np.array_equal(half.embed("MKTAYIAKQR"), exact.embed("MKTAYIAKQR"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_that_is_computed_layer_by_layer_has_the_same_bits(family_model, precision):
+    usual, offloaded = (
+        protembed.load_model(family_model, device="cpu", precision=precision, threads=1, offload=offload)
+        for offload in ("never", "always")
+    )
+
+    assert repr(offloaded) == repr(usual).replace("on cpu", "on cpu, layer by layer")
+    assert_same_bits(results_of(offloaded), results_of(usual))
+
+
+def test_threads_that_share_a_model_computed_layer_by_layer_get_the_same_bits(tiny_model):
+    model = protembed.load_model(tiny_model, device="cpu", threads=1, offload="always")
+    expected = results_of(model)
+
+    with ThreadPoolExecutor(3) as threads:
+        for results in threads.map(lambda _: results_of(model), range(6)):
+            assert_same_bits(results, expected)
+
+
+def test_predictions_and_contacts_of_a_model_computed_layer_by_layer_have_the_same_bits(make_finetuned, contact_model):
+    directory = make_finetuned("regression")
+    sequences = ["MKTAYIAKQR" * 8, "MSILVTRPSP"]
+    with pytest.warns(protembed.ProtembedWarning, match="does not record its training proteins"):
+        usual, offloaded, half = (
+            protembed.load_model(directory, device="cpu", **options).predict(sequences)["prediction"]
+            for options in ({}, {"offload": "always"}, {"precision": "bfloat16"})
+        )
+    assert_same_bits([offloaded, half], [usual, usual])
+
+    by_layers = protembed.load_model(contact_model.checkpoint.directory, offload="always")
+    assert_same_bits([by_layers.contacts(sequences[0])], [contact_model.contacts(sequences[0])])
 
 
 # The same numbers as the commands

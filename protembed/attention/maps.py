@@ -19,9 +19,9 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.batching import Batch
 from protembed.data.fasta import Record
 from protembed.errors import ConfigError
-from protembed.inference.computation import Computation
+from protembed.inference.computation import Computation, visit_attention
 from protembed.io.arrays import MapFile
-from protembed.model.encoder import Encoder, Layer
+from protembed.model.encoder import Encoder
 from protembed.model.heads import ContactHead
 
 
@@ -94,19 +94,12 @@ class AttentionExtractor:
 
     def extract(self, batch: Batch, requests: Sequence[MapRequest]) -> Computation[list[ProteinAttention]]:
         """Compute the statistics and the requested results of each protein of a batch, and write its maps."""
-        layout = self.encoder.layout(batch.offsets)
-        tokens = batch.tokens.split(layout.lengths)
+        tokens = batch.tokens.split(batch.offsets.diff().tolist())
         members = zip(tokens, batch.rows.tolist(), requests, strict=True)
         proteins = [_ProteinAccumulator(self, *member) for member in members]
-        states = self.encoder.hidden_states(batch.tokens.to(layout.offsets.device), layout)
-        for number, layer in enumerate(self.encoder.layers):
-            hidden = next(states)
-            yield
-            assert isinstance(layer, Layer)
-            maps = layer.attention_weights(hidden, layout)
-            for protein in proteins:
-                # Holding the maps while the next layer is computed would double the memory.
-                protein.add(number, maps.pop(0).cpu())  # (head, length, length)
+        yield from visit_attention(
+            self.encoder, batch, lambda layer, protein, weights: proteins[protein].add(layer, weights)
+        )
         return [protein.result() for protein in proteins]
 
 

@@ -4,10 +4,14 @@ Most computations run to their end at once. Pauses let several batches pass thro
 reaches the next one.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeVar
 
 from torch import Tensor
+
+from protembed.data.batching import Batch
+from protembed.device import to_device
+from protembed.model.encoder import Encoder, Layer
 
 Result = TypeVar("Result")
 
@@ -47,3 +51,24 @@ def take_states(states: Iterator[Tensor], layers: Sequence[int]) -> Computation[
         if layer in layers:
             taken[layer] = hidden
     return [taken[layer] for layer in layers]
+
+
+def visit_attention(encoder: Encoder, batch: Batch, visit: Callable[[int, int, Tensor], None]) -> Computation[None]:
+    """Compute the attention weights of each layer, pausing before each layer, and hold none of them.
+
+    Args:
+        encoder: The encoder, on the device that computes.
+        batch: Whole proteins.
+        visit: Called with the number of the layer and that of the protein in the batch, both from 0, and with the
+            attention weights, (head, length, length), float32, on the CPU.
+    """
+    layout = encoder.layout(batch.offsets)
+    states = encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout)
+    for number, layer in enumerate(encoder.layers):
+        hidden = next(states)
+        yield
+        assert isinstance(layer, Layer)
+        maps = layer.attention_weights(hidden, layout)
+        for protein in range(len(layout.lengths)):
+            # Holding the maps while the next layer is computed would double the memory.
+            visit(number, protein, maps.pop(0).cpu())

@@ -21,6 +21,7 @@ from protembed.inference.engine import HasSequence, InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder, PackedLayout
 from protembed.model.heads import TaskHead
+from protembed.model.metadata import ModelMetadata
 from protembed.model.pooling import merge_windows, overlap_cosine, pool_protein, residues_of, strip_special_tokens
 from protembed.model.representation import Representation
 
@@ -60,12 +61,12 @@ def _are_whole(batch: Batch) -> bool:
     return bool(batch.tokens[0] == CLS and batch.tokens[batch.offsets[1] - 1] == EOS)
 
 
-def vector_precision(requested: EmbedPrecisionName, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+def vector_precision(requested: EmbedPrecisionName, metadata: ModelMetadata, device: torch.device) -> torch.dtype:
     """Choose the precision of the matrix products behind vectors; auto is float32 for a fine-tuned model.
 
     A head was trained on vectors in float32, and `predict` uses float32 too.
     """
-    is_exact = requested == "auto" and checkpoint.task_head is not None
+    is_exact = requested == "auto" and metadata.target is not None
     return torch.float32 if is_exact else choose_precision(requested, device)
 
 

@@ -6,6 +6,7 @@ it is computed from the same weights, in the same precision, as if all were in m
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,15 @@ class OffloadedLayers:
             dtypes and device are those of the weights in memory.
         num_layers: The number of layers.
         read: Reads a weight of a layer.
+
+    Attributes:
+        lock: Held while the layers are used by callers that do not know of one another.
     """
 
     def __init__(self, modules: Sequence[nn.Module], num_layers: int, read: ReadWeight) -> None:
         self._turns = [_Turn(module, read) for module in modules]
         self._num_layers = num_layers
+        self.lock = Lock()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="layers")
 
     @property
