@@ -39,7 +39,7 @@ from protembed.io.reading import check_inputs
 from protembed.io.result import Claim
 from protembed.io.writing import atomic_directory, write_table
 from protembed.model.card import pretrained_card
-from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.model.checkpoint import Checkpoint, write_checkpoint_files
 
 
 class Inspection:
@@ -222,10 +222,7 @@ class Inspection:
     def _write_model(self, contacts: ContactEvaluation) -> None:
         if contacts.predictor is None:
             return
-        whole = self._checkpoint
-        if whole.offloaded is not None:
-            whole = load_checkpoint(self._request.model)
-        with_head = replace(whole, contact_head=contacts.predictor.to_contact_head())
+        with_head = replace(self._checkpoint, contact_head=contacts.predictor.to_contact_head())
         facts = {"contact head": f"L1 regression over all heads, fitted to {contacts.num_proteins} structures"}
         with atomic_directory(self._directory / "model") as directory:
             write_checkpoint_files(with_head, directory, pretrained_card(with_head, facts))

@@ -213,10 +213,9 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception], *, output
 
 
 def _read_bytes(path: Path) -> bytes | None:
-    try:
+    with suppress(FileNotFoundError):
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
+    return None
 
 
 def _is_running(holder: str) -> bool:
@@ -301,8 +300,7 @@ def _spool(path: Path, directory: Path, spools: ExitStack) -> Path:
 def seekable_inputs(paths: Sequence[Path], *, needed: bool = True) -> Iterator[list[Path]]:
     """Replace stdin and other pipes by copies in TMPDIR, so that they can be read twice; files stay unchanged.
 
-    On Linux the copies have no name, so that nothing is left even when the process is killed. Nothing is copied if that
-    is not `needed`.
+    On Linux the copies have no name, so that a killed process leaves nothing. Nothing is copied if not `needed`.
     """
     if not needed or not any(map(is_stream, paths)):
         yield list(paths)
@@ -470,6 +468,12 @@ def copy_to_stdout(stream: BinaryIO) -> None:
         sys.stdout.buffer.flush()
 
 
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
+    """Write blocks of bytes to a temporary path, for which its context handles errors."""
+    with path.open("wb") as stream:
+        stream.writelines(blocks)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically, in UTF-8."""
     with atomic_file(path) as stream:
@@ -479,8 +483,7 @@ def write_text(path: Path, text: str) -> None:
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a TSV atomically, in UTF-8; None is an empty cell."""
     with atomic_file(path) as stream:
-        for row in (header, *rows):
-            stream.write(format_row(["" if cell is None else cell for cell in row]))
+        stream.writelines(format_row(["" if cell is None else cell for cell in row]) for row in (header, *rows))
 
 
 def write_json_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:

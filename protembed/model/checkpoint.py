@@ -4,6 +4,7 @@ A directory is a plain Hugging Face model, with `protembed.json` and, for a fine
 addition. JSON and safetensors only: nothing is unpickled.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -322,6 +323,45 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in module.state_dict().items()}
 
 
+def _read_weight(checkpoint: Checkpoint, full_name: str, weight: Tensor) -> Tensor:
+    """Copy a weight to the CPU in float32, or read it from the files of the model that its layer is left in."""
+    if checkpoint.offloaded is None or not full_name.startswith(_LAYERS):
+        return weight.detach().to("cpu", torch.float32)
+    number, _, name = full_name.removeprefix(_LAYERS).partition(".")
+    copy = torch.empty(weight.shape)
+    checkpoint.offloaded.read(int(number), name, copy)
+    return copy
+
+
+def _write_weights(checkpoint: Checkpoint, path: Path, dtype: torch.dtype) -> None:
+    """Write the encoder, the masked-LM head and the contact head, as far as the architecture's layout has a place."""
+    shape, model_format = checkpoint.encoder.shape, format_of(checkpoint.encoder.shape)
+    state = {
+        f"{part}.{name}": value
+        for part, module in checkpoint._parts().items()
+        for name, value in module.state_dict().items()
+    }
+    tensors, sources = dict[str, Tensor](), dict[str, tuple[str, Sequence[str]]]()
+    for full_name, stored_names in model_format.weight_names(shape).items():
+        if full_name in state:
+            template = torch.empty(state[full_name].shape, dtype=dtype, device="meta")
+            tensors |= dict(split_weight(template, stored_names))
+            sources |= dict.fromkeys(stored_names, (full_name, stored_names))
+    if model_format.rotary_name is not None and shape.max_residues is None:
+        # Rounded frequencies would rotate distant residues differently; recomputed ones might not be those of training.
+        frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
+        tensors |= {model_format.rotary_name(layer): frequencies for layer in range(shape.num_layers)}
+
+    def read(name: str) -> Tensor:
+        if name not in sources:
+            return tensors[name]
+        full_name, stored_names = sources[name]
+        weight = _read_weight(checkpoint, full_name, state[full_name])
+        return dict(split_weight(weight, stored_names))[name].to(dtype)
+
+    write_tensors(tensors, path, metadata={"format": "pt"}, read=read)
+
+
 def write_checkpoint_files(
     checkpoint: Checkpoint, directory: Path, card: str, *, dtype: torch.dtype = torch.float32
 ) -> None:
@@ -330,25 +370,9 @@ def write_checkpoint_files(
     Weights that are stored in float16 take half the space, and transformers and protembed read them as float32. The
     rotary frequencies stay in float32, as they were read. The card becomes README.md.
     """
-    assert checkpoint.offloaded is None, "the layers are not in memory"
     shape = checkpoint.encoder.shape
-    state = {
-        f"{part}.{name}": value
-        for part, module in checkpoint._parts().items()
-        for name, value in _state(module).items()
-    }
     model_format = format_of(shape)
-    tensors = {
-        name: value.to(dtype)
-        for full_name, stored_names in model_format.weight_names(shape).items()
-        if full_name in state
-        for name, value in split_weight(state[full_name], stored_names)
-    }
-    if model_format.rotary_name is not None and shape.max_residues is None:
-        # Rounded frequencies would rotate distant residues differently; recomputed ones might not be those of training.
-        frequencies = checkpoint.encoder.inverse_frequencies.to("cpu", torch.float32)
-        tensors |= {model_format.rotary_name(layer): frequencies.clone() for layer in range(shape.num_layers)}
-    write_tensors(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    _write_weights(checkpoint, directory / WEIGHTS_FILE, dtype)
     if checkpoint.contact_head.is_fitted and not _has_place_for_contacts(shape):
         write_tensors(_state(checkpoint.contact_head), directory / _CONTACT_HEAD, metadata={"format": "pt"})
     if checkpoint.task_head is not None:

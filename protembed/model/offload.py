@@ -28,12 +28,13 @@ class OffloadedLayers:
         read: Reads a weight of a layer.
 
     Attributes:
+        read: Reads a weight of a layer.
         lock: Held while the layers are used by callers that do not know of one another.
     """
 
     def __init__(self, modules: Sequence[nn.Module], num_layers: int, read: ReadWeight) -> None:
         self._turns = [_Turn(module, read) for module in modules]
-        self._num_layers = num_layers
+        self._num_layers, self.read = num_layers, read
         self.lock = Lock()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="layers")
 

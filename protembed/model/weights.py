@@ -9,21 +9,23 @@ its published files hold the rounded frequencies that it was trained with (0.316
 transformers keeps them for that reason. This was tested with files made for the purpose, never with the published ones.
 """
 
-import errno
-import os
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from protembed.errors import ModelFormatError, reason_of
 from protembed.io.reading import is_utf8
+from protembed.io.writing import write_blocks
 from protembed.model.hf_format import ModelFormat
 from protembed.model.untrusted import check_regular_file, read_model_json
 
@@ -36,6 +38,8 @@ _LFS_POINTER = b"version "
 # The numbers whose values are checked at once.
 _BLOCK = 1 << 18
 _FLOATS = ("F16", "BF16", "F32", "F64")
+# How safetensors names the dtypes that protembed writes, in the order in which it stores their tensors.
+_STORED_DTYPES = {torch.int64: "I64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 # Prefixes of DataParallel, torch.compile, peft after its adapters were merged, and classes that hold the model.
 _OUTER_PREFIX = re.compile(r"((module|_orig_mod|base_model|model)\.)*")
@@ -65,18 +69,46 @@ def with_current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors to a temporary path of `protembed.io.writing`.
+def write_tensors(
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    read: Callable[[str], Tensor] | None = None,
+) -> None:
+    """Write tensors as safetensors, one after the other, to a temporary path of `protembed.io.writing`.
+
+    The bytes are those of safetensors' `save_file`, which needs all tensors in memory.
+
+    Args:
+        tensors: The tensors by name; with `read`, tensors of their shapes and dtypes on any device.
+        path: The temporary path.
+        metadata: Texts by name, for the header.
+        read: Reads the values of a tensor by its name, when they are written; None to take those of `tensors`.
 
     Raises:
-        OSError: The file cannot be written; safetensors raises another exception for a full disk.
+        OSError: The file cannot be written.
     """
-    try:
-        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
-    except SafetensorError as error:
-        named = re.search(r"\(os error (\d+)\)", str(error))
-        number = int(named[1]) if named else errno.EIO
-        raise OSError(number, os.strerror(number) if named else str(error)) from error
+    names = sorted(tensors, key=lambda name: ([*_STORED_DTYPES].index(tensors[name].dtype), name))
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.itemsize
+        header[name] = {
+            "dtype": _STORED_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    values = map(read or tensors.__getitem__, names)
+    write_blocks(path, chain([len(encoded).to_bytes(8, "little"), encoded], map(_as_bytes, values)))
+
+
+def _as_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor in row-major order."""
+    array: NDArray[np.uint8] = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()  # (bytes,)
+    return array.data
 
 
 def open_tensors(path: Path) -> Any:

@@ -244,6 +244,23 @@ def test_all_layers_of_an_offloaded_model_count_as_parameters(usual, offloaded):
     assert repr(offloaded) == repr(usual)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_offloaded_model_is_written_byte_for_byte_as_one_in_memory(model, tmp_path, usual, dtype):
+    half = load_checkpoint(model, precision=torch.bfloat16, offload=True)  # the files are not rounded
+    for checkpoint in (usual, half):
+        checkpoint.contact_head.bias.fill_(1.0)
+        checkpoint.contact_head.weight.fill_(0.5)
+    usual_files, half_files = tmp_path / "usual", tmp_path / "half"
+
+    for checkpoint, directory in ((usual, usual_files), (half, half_files)):
+        directory.mkdir()
+        write_checkpoint_files(checkpoint, directory, "", dtype=dtype)
+
+    names = sorted(path.name for path in usual_files.iterdir())
+    assert names == sorted(path.name for path in half_files.iterdir())
+    assert all((usual_files / name).read_bytes() == (half_files / name).read_bytes() for name in names)
+
+
 # Memory
 
 PEAK = """
@@ -252,7 +269,7 @@ from pathlib import Path
 from protembed.device import WorkerPool
 from protembed.inference.embedding import Embedder
 from protembed.inference.engine import Engine
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 
 
 class Protein:
@@ -276,31 +293,56 @@ def embed(model, offload):
         list(Engine(pool=pool, layers=checkpoint.offloaded).run(job, [Protein()] * 3))
 
 
-small, large, offload = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
-embed(small, offload)  # so that libraries have allocated what they keep
+def save(model, offload):
+    save_checkpoint(load_checkpoint(model, offload=offload), sys.argv[5])
+
+
+small, large, offload, task = sys.argv[1], sys.argv[2], sys.argv[3] == "True", globals()[sys.argv[4]]
+task(small, offload)  # so that libraries have allocated what they keep
 peaks, ended = [anonymous()], threading.Event()
 threading.Thread(target=watch, daemon=True).start()
-embed(large, offload)
+task(large, offload)
 ended.set()
 print(max(peaks) - peaks[0])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not say which memory is anonymous")
-def test_the_peak_memory_is_below_two_layers_and_the_batch(tmp_path, tiny_model):
-    shape = ESM2Shape(num_layers=12, dim=768, num_heads=12)
-    # In bfloat16, so that no weight is a view of the mapped file.
-    checkpoint = new_checkpoint(shape, "uniform", seed=0)
-    write_checkpoint_files(checkpoint, tmp_path, "", dtype=torch.bfloat16)
+LARGE = ESM2Shape(num_layers=12, dim=768, num_heads=12)
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not say which memory is anonymous")
 
-    offloaded, whole = (
-        int(subprocess.check_output([sys.executable, "-c", PEAK, tiny_model, tmp_path, str(offload)]))
-        for offload in (True, False)
-    )
 
-    layer = 4 * shape.num_layer_parameters
-    embedding_and_heads = 4 * (shape.num_parameters - 12 * shape.num_layer_parameters)
+@pytest.fixture(scope="module")
+def large_model(tmp_path_factory):
+    """The directory of a model in bfloat16, so that no weight is a view of the mapped file."""
+    directory = tmp_path_factory.mktemp("large")
+    write_checkpoint_files(new_checkpoint(LARGE, "uniform", seed=0), directory, "", dtype=torch.bfloat16)
+    return directory
+
+
+@pytest.fixture
+def peak(large_model, tiny_model, tmp_path):
+    """Measure the peak memory of a task with the large model, in bytes."""
+
+    def measure(task, offload):
+        arguments = [tiny_model, large_model, str(offload), task, tmp_path / "saved"]
+        return int(subprocess.check_output([sys.executable, "-c", PEAK, *arguments]))
+
+    return measure
+
+
+LAYER = 4 * LARGE.num_layer_parameters
+EMBEDDING_AND_HEADS = 4 * (LARGE.num_parameters - 12 * LARGE.num_layer_parameters)
+
+
+@on_linux
+def test_the_peak_memory_is_below_two_layers_and_the_batch(peak):
     num_tokens = 128  # rounded up for oneDNN; copies of one protein are computed once
-    batch = 4 * num_tokens * 10 * shape.dim
-    assert offloaded < 2 * layer + embedding_and_heads + batch
-    assert whole > 11 * layer
+    batch = 4 * num_tokens * 10 * LARGE.dim
+
+    assert peak("embed", offload=True) < 2 * LAYER + EMBEDDING_AND_HEADS + batch
+    assert peak("embed", offload=False) > 11 * LAYER
+
+
+@on_linux
+def test_an_offloaded_model_is_written_weight_by_weight(peak):
+    assert peak("save", offload=True) < LAYER + EMBEDDING_AND_HEADS
