@@ -1,12 +1,22 @@
 """Every command with every member of the family: ESM-2, ESM-1b with learned positions, and ESM-C."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import protembed
+from protembed.attention.contact_predictors import ContactPredictor
+from protembed.attention.structures import read_chains
+from protembed.callbacks import Callbacks
 from protembed.cli.app import app
+from protembed.config.embed import EmbedOptions
 from protembed.config.model_sizes import ESM2Shape, ESMCShape
+from protembed.data.alphabet import CLS, EOS, encode
+from protembed.embedding.embed import embed_fasta
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
 
@@ -16,6 +26,7 @@ MEMBERS = {
     "ESM-1b": ESM2Shape(**SIZE, num_positions=66, has_embedding_norm=True),
     "ESM-C": ESMCShape(**SIZE),
 }
+STRUCTURES = sorted((Path(__file__).parents[1] / "data" / "fixtures" / "structures").glob("*.gz"))
 SMALL = ("--steps", "2", "--batch-tokens", "256", "--crop-residues", "48")
 
 
@@ -73,6 +84,59 @@ def test_embeddings_of_each_member_repeat_byte_for_byte_and_pass_the_check(membe
     succeed("check", first, short_fasta, "-m", member)
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "h5"])
+def test_an_interrupted_embedding_with_each_member_is_resumed_to_the_same_bytes(
+    member, proteins_fasta, tmp_path, small_chunks, suffix
+):
+    def embed(folder, **callbacks):
+        output = tmp_path / folder / f"emb.{suffix}"
+        options = EmbedOptions.from_values(model=member, output=output, per_residue=suffix == "h5")
+        return embed_fasta(proteins_fasta, options, Callbacks(**callbacks))
+
+    def interrupt(num_residues):
+        seen.append(num_residues)
+        if len(seen) == 25:
+            raise KeyboardInterrupt
+
+    seen = []
+    embed("whole")
+    with pytest.raises(KeyboardInterrupt):
+        embed("interrupted", on_progress=interrupt)
+
+    assert 0 < embed("interrupted").num_resumed < 40
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "whole")
+
+
+def test_joined_shards_of_each_member_are_the_whole_result(member, proteins_fasta, tmp_path):
+    (tmp_path / "joined").mkdir()
+    (tmp_path / "whole").mkdir()
+    shards = [tmp_path / f"emb.{number}-of-3.npy" for number in (1, 2, 3)]
+    for number, shard in enumerate(shards, start=1):
+        succeed("embed", proteins_fasta, "-m", member, "-o", shard, "--shard", f"{number}/3")
+
+    succeed("join", *shards, "-o", tmp_path / "joined" / "emb.npy")
+
+    succeed("embed", proteins_fasta, "-m", member, "-o", tmp_path / "whole" / "emb.npy")
+    assert contents(tmp_path / "joined") == contents(tmp_path / "whole")
+
+
+def test_a_loaded_model_of_each_member_gives_the_vectors_of_embed(member, short_fasta, tmp_path):
+    succeed("embed", short_fasta, "-m", member, "-o", tmp_path / "emb.npy")
+    succeed("embed", short_fasta, "-m", member, "-o", tmp_path / "residues.npz", "--per-residue")
+
+    model, records = protembed.load_model(member), list(protembed.read_fasta(short_fasta))
+    np.testing.assert_array_equal(model.embed(records), np.load(tmp_path / "emb.npy"))
+    stored = protembed.load_embeddings(tmp_path / "residues.npz").vectors
+    for one, other in zip(model.embed_residues(records), stored, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert model.log_probs(records[2]).shape == (160, 20)
+    assert model.attention(records[1]).shape == (2, 2, 11, 11)
+
+
 @pytest.mark.parametrize("method", ["masked-marginals", "wildtype-marginals"])
 def test_each_member_scores_variants(member, tmp_path, method):
     variants = tmp_path / "variants.csv"
@@ -126,6 +190,62 @@ def test_attention_of_each_member_is_inspected(member, tmp_path):
     succeed("inspect-attention", fasta, "-m", member, "-o", tmp_path / "attention")
 
     assert len((tmp_path / "attention" / "heads.tsv").read_text().splitlines()) > 4
+
+
+@pytest.fixture
+def structure_fasta(tmp_path):
+    """The proteins of the structures."""
+    chains = [read_chains(path)[0] for path in STRUCTURES]
+    path = tmp_path / "matched.fasta"
+    path.write_text("".join(f">{chain.structure}\n{chain.sequence}\n" for chain in chains))
+    return path
+
+
+@pytest.fixture
+def found_contacts(monkeypatch):
+    """Fit a contact head that selects heads, although the maps of a tiny model follow no contacts."""
+
+    def fit(features, proteins):
+        return ContactPredictor(weight=np.random.default_rng(0).normal(0, 100, len(features[0])), bias=-2.0)
+
+    monkeypatch.setattr("protembed.attention.contact_predictors.fit_contact_head", fit)
+
+
+def encode_both(tokenizer, sequence):
+    """Encode a protein with a tokenizer of transformers, and check that protembed gives the same tokens."""
+    tokens = tokenizer(sequence, return_tensors="pt")["input_ids"]
+    assert tokens[0].tolist() == [CLS, *encode(sequence).tolist(), EOS]
+    return tokens
+
+
+def test_a_contact_head_of_each_member_is_fitted_stored_and_used(
+    family_model, structure_fasta, found_contacts, tmp_path
+):
+    transformers = pytest.importorskip("transformers")
+    options = ("--num-permutations", "100", "--save-maps", "1")
+    for offload in ("never", "always"):
+        structures = [argument for path in STRUCTURES for argument in ("--structures", path)]
+        output = ("-o", tmp_path / offload, "--offload", offload)
+        succeed("inspect-attention", structure_fasta, "-m", family_model, *structures, *options, *output)
+    fitted, used = tmp_path / "never" / "model", tmp_path / "used"
+    assert contents(fitted) == contents(tmp_path / "always" / "model")
+
+    succeed("inspect-attention", structure_fasta, "-m", fitted, "-o", used, *options)
+    name = "protein-000001.tsv"
+    assert (used / "contacts" / name).read_bytes() == (tmp_path / "never" / "contacts" / name).read_bytes()
+
+    record = next(protembed.read_fasta(structure_fasta))
+    maps = np.load(used / "maps" / "protein-000001.npz")
+    model = protembed.load_model(fitted)
+    np.testing.assert_array_equal(model.contacts(record), maps["contacts"])
+
+    class_name = json.loads((fitted / "config.json").read_text())["architectures"][0]
+    loaded, report = getattr(transformers, class_name).from_pretrained(fitted, output_loading_info=True)
+    assert not any(report.values())
+    tokens = encode_both(transformers.AutoTokenizer.from_pretrained(fitted), record.sequence)
+    with torch.no_grad():
+        expected = loaded.eval().base_model(tokens)[0][0, 1:-1].numpy()
+    np.testing.assert_allclose(model.embed_residues(record), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_frozen_encoder_of_each_member_learns_a_planted_task(member, labelled_tables, tmp_path):
