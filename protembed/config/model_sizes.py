@@ -62,6 +62,11 @@ class EncoderShape:
         raise NotImplementedError
 
     @property
+    def num_layer_weights(self) -> int:
+        """Weights of the matrices of one layer, each of which is multiplied and added once for each token."""
+        raise NotImplementedError
+
+    @property
     def num_layer_parameters(self) -> int:
         """Parameters of one layer."""
         raise NotImplementedError
@@ -94,9 +99,14 @@ class ESM2Shape(EncoderShape):
         return 4 * self.dim
 
     @property
+    def num_layer_weights(self) -> int:
+        """Weights of the matrices of one layer."""
+        return 12 * self.dim**2
+
+    @property
     def num_layer_parameters(self) -> int:
         """Parameters of one layer."""
-        return 12 * self.dim**2 + 13 * self.dim
+        return self.num_layer_weights + 13 * self.dim
 
     @property
     def num_parameters(self) -> int:
@@ -130,9 +140,14 @@ class ESMCShape(EncoderShape):
         return math.sqrt(self.num_layers / _ESMC_UNSCALED_LAYERS)
 
     @property
+    def num_layer_weights(self) -> int:
+        """Weights of the matrices of one layer."""
+        return 4 * self.dim**2 + 3 * self.dim * self.feed_forward_dim
+
+    @property
     def num_layer_parameters(self) -> int:
         """Parameters of one layer."""
-        return 4 * self.dim**2 + 3 * self.dim * self.feed_forward_dim + 6 * self.dim
+        return self.num_layer_weights + 6 * self.dim
 
     @property
     def num_parameters(self) -> int:

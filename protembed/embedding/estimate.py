@@ -67,8 +67,9 @@ class Workload:
 
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
-        dim, lengths = self.shape.dim, map(len, computation.crops(record))
-        return self.shape.num_layers * sum(24 * tokens * dim**2 + 4 * tokens**2 * dim for tokens in lengths)
+        shape, lengths = self.shape, map(len, computation.crops(record))
+        per_layer = sum(2 * tokens * shape.num_layer_weights + 4 * tokens**2 * shape.dim for tokens in lengths)
+        return shape.num_layers * per_layer
 
     def seconds(self, engine: Engine, computation: InferenceJob[Result]) -> float:
         """Compute the sample, and estimate from it how long all proteins will take, in seconds."""

@@ -192,7 +192,7 @@ def inference_engine(
 
 def _tokens_per_chunk(shape: EncoderShape) -> int:
     small = _LARGEST_SMALL_MODEL
-    fraction = small.num_layers * small.dim**2 / (shape.num_layers * shape.dim**2)
+    fraction = small.num_layers * small.num_layer_weights / (shape.num_layers * shape.num_layer_weights)
     return min(_TOKENS_PER_CHUNK, max(_MIN_TOKENS_PER_CHUNK, int(fraction * _TOKENS_PER_CHUNK)))
 
 

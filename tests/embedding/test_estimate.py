@@ -1,8 +1,9 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from protembed.config.model_sizes import ESM2Shape
+from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.data.alphabet import encode
 from protembed.data.batching import make_crop
 from protembed.data.fasta import Record, read_fasta
@@ -10,8 +11,11 @@ from protembed.data.windows import window_spans
 from protembed.embedding import estimate
 from protembed.embedding.estimate import Workload
 from protembed.inference.engine import Engine, InferenceJob, whole_proteins
+from protembed.model.architectures import new_encoder
 
 SHAPE = ESM2Shape(num_layers=2, dim=32, num_heads=4)
+# The feed-forward part of ESM-C is rounded up: at this width it has three times the weights of that of ESM-2.
+FAMILY = {"ESM-2": SHAPE, "ESM-C": ESMCShape(num_layers=2, dim=32, num_heads=4)}
 
 
 def lengths_of(batch):
@@ -73,6 +77,17 @@ def test_operations_equal_those_of_the_matrix_products_counted_by_hand():
     # For 12 tokens: four products with 32² weights in attention and eight in the feed-forward network; attention
     # scores and their products with the values, 12² · 32 each.
     assert workload.operations == 2 * (2 * 12 * (4 + 8) * 32**2 + 2 * 2 * 12**2 * 32)
+
+
+@pytest.mark.parametrize("shape", FAMILY.values(), ids=FAMILY)
+def test_operations_are_two_for_each_weight_of_the_matrices_and_token(shape):
+    workload = Workload(shape)
+    workload.count([record_of("M" * 10)], WHOLE)
+
+    with torch.device("meta"):
+        layers = new_encoder(shape).layers
+    num_weights = sum(weight.numel() for weight in layers.parameters() if weight.ndim == 2)
+    assert workload.operations == 2 * 12 * num_weights + shape.num_layers * 2 * 2 * 12**2 * shape.dim
 
 
 def test_windows_reduce_the_operations_of_very_long_proteins():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from protembed.config.common import DeviceConfig
-from protembed.config.model_sizes import SIZES
+from protembed.config.model_sizes import SIZES, ESM2Shape, ESMCShape
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import make_crop
 from protembed.data.fasta import read_fasta
@@ -242,7 +242,17 @@ def test_larger_models_hold_fewer_tokens_but_always_some_micro_batches():
             assert engine.tokens_per_chunk >= 8 * engine.micro_batch_tokens
             held.append(engine.tokens_per_chunk)
 
-    assert held[0] == held[1] > held[2] > held[3]
+    assert held == [65_536, 65_536, 14_563, 8_192]
+
+
+def test_the_tokens_of_a_chunk_follow_the_weights_of_a_layer():
+    held = []
+    for shape_type in (ESM2Shape, ESMCShape):  # the feed-forward part of ESM-C is rounded up
+        shape = shape_type(num_layers=10, dim=512, num_heads=8)
+        with inference_engine(DeviceConfig(threads=1), torch.device("cpu"), shape) as engine:
+            held.append(engine.tokens_per_chunk * shape.num_layer_weights)
+
+    assert held[0] == pytest.approx(held[1], rel=1e-3)
 
 
 @pytest.mark.promise(16)
