@@ -202,7 +202,7 @@ class OptimizerConfig(Config):
     learning_rate: float | None = option(
         None,
         "Peak learning rate. Default for pretraining: 0.003 (muon), 0.001 (adamw), 0.1 (sgd); for fine-tuning: 0.16 "
-        "divided by the encoder's width (muon, adamw), 1.6 divided by it (sgd), more for lora.",
+        "divided by the encoder's width, at most 0.001 (muon, adamw), ten times as much (sgd), more for lora.",
         min=0.0,
         needs=[TRAINED],
     )

@@ -38,7 +38,7 @@ from protembed.training.optimizer import make_optimizers
 from protembed.training.run_directory import RunDirectory
 from protembed.training.schedule import make_schedule
 
-# For an encoder of `_REFERENCE_WIDTH`, and lower for a wider one (benchmarks/README.md).
+# For an encoder of `_REFERENCE_WIDTH` or narrower, and lower for a wider one (benchmarks/README.md).
 _DEFAULT_RATES: Mapping[FinetuneMethod, Mapping[OptimizerName, float]] = {
     "full": {"adamw": 1e-3, "muon": 1e-3, "sgd": 0.01},
     "lora": {"adamw": 3e-3, "muon": 3e-3, "sgd": 0.1},
@@ -100,7 +100,9 @@ def default_learning_rates(method: FinetuneMethod, dim: int) -> dict[OptimizerNa
 
     Source: Yang et al. 2022, "Tensor Programs V", table 3, for the proportion.
     """
-    return {name: rate * _REFERENCE_WIDTH / dim for name, rate in _DEFAULT_RATES[method].items()}
+    # In narrower encoders the proportion's higher rates train worse, or not at all (benchmarks/README.md).
+    scale = min(1.0, _REFERENCE_WIDTH / dim)
+    return {name: rate * scale for name, rate in _DEFAULT_RATES[method].items()}
 
 
 def _new_head(table: TaskTable, checkpoint: Checkpoint, config: FinetuneConfig, generator: torch.Generator) -> TaskHead:

@@ -17,7 +17,7 @@ from protembed.errors import DamagedRunError
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.probes import ProbeData, fit_linear, loss
 from protembed.finetuning.targets import TaskTable
-from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec
+from protembed.finetuning.trainer import EncoderTrainer, FinetuneSpec, default_learning_rates
 from protembed.io.reading import sha256_of_file
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.heads import TaskHead
@@ -226,7 +226,15 @@ def test_a_steep_head_does_not_make_the_training_diverge(begin, similar_vectors,
     assert trainer.valid_loss <= frozen_loss + 1e-4
 
 
-@pytest.mark.parametrize(("learning_rate", "factor"), [(None, 1.0), (0.05, 0.1), (0.0005, 10.0)])
+@pytest.mark.parametrize(("dim", "factor"), [(32, 1.0), (160, 1.0), (320, 0.5), (1280, 0.125)])
+def test_default_learning_rates_fall_with_the_width_and_end_at_those_of_width_160(dim, factor):
+    full, lora = (default_learning_rates(method, dim) for method in ("full", "lora"))
+
+    assert full == pytest.approx({"adamw": 0.001 * factor, "muon": 0.001 * factor, "sgd": 0.01 * factor})
+    assert lora == pytest.approx({"adamw": 0.003 * factor, "muon": 0.003 * factor, "sgd": 0.1 * factor})
+
+
+@pytest.mark.parametrize(("learning_rate", "factor"), [(None, 1.0), (0.01, 0.1), (0.0001, 10.0)])
 def test_initial_steepness_is_inverse_to_the_learning_rate(
     begin, similar_vectors, both_residues, learning_rate, factor
 ):
