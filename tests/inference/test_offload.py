@@ -47,7 +47,7 @@ def offloaded(model):
     return load_checkpoint(model, offload=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def usual(model):
     return load_checkpoint(model)
 
@@ -59,10 +59,10 @@ def run(pool):
     def results_of(checkpoint, job, items):
         engine = Engine(
             pool=pool,
-            micro_batch_tokens=200,
-            tokens_per_chunk=800,
+            micro_batch_tokens=100,
+            tokens_per_chunk=400,
             layers=checkpoint.offloaded,
-            tokens_per_round=1000,
+            tokens_per_round=500,
         )
         return [result for _, result in engine.run(job, items)]
 
@@ -84,12 +84,18 @@ def some(proteins):
     return [Protein(sequence) for sequence in proteins[:12]]
 
 
+@pytest.fixture
+def few(some):
+    """One protein of 383 residues, and six of 23 to 106: two rounds."""
+    return some[1:8]
+
+
 @pytest.mark.parametrize("layers", [(12,), (0, 7), (3,), (0,)])
 @pytest.mark.parametrize("window_residues", [None, 60])
 @pytest.mark.parametrize("job", ["proteins", "residues"])
-def test_vectors_of_an_offloaded_model_have_the_same_bits(usual, offloaded, run, some, layers, window_residues, job):
+def test_vectors_of_an_offloaded_model_have_the_same_bits(usual, offloaded, run, few, layers, window_residues, job):
     expected, computed = (
-        run(checkpoint, getattr(embedder_of(checkpoint, layers, window_residues), job)(), some)
+        run(checkpoint, getattr(embedder_of(checkpoint, layers, window_residues), job)(), few)
         for checkpoint in (usual, offloaded)
     )
 
@@ -113,13 +119,13 @@ def test_marginals_of_an_offloaded_model_have_the_same_bits(usual, offloaded, ru
         np.testing.assert_array_equal(one, other)
 
 
-def test_attention_maps_of_an_offloaded_model_have_the_same_bits(usual, offloaded, run, some):
+def test_attention_maps_of_an_offloaded_model_have_the_same_bits(usual, offloaded, run, few):
     def job_of(checkpoint):
         extractor = AttentionExtractor(encoder=checkpoint.encoder, layers=range(12), heads=range(4))
         request = MapRequest(maps=True, received=True)
         return whole_proteins(lambda batch: extractor.extract(batch, [request] * len(batch.rows)))
 
-    expected, computed = (run(checkpoint, job_of(checkpoint), some) for checkpoint in (usual, offloaded))
+    expected, computed = (run(checkpoint, job_of(checkpoint), few) for checkpoint in (usual, offloaded))
 
     for one, other in zip(expected, computed, strict=True):
         for name in ("sums", "offset_sums", "maps", "received"):
@@ -127,9 +133,9 @@ def test_attention_maps_of_an_offloaded_model_have_the_same_bits(usual, offloade
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_layers_are_read_in_the_precision_of_the_products(model, run, some, precision):
+def test_layers_are_read_in_the_precision_of_the_products(model, run, few, precision):
     expected, computed = (
-        run(checkpoint, embedder_of(checkpoint).proteins(), some)
+        run(checkpoint, embedder_of(checkpoint).proteins(), few)
         for checkpoint in (load_checkpoint(model, precision=precision, offload=offload) for offload in (False, True))
     )
 
@@ -137,7 +143,7 @@ def test_layers_are_read_in_the_precision_of_the_products(model, run, some, prec
         np.testing.assert_array_equal(one.values, other.values)
 
 
-def test_layers_that_are_read_ahead_in_a_thread_have_the_same_bits(usual, offloaded, run, some):
+def test_layers_that_are_read_ahead_in_a_thread_have_the_same_bits(usual, offloaded, run, few):
     """On a GPU two modules take turns: one is computed, and the other receives the next layer."""
     module = offloaded.encoder.layers[0]
     layers = OffloadedLayers(
@@ -148,7 +154,7 @@ def test_layers_that_are_read_ahead_in_a_thread_have_the_same_bits(usual, offloa
     offloaded.encoder.layers, offloaded.offloaded = layers.modules, layers
 
     expected, computed = (
-        run(checkpoint, embedder_of(checkpoint, (5, 12)).proteins(), some) for checkpoint in (usual, offloaded)
+        run(checkpoint, embedder_of(checkpoint, (5, 12)).proteins(), few) for checkpoint in (usual, offloaded)
     )
 
     for one, other in zip(expected, computed, strict=True):
