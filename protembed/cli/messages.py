@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
-    from protembed.scoring.score import ScoreSummary
+    from protembed.scoring.score_variants import ScoreSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
 

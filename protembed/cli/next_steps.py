@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.finetune import FinetuneSummary
     from protembed.finetuning.predict import PredictSummary
     from protembed.pretraining.report import PretrainSummary
-    from protembed.scoring.score import ScoreSummary
+    from protembed.scoring.score_variants import ScoreSummary
 
 
 _MAX_FILES = 3  # a longer command is no help

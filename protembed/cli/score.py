@@ -15,7 +15,7 @@ def score(variants: VariantsPath, options: ScoreOptions, display: Display) -> No
         protembed score variants.csv --wild-type wild_type.fasta
         protembed score variants.csv --sequence wild_type --mutations mutant
     """
-    from protembed.scoring.score import score_variants
+    from protembed.scoring.score_variants import score_variants
 
     display.announce_download()
     with display.progress("computed", "crop", "token") as progress:

@@ -21,7 +21,7 @@ from protembed.errors import ChangedInputError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import pretrain_model
-from protembed.scoring.score import score_variants
+from protembed.scoring.score_variants import score_variants
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
 WHOLE = b"".join(RECORDS)

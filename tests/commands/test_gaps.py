@@ -22,7 +22,7 @@ from protembed.finetuning.predict import predict_fasta
 from protembed.io.result import META, sidecar
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.pretraining.request import run_fingerprint
-from protembed.scoring.score import score_variants
+from protembed.scoring.score_variants import score_variants
 
 GAPS = "10 gaps of an alignment removed from 2 records"
 

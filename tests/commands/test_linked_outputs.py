@@ -16,7 +16,7 @@ from protembed.errors import OutputExistsError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import pretrain_model
-from protembed.scoring.score import score_variants
+from protembed.scoring.score_variants import score_variants
 
 PROTEINS = "".join(f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n" for number in range(8))
 

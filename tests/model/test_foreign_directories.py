@@ -16,7 +16,7 @@ from protembed.errors import ModelFormatError
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
 from protembed.pretraining.pretrain import pretrain_model
-from protembed.scoring.score import score_variants
+from protembed.scoring.score_variants import score_variants
 
 TINY = ESM2Shape(num_layers=2, dim=32, num_heads=4)
 TOKENS = torch.tensor([CLS, *encode("MKTAYIAKQRQISFVKSHFSRQ"), EOS])

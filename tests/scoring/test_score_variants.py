@@ -25,7 +25,7 @@ from protembed.inference.engine import Engine
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import load_checkpoint, save_checkpoint
-from protembed.scoring.score import score_variants
+from protembed.scoring.score_variants import score_variants
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 METHODS = tuple(FORMULAS)
