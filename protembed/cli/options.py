@@ -73,10 +73,10 @@ LabelsPath = Annotated[
         *("table", "fasta"),
     ),
 ]
-VariantsPath = Annotated[
+ScoredPath = Annotated[
     Path,
     argument(
-        "VARIANTS",
+        "INPUT",
         "Variants: a table (CSV, TSV, Excel), plain or compressed, with mutations (A42G, several joined by a colon), "
         "mutated sequences or both; - is stdin.",
         "table",

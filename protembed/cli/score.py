@@ -3,19 +3,19 @@
 from protembed.cli.display import Display
 from protembed.cli.messages import score_summary_lines
 from protembed.cli.next_steps import after_score
-from protembed.cli.options import VariantsPath, configured
+from protembed.cli.options import ScoredPath, configured
 from protembed.config.score import ScoreOptions
 
 
 @configured
-def score(variants: VariantsPath, options: ScoreOptions, display: Display) -> None:
+def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
     """Score variants zero-shot: how likely the model finds each mutation. Higher is better.
 
     Examples:
         protembed score variants.csv --wild-type wild_type.fasta
         protembed score variants.csv --sequence wild_type --mutations mutant
     """
-    from protembed.scoring.score_variants import score_variants
+    from protembed.scoring.score import score as score_input
 
     display.announce_download()
     with display.progress("computed", "crop", "token") as progress:
@@ -25,6 +25,6 @@ def score(variants: VariantsPath, options: ScoreOptions, display: Display) -> No
             progress.expect(num_tokens)
 
         callbacks = display.callbacks(on_start=begin, on_progress=progress.advance)
-        summary = score_variants(variants, options, callbacks)
+        summary = score_input(input, options, callbacks)
     display.announce_model()
     display.summary(summary, score_summary_lines(summary), next_step=after_score(summary))

@@ -1,8 +1,9 @@
-"""Options of `protembed score`. No torch."""
+"""Options of `protembed score`, and which of its modes they belong to. No torch."""
 
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from protembed.config.base import Config, Options, option
 from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, precision_option, window_option
@@ -10,6 +11,8 @@ from protembed.config.embed import EmbedPrecisionName
 from protembed.errors import ConfigError
 
 ScoreMethod = Literal["masked-marginals", "wildtype-marginals", "pseudo-perplexity"]
+# What is scored: the variants of a table, or the sequences of a FASTA file.
+ScoreMode = Literal["variants", "sequences"]
 
 # What each score is, for the help, the table and the summary. Higher is always better.
 # Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
@@ -105,6 +108,24 @@ class ScoreConfig(Config):
     force: bool = option(False, "Replace an existing table.")
 
 
+# The options that request a mode other than the usual one of the input; all of them need FASTA.
+_REQUESTS: Sequence[ScoreMode] = ()
+# The configs, as `ScoreOptions` names them, whose options belong to some modes only.
+_MODES_OF: Mapping[str, Sequence[ScoreMode]] = {"table": ("variants",)}
+_METHODS_OF: Mapping[ScoreMode, Sequence[ScoreMethod]] = {
+    "variants": tuple(FORMULAS),
+    "sequences": ("masked-marginals", "wildtype-marginals"),
+}
+_WORDS: Mapping[ScoreMode, str] = {
+    "variants": "a table of variants",
+    "sequences": "sequences in FASTA",
+}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
 class ScoreOptions(Options):
     """All options of `protembed score`."""
 
@@ -114,3 +135,36 @@ class ScoreOptions(Options):
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
+
+    def choose_mode(self, name: str, *, is_fasta: bool) -> ScoreMode:
+        """Choose what is scored by the content of the input and the options, and check that these fit.
+
+        Args:
+            name: Name of the input, for messages.
+            is_fasta: Whether the input is FASTA; otherwise it is a table.
+
+        Raises:
+            ConfigError: An option belongs to another mode, or two options request different ones.
+        """
+        values = {name: _plain(value) for config in vars(self).values() for name, value in vars(config).items()}
+        requested = [mode for mode in _REQUESTS if values[mode]]
+        if len(requested) > 1:
+            raise ConfigError(requested[1], values[requested[1]], f"`{requested[0]}` is given too: choose one of them")
+        if requested and not is_fasta:
+            raise ConfigError(requested[0], values[requested[0]], f"{name} is not FASTA, from which proteins are read")
+        mode = requested[0] if requested else "sequences" if is_fasta else "variants"
+        self._check_belongs(mode, name)
+        return mode
+
+    def _check_belongs(self, mode: ScoreMode, name: str) -> None:
+        """Check that every option that is not the default belongs to a mode."""
+        for part, modes in _MODES_OF.items():
+            config = getattr(self, part)
+            for spec in fields(config):
+                value = getattr(config, spec.name)
+                if mode not in modes and value != getattr(type(config)(), spec.name):
+                    expected = f"it is an option for {_WORDS[modes[0]]}, and {name} is {_WORDS[mode]}"
+                    raise ConfigError(spec.name, _plain(value), expected)
+        if self.scoring.method not in _METHODS_OF[mode]:
+            expected = f"{_WORDS[mode]} are scored by {' or '.join(_METHODS_OF[mode])}"
+            raise ConfigError("method", self.scoring.method, expected)

@@ -20,7 +20,7 @@ from protembed.data.fasta import (
 )
 from protembed.errors import ConfigError, DataError, IllegalResidueError, MissingCellError, TableError
 from protembed.io.faults import Faults, RaisedFaults
-from protembed.io.reading import display_name, is_stream
+from protembed.io.reading import display_name, is_stream, open_input
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation, detect_text_format
 from protembed.io.tables import (
     IDENTIFIER_COLUMNS,
@@ -112,15 +112,34 @@ class TableReading:
         return InputConfig(on_illegal=self.on_illegal, gaps=self.gaps)
 
 
+def _first_lines(stream: BinaryIO) -> list[str]:
+    """Return the lines with which a text begins, without blank ones and without reading from the stream."""
+    head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _first_after_comments(lines: Sequence[str]) -> str:
+    return next((line for line in lines if not line.lower().startswith(_BEFORE_HEADERS)), "")
+
+
+def begins_as_fasta(path: Path) -> bool:
+    """Return whether the first line of a file, after blank lines and comments, is a header of FASTA.
+
+    Raises:
+        InputNotFoundError: The file cannot be opened.
+    """
+    with open_input(path) as stream:
+        return _first_after_comments(_first_lines(stream)).lstrip().startswith(">")
+
+
 def _is_table(stream: BinaryIO, named: str | None) -> bool:
     """Return whether a stream is a table, rather than FASTA or something that the reader of FASTA names."""
     if is_workbook(stream):
         return True
-    head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
-    is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    first = next((line for line in lines if not line.lower().startswith(_BEFORE_HEADERS)), "")
+    lines = _first_lines(stream)
+    first = _first_after_comments(lines)
     if first.startswith(">") or "\0" in first or any(map(detect_text_format, lines[:1])):
         return False
     names = {normalize_name(name) for name in (*SEQUENCE_COLUMNS, *filter(None, [named]))}

@@ -139,7 +139,7 @@ def default_path(source: Path, suffix: str) -> Path:
     """
     if source.is_dir():
         raise InputNotFoundError(str(source), os.strerror(errno.EISDIR), "name a file in it")
-    if is_stream(source):
+    if is_stream(source) or display_name(source) != str(source):
         return Path("stdin" + suffix)
     stem = Path(source.name)
     for known in (_COMPRESSED_SUFFIXES, _FORMAT_SUFFIXES):
@@ -283,6 +283,8 @@ class _InputStream(io.RawIOBase):
 def _advise_missing(path: Path) -> str:
     """Say what is unusual about the path of a file that cannot be opened, or which file of its folder may be meant."""
     name = str(path)
+    if path.is_dir():
+        return "name a file in it"
     if name[:1] in _QUOTATION_MARKS:
         return "type the path without quotation marks, or in straight ones"
     if name.startswith("file:"):
