@@ -6,10 +6,10 @@ At the end they are converted to the format of the result, unless they are the r
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ from protembed.errors import NotFiniteError
 from protembed.inference.embedding import Embedding
 from protembed.io.arrays import ArrayStream
 from protembed.io.fingerprint import Fingerprint
-from protembed.io.reading import STANDARD_STREAM, read_json, sha256_of_file
-from protembed.io.result import PROGRESS, Claim
-from protembed.io.writing import flush_to_disk, open_append, output_errors, write_json, write_table
+from protembed.io.growing import GrowingFiles
+from protembed.io.reading import STANDARD_STREAM, sha256_of_file
+from protembed.io.result import Claim
+from protembed.io.writing import output_errors, write_table
 from protembed.text import format_row
 
 # Beside `progress.json` in the directory of an unfinished result; the other files have their final names.
@@ -98,31 +99,16 @@ class ArrayWriter:
         self._claim, self._fingerprint, self._files = claim, fingerprint, files
         rows = claim.path if fingerprint["format"] == "npy" else claim.directory / _ROWS
         self._paths = {"ids": claim.companion(IDS), "members": claim.directory / _GROUPS, "rows": rows}
-        progress = self._load_progress()
-        self._counts = _Counts(**{name: progress[name] for name in asdict(_Counts())})
+        self._growing = GrowingFiles(claim, self._paths, files)
+        progress = self._growing.progress
+        self._counts = _Counts(**{name: progress.get(name, 0) for name in asdict(_Counts())})
         self.num_committed = self._counts.num_proteins
-        self._streams = {name: self._open(path, progress["bytes"][name]) for name, path in self._paths.items()}
         with output_errors(claim.output):
-            if not self.num_committed:
-                self._streams["ids"].write(format_row(IDS_HEADER))
+            if not progress:
+                self._growing["ids"].write(format_row(IDS_HEADER))
             self._rows = ArrayStream(
-                self._streams["rows"], (fingerprint["dim"],), fingerprint["dtype"], num_rows=progress["num_rows"]
+                self._growing["rows"], (fingerprint["dim"],), fingerprint["dtype"], num_rows=progress.get("num_rows", 0)
             )
-
-    def _load_progress(self) -> dict[str, Any]:
-        """Read how far the result has come; start over if it is new, or if its files are shorter than recorded."""
-        if self._claim.is_resumed:
-            progress: dict[str, Any] = read_json(self._claim.directory / PROGRESS)
-            sizes = {name: path.stat().st_size for name, path in self._paths.items() if path.exists()}
-            is_complete = all(sizes.get(name, -1) >= size for name, size in progress["bytes"].items())
-            if progress["num_proteins"] and is_complete:
-                return progress
-        return {**asdict(_Counts()), "num_rows": 0, "bytes": dict.fromkeys(self._paths, 0)}
-
-    def _open(self, path: Path, size: int) -> BinaryIO:
-        stream = open_append(path, size)
-        self._files.push(lambda *_: _close(stream))
-        return stream
 
     def add(self, record: Record, embedding: Embedding) -> None:
         """Append the vectors of a protein, (dim,) or (residues, dim), and its line in the table of identifiers."""
@@ -132,15 +118,12 @@ class ArrayWriter:
         group = RowGroup(record.id, len(rows), dataset_name(record.written or record.sequence))
         with output_errors(self._claim.output):
             self._rows.append(rows)
-            self._streams["ids"].write(format_row(line))
-            self._streams["members"].write(group.line())
+            self._growing["ids"].write(format_row(line))
+            self._growing["members"].write(group.line())
 
     def commit(self) -> None:
         """Flush everything added so far to disk, and record it as safe."""
-        with output_errors(self._claim.output):
-            sizes = {name: flush_to_disk(stream) for name, stream in self._streams.items()}
-        progress = {**asdict(self._counts), "num_rows": self._rows.num_rows, "bytes": sizes}
-        write_json(self._claim.directory / PROGRESS, progress)
+        self._growing.commit({**asdict(self._counts), "num_rows": self._rows.num_rows})
         self.num_committed = self._counts.num_proteins
 
     def publish(self, skipped: Sequence[SkippedRecord]) -> dict[str, Any]:
@@ -158,11 +141,6 @@ class ArrayWriter:
             ids_sha256 = sha256_of_file(self._paths["ids"])
             facts = {**asdict(self._counts), "num_refused": len(skipped), "ids_sha256": ids_sha256}
             return self._claim.publish({**self._fingerprint, **facts})
-
-
-def _close(stream: BinaryIO) -> None:
-    with suppress(OSError):  # a full disk has already been reported
-        stream.close()
 
 
 @contextmanager

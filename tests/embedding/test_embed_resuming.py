@@ -15,10 +15,10 @@ from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.common import ModelConfig
 from protembed.config.embed import EmbedConfig, EmbedOptions
-from protembed.embedding import writer
 from protembed.embedding.embed import embed_fasta
 from protembed.errors import IllegalResidueError, OutputExistsError, RunMismatchError
 from protembed.inference.engine import Engine
+from protembed.io import growing
 from protembed.io.writing import write_json
 
 
@@ -135,7 +135,7 @@ def test_a_chunk_is_kept_when_a_signal_arrives_while_it_is_recorded(
 
     saved = []
     with monkeypatch.context() as patches, pytest.raises(SystemExit):
-        patches.setattr(writer, "write_json", write_and_exit)
+        patches.setattr(growing, "write_json", write_and_exit)
         run(on_progress=saved.append)
 
     num_recorded = progress_of(tmp_path / "emb.npy")

@@ -18,7 +18,7 @@ from protembed.embedding.metadata import COMPANIONS, is_meta, read_meta
 from protembed.embedding.writer import embedding_writer
 from protembed.errors import NotFiniteError, OutputError, RecordError, RunMismatchError
 from protembed.inference.embedding import Embedding
-from protembed.io import result
+from protembed.io import growing, result
 from protembed.io.reading import STANDARD_STREAM, sha256_of_file
 from protembed.io.result import META, Result, sidecar
 
@@ -377,7 +377,7 @@ def test_a_full_disk_keeps_committed_proteins(tmp_path, kind, uninterrupted, mon
         with embeddings_writer(kind.output(tmp_path), kind.fingerprint()) as writer:
             add(writer, kind, (0, 1))
             writer.commit()
-            patches.setattr("protembed.embedding.writer.flush_to_disk", fill_up)
+            patches.setattr("protembed.io.growing.flush_to_disk", fill_up)
             add(writer, kind, (2,))
             writer.commit()
 
@@ -451,7 +451,8 @@ def test_a_repeatedly_interrupted_result_has_the_same_bytes(tmp_path, kind, unin
 
 # All calls that change files of a result: a process may be killed before each of them.
 STEPS = [
-    *((writer, name) for name in ("flush_to_disk", "write_json", "write_table")),
+    *((growing, name) for name in ("flush_to_disk", "write_json")),
+    (writer, "write_table"),
     *((formats, name) for name in ("make_tsv", "make_npz", "make_h5")),
     *((result, name) for name in ("write_json", "sha256_of_file", "move_into_place", "discard")),
 ]
