@@ -15,6 +15,7 @@
     │       │   ├── NoProteinError                  a record of an alignment that is not a protein
     │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
     │       │   ├── TooShortError                   a protein that ends before the region begins
+    │       │   ├── NoAminoAcidError                a protein without a standard residue, where likelihoods are computed
     │       │   ├── UnsupportedVariantError         a variant that is not a substitution of amino acids
     │       │   └── MissingCellError                a row of a table without a sequence, label or split
     │       ├── SequenceError                       a sequence given in Python that is not a protein
@@ -238,6 +239,16 @@ class TooShortError(SkippableError):
         found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
         advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
         super().__init__(path, found, advice, line=line)
+
+
+class NoAminoAcidError(SkippableError):
+    """A protein without a standard residue, which has no likelihood."""
+
+    def __init__(self, path: str, line: int, record_id: str) -> None:
+        self.record_id = record_id
+        self.reason = "none of its residues is one of the 20 amino acids"
+        advice = "remove the record, or pass `on_illegal` skip (leave it out)"
+        super().__init__(path, f"record {record_id!r} has no likelihood: {self.reason}", advice, line=line)
 
 
 class UnsupportedVariantError(SkippableError):

@@ -260,8 +260,13 @@ class Display:
         return Progress(self._console, self.say, is_live=self._is_live, what=what, noun=noun, part=part)
 
     @contextmanager
-    def resume_hint(self, progress: Progress) -> Iterator[None]:
-        """Print how to resume when the command is interrupted."""
+    def resume_hint(self, progress: Progress, *, is_always_resumable: bool = True) -> Iterator[None]:
+        """Print how to resume when the command is interrupted.
+
+        Args:
+            progress: Display that counts the proteins that are saved.
+            is_always_resumable: Whether the command resumes whatever it does; otherwise only once a protein is saved.
+        """
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
@@ -269,7 +274,7 @@ class Display:
             if not self._data_on_stdout and number:
                 saved = f"{pluralize(number, 'more protein')} {'is' if number == 1 else 'are'} saved"
                 self.say(f"interrupted: {saved}; run the same command to resume")
-            elif not self._data_on_stdout:
+            elif not self._data_on_stdout and is_always_resumable:
                 self.say("interrupted before another protein was saved; run the same command to resume")
             raise
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
+    from protembed.scoring.score import AnyScoreSummary
+    from protembed.scoring.score_sequences import SequencesSummary
     from protembed.scoring.score_variants import ScoreSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
@@ -139,10 +141,26 @@ def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iter
         yield f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}{columns}"
 
 
-def score_summary_lines(summary: "ScoreSummary") -> Iterator[str]:
+def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
     """Report what was scored by this command."""
     if summary.was_done:
         return
+    match summary.kind:
+        case "variants":
+            yield from _variants_lines(summary)
+        case "sequences":
+            yield _sequences_line(summary)
+
+
+def _sequences_line(summary: "SequencesSummary") -> str:
+    proteins = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
+    windowed = f", {summary.num_windowed:,} of them in windows" if summary.num_windowed else ""
+    repeated = summary.num_proteins - summary.num_distinct
+    distinct = f", {repeated:,} of them with the sequence of an earlier one" if repeated else ""
+    return f"{summary.output or 'stdout'}: {summary.score_column} of {proteins}{windowed}{distinct}"
+
+
+def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
     yield from summary.notes
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.finetune import FinetuneSummary
     from protembed.finetuning.predict import PredictSummary
     from protembed.pretraining.report import PretrainSummary
-    from protembed.scoring.score_variants import ScoreSummary
+    from protembed.scoring.score import AnyScoreSummary
 
 
 _MAX_FILES = 3  # a longer command is no help
@@ -83,11 +83,12 @@ def after_predict(summary: "PredictSummary", options: PredictOptions) -> str | N
     return f"open {summary.output} in a spreadsheet{reliability}"
 
 
-def after_score(summary: "ScoreSummary") -> str | None:
+def after_score(summary: "AnyScoreSummary") -> str | None:
     """Suggest to look at the scores."""
     if summary.output is None:
         return None
-    return f"open {summary.output} in a spreadsheet and sort it by {summary.score_column!r}: higher is better"
+    column = "per_residue" if summary.kind == "sequences" else summary.score_column
+    return f"open {summary.output} in a spreadsheet and sort it by {column!r}: higher is better"
 
 
 def after_attention(summary: "AttentionSummary") -> str:

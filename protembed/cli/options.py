@@ -77,9 +77,9 @@ ScoredPath = Annotated[
     Path,
     argument(
         "INPUT",
-        "Variants: a table (CSV, TSV, Excel), plain or compressed, with mutations (A42G, several joined by a colon), "
-        "mutated sequences or both; - is stdin.",
-        "table",
+        "Proteins in FASTA; or variants in a table (CSV, TSV, Excel) with mutations (A42G, several joined by a colon), "
+        "mutated sequences or both; plain or compressed; - is stdin.",
+        *("table", "fasta"),
     ),
 ]
 ResultAndFasta = Annotated[

@@ -9,22 +9,28 @@ from protembed.config.score import ScoreOptions
 
 @configured
 def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
-    """Score variants zero-shot: how likely the model finds each mutation. Higher is better.
+    """Score variants or sequences zero-shot: how likely the model finds them. Higher is better.
+
+    A table holds variants; FASTA holds sequences, and the same command resumes an interrupted run.
 
     Examples:
         protembed score variants.csv --wild-type wild_type.fasta
         protembed score variants.csv --sequence wild_type --mutations mutant
+        protembed score designs.fasta -o likelihoods.tsv
     """
     from protembed.scoring.score import score as score_input
 
     display.announce_download()
-    with display.progress("computed", "crop", "token") as progress:
+    with (
+        display.progress("scored", part="token") as progress,
+        display.resume_hint(progress, is_always_resumable=False),
+    ):
 
         def begin(num_tokens: int) -> None:
             display.announce_model()
             progress.expect(num_tokens)
 
-        callbacks = display.callbacks(on_start=begin, on_progress=progress.advance)
+        callbacks = display.callbacks(on_start=begin, on_computed=progress.compute, on_progress=progress.advance)
         summary = score_input(input, options, callbacks)
     display.announce_model()
     display.summary(summary, score_summary_lines(summary), next_step=after_score(summary))

@@ -1,7 +1,7 @@
 """Options of `protembed score`, and which of its modes they belong to. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,39 @@ PROBABILITY = (
 def describe_formula(method: ScoreMethod) -> str:
     """Describe what a score is, in one line."""
     return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """A log-likelihood of sequences, and the columns of it and its perplexity."""
+
+    column: str
+    perplexity_column: str
+    formula: str
+
+
+# Source: Wang and Cho 2019, "BERT has a mouth, and it must speak"; Salazar et al. 2020, "Masked language model
+# scoring".
+LIKELIHOODS: Mapping[ScoreMethod, Likelihood] = {
+    "masked-marginals": Likelihood(
+        column="pseudo_log_likelihood",
+        perplexity_column="pseudo_perplexity",
+        formula="sum over the standard residues i of log p(residue i), p from the sequence with position i alone "
+        "masked",
+    ),
+    "wildtype-marginals": Likelihood(
+        column="unmasked_log_likelihood",
+        perplexity_column="unmasked_perplexity",
+        formula="sum over the standard residues i of log p(residue i), p from the sequence with nothing masked",
+    ),
+}
+
+
+def describe_likelihood(method: ScoreMethod) -> str:
+    """Describe what the likelihood of a sequence is, in one line."""
+    formula = LIKELIHOODS[method].formula
+    perplexity = f"{LIKELIHOODS[method].perplexity_column} is exp(-per_residue)"
+    return f"{formula}; per_residue is its mean over them, {perplexity}; {PROBABILITY}"
 
 
 class VariantTableConfig(Config):
@@ -89,7 +122,7 @@ class VariantTableConfig(Config):
 
 
 class ScoreConfig(Config):
-    """Scores: how variants are scored, and where the table is written."""
+    """Scores: how variants and sequences are scored, and where the table is written."""
 
     output: Path | None = option(
         None,
@@ -101,7 +134,9 @@ class ScoreConfig(Config):
         "masked-marginals",
         "; ".join(f"{name}: {formula}" for name, formula in FORMULAS.items())
         + f". Here {PROBABILITY}; the wild type scores 0, and higher is better. pseudo-perplexity runs the model once "
-        "for each residue of each variant; the other methods run it only on the wild type.",
+        "for each residue of each variant; the other methods run it only on the wild type. Of a sequence in FASTA, "
+        + "; ".join(f"{name}: {likelihood.formula}" for name, likelihood in LIKELIHOODS.items())
+        + ".",
     )
     window_residues: int | None = window_option()
     precision: EmbedPrecisionName = precision_option()
@@ -114,7 +149,7 @@ _REQUESTS: Sequence[ScoreMode] = ()
 _MODES_OF: Mapping[str, Sequence[ScoreMode]] = {"table": ("variants",)}
 _METHODS_OF: Mapping[ScoreMode, Sequence[ScoreMethod]] = {
     "variants": tuple(FORMULAS),
-    "sequences": ("masked-marginals", "wildtype-marginals"),
+    "sequences": tuple(LIKELIHOODS),
 }
 _WORDS: Mapping[ScoreMode, str] = {
     "variants": "a table of variants",

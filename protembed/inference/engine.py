@@ -156,7 +156,7 @@ class Engine:
         if self.layers is None:
             yield from self.pool.map(_compute_or_split, attempts, num_per_worker=2)
             return
-        for together in _chunk_by_tokens(attempts, lambda attempt: attempt.num_tokens, self.tokens_per_round):
+        for together in chunk_by_tokens(attempts, lambda attempt: attempt.num_tokens, self.tokens_per_round):
             yield from _compute_by_layers(self.pool, self.layers, together)
 
 
@@ -268,7 +268,7 @@ class _Queue(Generic[Item]):
         The longest come first, so that no worker computes a very long protein while the others are idle at the end.
         """
         first_row = 0
-        for members in _chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self._tokens_per_chunk):
+        for members in chunk_by_tokens(proteins, lambda protein: len(protein.sequence) + 2, self._tokens_per_chunk):
             entries: dict[str, _Entry] = {}
             for row, protein in enumerate(members, start=first_row):
                 entry = entries.setdefault(protein.sequence, _Entry(self._job, protein, row))
@@ -288,10 +288,10 @@ class _Queue(Generic[Item]):
                 self._waiting.append(_Member(item, entry, True))
                 yield from entry.cut()
 
-        return _chunk_by_tokens(crops(), lambda crop: len(crop.tokens), self._tokens_per_chunk)
+        return chunk_by_tokens(crops(), lambda crop: len(crop.tokens), self._tokens_per_chunk)
 
 
-def _chunk_by_tokens(
+def chunk_by_tokens(
     items: Iterable[Item], count_tokens: Callable[[Item], int], min_tokens: int
 ) -> Iterator[list[Item]]:
     """Group consecutive items until a group has a minimum number of tokens."""

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.common import Span
-from protembed.data.alphabet import AMINO_ACID_IDS, MASK, NUM_AMINO_ACIDS, TOKENS, encode, is_amino_acid
+from protembed.data.alphabet import (
+    AMINO_ACID_IDS,
+    FIRST_AMINO_ACID,
+    MASK,
+    NUM_AMINO_ACIDS,
+    TOKENS,
+    encode,
+    is_amino_acid,
+)
 from protembed.data.batching import Batch, Tokens, make_crop
 from protembed.data.windows import most_central_window, window_spans
 from protembed.device import to_device
@@ -43,6 +51,16 @@ class PositionQuery:
         """Query every standard amino acid of a protein; the others are no targets."""
         residues = encode(sequence)
         return cls(residues=residues, positions=np.flatnonzero(is_amino_acid(residues)))
+
+    def select_own(self, log_probs: LogProbabilities) -> NDArray[np.float32]:
+        """Select the log probability of the residue that the protein has at each position, (positions,).
+
+        Args:
+            log_probs: Log probabilities of the amino acids at the positions, (positions, 20); all of the protein's
+                residues there are standard.
+        """
+        columns = self.residues[self.positions] - FIRST_AMINO_ACID
+        return log_probs[np.arange(len(columns)), columns]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def write_scores(
     checkpoint = load_for_inference(model, options.compute, getattr(torch, precision), callbacks)
     shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
     marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
-    job = _Job(variants, options, marginals, callbacks.on_progress)
+    job = _Job(variants, options, marginals, callbacks.on_computed)
     callbacks.on_start(job.scorer.num_tokens())
     with (
         inference_engine(options.compute, checkpoint.device, shape, layers=layers) as engine,

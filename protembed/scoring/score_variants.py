@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
@@ -32,6 +32,7 @@ class ScoreSummary:
         was_done: Whether the same command had finished before.
     """
 
+    kind: Literal["variants"] = "variants"
     output: Path | None
     method: ScoreMethod
     formula: str

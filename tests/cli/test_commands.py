@@ -166,6 +166,19 @@ def test_variants_are_scored_into_a_file_and_to_stdout(variants, tiny_model, tmp
     assert invoke("score", "variants.csv", "-m", tiny_model, "--force", "--quiet").output == ""
 
 
+def test_sequences_are_scored_and_reported_in_a_line(small_fasta, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twice.fasta").write_text(small_fasta.read_text() * 2)
+    num_proteins = 2 * small_fasta.read_text().count(">")
+
+    result = invoke("score", "twice.fasta", "-m", tiny_model, "--json")
+
+    assert f"twice.scores.tsv: pseudo_log_likelihood of {num_proteins} proteins (" in result.stderr
+    assert f", {num_proteins // 2} of them with the sequence of an earlier one" in result.stderr
+    assert "sort it by 'per_residue': higher is better" in result.stderr
+    assert json.loads(result.stdout)["num_distinct"] == num_proteins // 2
+
+
 def test_score_table_begins_with_the_formula(variants, tiny_model):
     for method in ("masked-marginals", "wildtype-marginals", "pseudo-perplexity"):
         lines = invoke(

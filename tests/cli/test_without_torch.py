@@ -15,6 +15,7 @@ COMMANDS = {
     "finetune": ("finetune", "small.csv", *MODEL, "-o", "fine.model", "--method", "frozen", "--skip-random-baseline"),
     "predict": ("predict", "small.fasta", *MODEL, "-o", "predicted.tsv"),
     "score": ("score", "variants.csv", *MODEL, "-o", "scores.tsv"),
+    "score of sequences": ("score", "small.fasta", *MODEL, "-o", "likelihoods.tsv"),
     "inspect-attention": ("inspect-attention", "small.fasta", *MODEL, "-o", "att", "--save-maps", "0"),
 }
 # The commands share a process, in which no command imports torch.
