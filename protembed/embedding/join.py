@@ -13,7 +13,8 @@ import numpy as np
 
 from protembed.callbacks import Callbacks
 from protembed.config.embed import FormatName, H5Names, JoinConfig, JoinOptions
-from protembed.embedding.formats import ProteinRows, RowGroup, choose_format, convert
+from protembed.data.protein_rows import ProteinRows, RowGroup
+from protembed.embedding.formats import choose_format, convert
 from protembed.embedding.metadata import (
     COMPANIONS,
     COUNTS,

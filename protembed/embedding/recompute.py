@@ -13,7 +13,7 @@ from protembed.config.common import ModelConfig
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
-from protembed.embedding.formats import dataset_name
+from protembed.data.protein_rows import dataset_name
 from protembed.embedding.stored_result import StoredResult
 from protembed.errors import ConfigError, ProtembedError, VerificationError
 from protembed.inference.embedding import Embedder

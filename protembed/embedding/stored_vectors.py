@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.embed import FormatName
-from protembed.embedding.formats import SEQUENCE_HASH, is_legal_dataset_name
+from protembed.data.protein_rows import SEQUENCE_HASH, is_legal_dataset_name
 from protembed.io.arrays import read_header
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.data.fasta import Record, SkippedRecord
-from protembed.embedding.formats import ProteinRows, RowGroup, column_names, convert, dataset_name, table_lines
+from protembed.data.protein_rows import ProteinRows, RowGroup, dataset_name
+from protembed.embedding.formats import column_names, convert, table_lines
 from protembed.embedding.metadata import FAILED, FAILED_HEADER, IDS, IDS_HEADER, ids_line
 from protembed.errors import NotFiniteError
 from protembed.inference.embedding import Embedding

@@ -2,17 +2,8 @@ import h5py
 import numpy as np
 import pytest
 
-from protembed.embedding.formats import (
-    ProteinRows,
-    RowGroup,
-    choose_format,
-    column_names,
-    dataset_name,
-    make_h5,
-    make_npz,
-    make_tsv,
-    table_lines,
-)
+from protembed.data.protein_rows import ProteinRows, RowGroup, dataset_name
+from protembed.embedding.formats import choose_format, column_names, make_h5, make_npz, make_tsv, table_lines
 from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import ConfigError, OutputError
 from protembed.io.arrays import array_file

@@ -496,7 +496,7 @@ def test_progress_counts_the_residues_of_each_protein(shards, join, proteins):
 @pytest.mark.parametrize(("suffix", "per_residue"), [("npy", False), ("npz", False), ("tsv", False), ("npz", True)])
 def test_memory_does_not_grow_with_the_number_of_proteins(embed, join, tmp_path, suffix, per_residue, monkeypatch):
     monkeypatch.setattr("protembed.embedding.stored_vectors._BLOCK", 1 << 12)
-    monkeypatch.setattr("protembed.embedding.formats._COPY_BLOCK", 1 << 12)
+    monkeypatch.setattr("protembed.data.protein_rows._COPY_BLOCK", 1 << 12)
     peaks = []
     for number in (200, 2000):
         fasta = tmp_path / f"{number}.fasta"

@@ -12,8 +12,8 @@ import pytest
 
 from protembed.data.fasta import Record, SkippedRecord
 from protembed.data.hashing import sequence_sha256
+from protembed.data.protein_rows import dataset_name
 from protembed.embedding import formats, writer
-from protembed.embedding.formats import dataset_name
 from protembed.embedding.metadata import COMPANIONS, is_meta, read_meta
 from protembed.embedding.writer import embedding_writer
 from protembed.errors import NotFiniteError, OutputError, RecordError, RunMismatchError
