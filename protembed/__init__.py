@@ -20,7 +20,8 @@ The commands, each as one function from files to files:
     check_embeddings    protembed check                 predict_fasta       protembed predict
     join_embeddings     protembed join                  score_variants      protembed score
                                                         score_sequences     protembed score, of FASTA
-                                                        score               either, by the content of the input
+                                                        score_positions     protembed score --positions
+                                                        score               any, by the content of the input
     pretrain_model      protembed pretrain              inspect_attention   protembed inspect-attention
     plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
 

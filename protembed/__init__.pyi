@@ -53,6 +53,7 @@ from protembed.model.catalog import list_models as list_models
 from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
 from protembed.model.encoder import Encoder as Encoder
 from protembed.pretraining.pretrain import plan_pretraining as plan_pretraining, pretrain_model as pretrain_model
+from protembed.scoring.per_position import score_positions as score_positions
 from protembed.scoring.score import score as score
 from protembed.scoring.score_sequences import score_sequences as score_sequences
 from protembed.scoring.score_variants import score_variants as score_variants

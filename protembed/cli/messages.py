@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
+    from protembed.scoring.per_position import PositionsSummary
     from protembed.scoring.score import AnyScoreSummary
     from protembed.scoring.score_sequences import SequencesSummary
     from protembed.scoring.score_variants import ScoreSummary
@@ -149,15 +150,17 @@ def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
         case "variants":
             yield from _variants_lines(summary)
         case "sequences":
-            yield _sequences_line(summary)
+            yield _proteins_line(summary, summary.score_column)
+        case "positions":
+            yield _proteins_line(summary, "log probabilities at each position")
 
 
-def _sequences_line(summary: "SequencesSummary") -> str:
+def _proteins_line(summary: "SequencesSummary | PositionsSummary", what: str) -> str:
     proteins = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
     windowed = f", {summary.num_windowed:,} of them in windows" if summary.num_windowed else ""
     repeated = summary.num_proteins - summary.num_distinct
     distinct = f", {repeated:,} of them with the sequence of an earlier one" if repeated else ""
-    return f"{summary.output or 'stdout'}: {summary.score_column} of {proteins}{windowed}{distinct}"
+    return f"{summary.output or 'stdout'}: {what} of {proteins}{windowed}{distinct}"
 
 
 def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:

@@ -85,8 +85,10 @@ def after_predict(summary: "PredictSummary", options: PredictOptions) -> str | N
 
 def after_score(summary: "AnyScoreSummary") -> str | None:
     """Suggest to look at the scores."""
-    if summary.output is None:
+    if summary.output is None or (summary.kind == "positions" and summary.output.suffix not in (".tsv", ".csv")):
         return None
+    if summary.kind == "positions":
+        return f"open {summary.output} in a spreadsheet: rank 1 is a residue that the model expects"
     column = "per_residue" if summary.kind == "sequences" else summary.score_column
     return f"open {summary.output} in a spreadsheet and sort it by {column!r}: higher is better"
 

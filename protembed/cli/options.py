@@ -131,7 +131,8 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
         with exit_on_errors():
             show = ConsoleConfig(**{spec.name: values.pop(spec.name, None) for spec in fields(ConsoleConfig)})
         name = command.__name__.replace("_", "-")
-        display = Display(show, command=name, data_on_stdout=values.get("output") == STANDARD_STREAM)
+        data_on_stdout = STANDARD_STREAM in (values.get("output"), values.get("positions"))
+        display = Display(show, command=name, data_on_stdout=data_on_stdout)
         with ExitStack() as files, display.report_signals(), exit_on_errors(display.error):
             check_current_directory()
             _check_log_file(show.log_file, values.values())

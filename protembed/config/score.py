@@ -8,11 +8,12 @@ from typing import Any, Literal
 from protembed.config.base import Config, Options, option
 from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, precision_option, window_option
 from protembed.config.embed import EmbedPrecisionName
+from protembed.config.positions import PositionsConfig
 from protembed.errors import ConfigError
 
 ScoreMethod = Literal["masked-marginals", "wildtype-marginals", "pseudo-perplexity"]
-# What is scored: the variants of a table, or the sequences of a FASTA file.
-ScoreMode = Literal["variants", "sequences"]
+# What is scored: the variants of a table, the sequences of a FASTA file, or each position of these.
+ScoreMode = Literal["variants", "sequences", "positions"]
 
 # What each score is, for the help, the table and the summary. Higher is always better.
 # Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
@@ -49,30 +50,36 @@ class Likelihood:
     column: str
     perplexity_column: str
     formula: str
+    position_formula: str
+
+
+def _likelihood(name: str, given: str) -> Likelihood:
+    return Likelihood(
+        column=f"{name}_log_likelihood",
+        perplexity_column=f"{name}_perplexity",
+        formula=f"sum over the standard residues i of log p(residue i), p from the sequence with {given} masked",
+        position_formula=f"log p(amino acid at position i), p from the sequence with {given} masked",
+    )
 
 
 # Source: Wang and Cho 2019, "BERT has a mouth, and it must speak"; Salazar et al. 2020, "Masked language model
 # scoring".
 LIKELIHOODS: Mapping[ScoreMethod, Likelihood] = {
-    "masked-marginals": Likelihood(
-        column="pseudo_log_likelihood",
-        perplexity_column="pseudo_perplexity",
-        formula="sum over the standard residues i of log p(residue i), p from the sequence with position i alone "
-        "masked",
-    ),
-    "wildtype-marginals": Likelihood(
-        column="unmasked_log_likelihood",
-        perplexity_column="unmasked_perplexity",
-        formula="sum over the standard residues i of log p(residue i), p from the sequence with nothing masked",
-    ),
+    "masked-marginals": _likelihood("pseudo", "position i alone"),
+    "wildtype-marginals": _likelihood("unmasked", "nothing"),
 }
 
 
 def describe_likelihood(method: ScoreMethod) -> str:
     """Describe what the likelihood of a sequence is, in one line."""
-    formula = LIKELIHOODS[method].formula
-    perplexity = f"{LIKELIHOODS[method].perplexity_column} is exp(-per_residue)"
-    return f"{formula}; per_residue is its mean over them, {perplexity}; {PROBABILITY}"
+    likelihood = LIKELIHOODS[method]
+    perplexity = f"per_residue is its mean over them, {likelihood.perplexity_column} is exp(-per_residue)"
+    return f"{likelihood.formula}; {perplexity}; {PROBABILITY}"
+
+
+def describe_positions(method: ScoreMethod) -> str:
+    """Describe what the log probability at a position is, in one line."""
+    return f"{LIKELIHOODS[method].position_formula}; {PROBABILITY}"
 
 
 class VariantTableConfig(Config):
@@ -144,16 +151,18 @@ class ScoreConfig(Config):
 
 
 # The options that request a mode other than the usual one of the input; all of them need FASTA.
-_REQUESTS: Sequence[ScoreMode] = ()
+_REQUESTS: Sequence[ScoreMode] = ("positions",)
 # The configs, as `ScoreOptions` names them, whose options belong to some modes only.
-_MODES_OF: Mapping[str, Sequence[ScoreMode]] = {"table": ("variants",)}
+_MODES_OF: Mapping[str, Sequence[ScoreMode]] = {"table": ("variants",), "per_position": ("positions",)}
 _METHODS_OF: Mapping[ScoreMode, Sequence[ScoreMethod]] = {
     "variants": tuple(FORMULAS),
     "sequences": tuple(LIKELIHOODS),
+    "positions": tuple(LIKELIHOODS),
 }
 _WORDS: Mapping[ScoreMode, str] = {
     "variants": "a table of variants",
     "sequences": "sequences in FASTA",
+    "positions": "each position of sequences in FASTA",
 }
 
 
@@ -168,6 +177,7 @@ class ScoreOptions(Options):
     model: ModelConfig = field(default_factory=ModelConfig)
     table: VariantTableConfig = field(default_factory=VariantTableConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
+    per_position: PositionsConfig = field(default_factory=PositionsConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
 
@@ -187,7 +197,7 @@ class ScoreOptions(Options):
             raise ConfigError(requested[1], values[requested[1]], f"`{requested[0]}` is given too: choose one of them")
         if requested and not is_fasta:
             raise ConfigError(requested[0], values[requested[0]], f"{name} is not FASTA, from which proteins are read")
-        mode = requested[0] if requested else "sequences" if is_fasta else "variants"
+        mode: ScoreMode = requested[0] if requested else "sequences" if is_fasta else "variants"
         self._check_belongs(mode, name)
         return mode
 

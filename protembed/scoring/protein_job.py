@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -151,7 +151,20 @@ class ProteinJob:
             return self.computation.num_tokens(query)
         return (num_residues + NUM_SPECIAL_TOKENS) * (len(query.positions) if self._is_masked else 1)
 
-    def warnings(self, statistics: ReadStatistics) -> list[str]:
+    def facts(self, proteins: ProteinInput, statistics: ReadStatistics) -> dict[str, Any]:
+        """Describe what was computed, for the record of the result and the summary."""
+        lengths = (len(record.sequence) for record in proteins.read())
+        return {
+            "num_proteins": proteins.num_proteins,
+            "num_residues": proteins.num_residues,
+            "num_distinct": proteins.num_distinct,
+            "num_windowed": sum(length > self.marginals.window_residues for length in lengths),
+            "num_refused": len(statistics.skipped),
+            **statistics.left_out(),
+            "warnings": self._warnings(statistics),
+        }
+
+    def _warnings(self, statistics: ReadStatistics) -> list[str]:
         """Describe what is doubtful about the input and the model."""
         found = [*statistics.warnings(), *self.checkpoint.warnings]
         if self.checkpoint.metadata.has_finetuned_encoder:

@@ -5,18 +5,19 @@ from protembed.config.score import ScoreOptions
 from protembed.data.sequence_tables import begins_as_fasta
 from protembed.io.reading import PathLike, as_path, display_name
 from protembed.io.writing import seekable_inputs
+from protembed.scoring.per_position import PositionsSummary, score_positions
 from protembed.scoring.score_sequences import SequencesSummary, score_sequences
 from protembed.scoring.score_variants import ScoreSummary, score_variants
 
-AnyScoreSummary = ScoreSummary | SequencesSummary
+AnyScoreSummary = ScoreSummary | SequencesSummary | PositionsSummary
 
 
 def score(input: PathLike, options: ScoreOptions | None = None, callbacks: Callbacks | None = None) -> AnyScoreSummary:
     """Score what a file holds, as `protembed score` does.
 
     Args:
-        input: A FASTA file, which `score_sequences` scores, or a table of variants, which `score_variants` scores; `-`
-            is stdin.
+        input: A FASTA file, which `score_sequences` scores, or `score_positions` if the options name `positions`; or a
+            table of variants, which `score_variants` scores; `-` is stdin.
         options: All options of the command; the defaults if None.
         callbacks: Functions that receive the amount of work, and what of it is done.
 
@@ -32,3 +33,5 @@ def score(input: PathLike, options: ScoreOptions | None = None, callbacks: Callb
                 return score_variants(path, options, callbacks)
             case "sequences":
                 return score_sequences(path, options, callbacks)
+            case "positions":
+                return score_positions(path, options, callbacks)

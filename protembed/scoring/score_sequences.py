@@ -101,18 +101,7 @@ def _write(
     with atomic_file(claim.path) as stream:
         stream.writelines(_lines(method, zip(proteins.read(), likelihoods, strict=True), separator_of(claim.path)))
     check_inputs()
-    lengths = (len(record.sequence) for record in proteins.read())
-    facts = {
-        "num_proteins": proteins.num_proteins,
-        "num_residues": proteins.num_residues,
-        "num_distinct": proteins.num_distinct,
-        "num_windowed": sum(length > request.window_residues for length in lengths),
-        "num_refused": len(statistics.skipped),
-        **statistics.left_out(),
-        "score_column": LIKELIHOODS[method].column,
-        "warnings": job.warnings(statistics),
-    }
-    return facts, num_resumed
+    return {**job.facts(proteins, statistics), "score_column": LIKELIHOODS[method].column}, num_resumed
 
 
 def _lines(method: ScoreMethod, scored: Iterable[tuple[Record, float]], separator: str) -> Iterator[bytes]:

@@ -179,6 +179,15 @@ def test_sequences_are_scored_and_reported_in_a_line(small_fasta, tiny_model, tm
     assert json.loads(result.stdout)["num_distinct"] == num_proteins // 2
 
 
+def test_probabilities_of_positions_are_written_to_stdout_and_their_summary_to_stderr(tiny_model, tmp_path):
+    (tmp_path / "a.fasta").write_text(">a\nMKT\n")
+
+    result = invoke("score", tmp_path / "a.fasta", "-m", tiny_model, "--positions", "-", "--json")
+
+    assert result.stdout.startswith("# log_probability: ") and len(result.stdout.splitlines()) == 5
+    assert json.loads(result.stderr.splitlines()[-1])["kind"] == "positions"
+
+
 def test_score_table_begins_with_the_formula(variants, tiny_model):
     for method in ("masked-marginals", "wildtype-marginals", "pseudo-perplexity"):
         lines = invoke(
