@@ -12,7 +12,7 @@
     │       ├── RecordError                         a record without identifier or sequence
     │       ├── SkippableError                      a record or row that is invalid, and can be left out
     │       │   ├── IllegalResidueError             a character that is not an amino acid
-    │       │   ├── NoProteinError                  a record of an alignment that is not a protein
+    │       │   ├── NoProteinError                  a record that is not a protein, or has nothing to fill in
     │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
     │       │   ├── TooShortError                   a protein that ends before the region begins
     │       │   ├── NoAminoAcidError                a protein without a standard residue, where likelihoods are computed
@@ -165,7 +165,9 @@ _GAP_ADVICE = "pass `gaps` drop (read proteins without their gaps) or `on_illega
 _CHAIN_ADVICE = (
     "the record holds several chains: give each chain a separate record, or pass `on_illegal` skip (leave it out)"
 )
+_MASK_ADVICE = "only `protembed score` with `fill` reads it as a masked position; otherwise correct the file"
 _ADVICE_BY_CHARACTER = {
+    **dict.fromkeys("?<", _MASK_ADVICE),
     ">": "put every header on a separate line, with nothing before its '>'",
     "\0": "the file is binary or damaged: download or create it again",
     "-": f"this is an alignment: {_GAP_ADVICE}",
@@ -211,7 +213,7 @@ class IllegalResidueError(SkippableError):
 
 
 class NoProteinError(SkippableError):
-    """A record of an alignment that is not a protein: gaps alone, or the secondary structure that HHsuite adds."""
+    """A record that is not a protein (gaps alone, or a secondary structure of HHsuite), or has nothing to fill in."""
 
     def __init__(self, path: str, line: int, record_id: str, reason: str) -> None:
         self.record_id, self.reason = record_id, reason

@@ -29,7 +29,7 @@ AMINO_ACID_IDS = slice(FIRST_AMINO_ACID, FIRST_AMINO_ACID + NUM_AMINO_ACIDS)
 
 NONSTANDARD_RESIDUES = "XBZUO"
 RESIDUES = AMINO_ACIDS + NONSTANDARD_RESIDUES
-# How a sequence in memory writes a masked position; the readers of files reject it.
+# How a sequence in memory writes a masked position; the readers of files reject it, unless they are asked for it.
 MASK_LETTER = "?"
 
 _NOT_A_RESIDUE = 255

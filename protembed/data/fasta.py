@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from protembed.config.common import Gaps, InputConfig, OnIllegal as OnIllegal
-from protembed.data.alphabet import NONSTANDARD_RESIDUES, RESIDUES
+from protembed.data.alphabet import MASK_LETTER, NONSTANDARD_RESIDUES, RESIDUES
 from protembed.data.fasta_lines import GAPS, LineChecker, without_surrogates
 from protembed.errors import (
     DamagedArchiveError,
@@ -39,13 +39,16 @@ from protembed.text import pluralize, without_invisible
 
 _ACCEPTED = RESIDUES + "J"
 _ILLEGAL = re.compile(f"[^{_ACCEPTED}]")
+# The token of a masked position, as `clean_sequence` leaves it.
+_MASK = "<MASK>"
+_ILLEGAL_BESIDE_MASKS = re.compile(f"[^{_ACCEPTED}{MASK_LETTER}]")
 # An error under any policy. Masking or skipping `>` would lose the record that a misplaced header begins; NUL bytes are
 # what a failing disk leaves in place of data.
-_NEVER_SKIPPED = re.compile(">|\0")
+_NEVER_SKIPPED = re.compile(f"(?<!{_MASK[:-1]})>|\0")
 _READ_AS_UNKNOWN = str.maketrans("J", "X")
 # Masking a gap or the end of a chain would make a residue of it and shift the residues behind it; a letter still in
-# lower case is one of SaProt's letters for structure.
-_NEVER_MASKED = re.compile("[-./:a-z]")
+# lower case is one of SaProt's letters for structure; `<mask>` is one position, not six.
+_NEVER_MASKED = re.compile(f"[-./:a-z]|{_MASK}")
 _WITHOUT_GAPS = str.maketrans("", "", GAPS)
 # HHsuite writes secondary structure, its confidence and its source into the alignments that it makes.
 _STRUCTURE_RECORDS = ("ss_pred", "ss_conf", "ss_dssp", "sa_dssp")
@@ -227,13 +230,16 @@ def accept_sequence(
     reader: InputConfig,
     statistics: ReadStatistics,
     illegal_residue: Callable[[int], IllegalResidueError],
+    *,
+    with_masks: bool = False,
 ) -> str | None:
     """Remove the gaps of a sequence from `clean_sequence` on request, check its letters, and count the unusual ones.
 
     The function `illegal_residue` makes the error about the letter at an index, from 0.
 
     Returns:
-        The sequence in residues of the alphabet; None if its record is skipped.
+        The sequence in residues of the alphabet, and `?` for a masked position if `with_masks` allows `?` and `<mask>`;
+        None if its record is skipped.
 
     Raises:
         IllegalResidueError: A letter is not a residue and `on_illegal` is `error`; it is a gap, the end of a chain or
@@ -241,6 +247,9 @@ def accept_sequence(
         NoProteinError: The sequence consists of gaps, and is not to be skipped.
     """
     num_gaps = 0
+    if with_masks and _MASK in sequence:
+        illegal_residue = _with_mask_tokens(illegal_residue, sequence)
+        sequence = sequence.replace(_MASK, MASK_LETTER)
     if reader.gaps == "drop" and (num_gaps := sum(map(sequence.count, GAPS))):
         illegal_residue = _with_gaps(illegal_residue, sequence)
         sequence = sequence.translate(_WITHOUT_GAPS).removesuffix("*")
@@ -249,7 +258,8 @@ def accept_sequence(
             error = NoProteinError(place.path, place.line, place.record_id, "consists of gaps")
             statistics.skip_or_raise(place.record_id, error, reader.on_illegal)
             return None
-    accepted = _accept_letters(sequence, reader.on_illegal, statistics, illegal_residue)
+    illegal = _ILLEGAL_BESIDE_MASKS if with_masks else _ILLEGAL
+    accepted = _accept_letters(sequence, illegal, reader.on_illegal, statistics, illegal_residue)
     if accepted is not None and num_gaps:
         statistics.num_gaps += num_gaps
         statistics.num_gapped += 1
@@ -258,19 +268,20 @@ def accept_sequence(
 
 def _accept_letters(
     sequence: str,
+    illegal: re.Pattern[str],
     on_illegal: OnIllegal,
     statistics: ReadStatistics,
     illegal_residue: Callable[[int], IllegalResidueError],
 ) -> str | None:
-    if illegal := _ILLEGAL.search(sequence):
+    if found := illegal.search(sequence):
         unskippable, unmaskable = _NEVER_SKIPPED.search(sequence), _NEVER_MASKED.search(sequence)
-        error = illegal_residue((unskippable or unmaskable or illegal).start())
+        error = illegal_residue((unskippable or unmaskable or found).start())
         if unskippable or (unmaskable and on_illegal == "mask"):
             raise error
         if on_illegal != "mask":
             statistics.skip_or_raise(error.record_id, error, on_illegal)
             return None
-        sequence, num_masked = _ILLEGAL.subn("X", sequence)
+        sequence, num_masked = illegal.subn("X", sequence)
         statistics.num_masked += num_masked
     _count_letters(sequence, statistics)
     return sequence.translate(_READ_AS_UNKNOWN)
@@ -302,6 +313,14 @@ def _with_gaps(
     return lambda index: illegal_residue(next(islice(indices, index, None), 0))
 
 
+def _with_mask_tokens(
+    illegal_residue: Callable[[int], IllegalResidueError], written: str
+) -> Callable[[int], IllegalResidueError]:
+    """Make the error about a letter from its index in the sequence in which `?` replaces each `<mask>`."""
+    starts = [part.start() for part in re.finditer(f"{_MASK}|.", written, re.DOTALL)]
+    return lambda index: illegal_residue(starts[index])
+
+
 @contextmanager
 def open_records(path: Path, statistics: ReadStatistics) -> Iterator[BinaryIO]:
     """Open an input; if its archive proves to be damaged, the error counts the records that were read before.
@@ -331,7 +350,7 @@ def _check_title(title: str, name: str, line: int, number: int) -> None:
 
 
 def read_fasta_stream(
-    stream: BinaryIO, name: str, reader: InputConfig, statistics: ReadStatistics
+    stream: BinaryIO, name: str, reader: InputConfig, statistics: ReadStatistics, *, with_masks: bool = False
 ) -> Generator[Record]:
     """Read the proteins of one open, decompressed file; see `read_fasta`.
 
@@ -359,7 +378,8 @@ def read_fasta_stream(
                 error = NoProteinError(name, record.line, record_id, reason)
                 statistics.skip_or_raise(record_id, error, reader.on_illegal)
                 continue
-            sequence = accept_sequence(raw, reader, statistics, partial(record.illegal_residue, name, record_id))
+            illegal_residue = partial(record.illegal_residue, name, record_id)
+            sequence = accept_sequence(raw, reader, statistics, illegal_residue, with_masks=with_masks)
             if sequence is None:
                 continue
             statistics.num_records += 1
@@ -403,7 +423,12 @@ def read_records(
 
 
 def read_fasta(
-    paths: Paths, *, on_illegal: OnIllegal = "error", gaps: Gaps = "error", statistics: ReadStatistics | None = None
+    paths: Paths,
+    *,
+    on_illegal: OnIllegal = "error",
+    gaps: Gaps = "error",
+    with_masks: bool = False,
+    statistics: ReadStatistics | None = None,
 ) -> Iterator[Record]:
     r"""Read proteins one by one, in order, without holding a file in memory.
 
@@ -416,6 +441,7 @@ def read_fasta(
         on_illegal: Policy for a character that is not a residue: `error`, `mask` (read it as X), or `skip` (leave the
             record out and list it in `statistics`).
         gaps: Policy for the gaps of an alignment, `-` and `.`: `error`, or `drop` (read each protein without them).
+        with_masks: Whether `?` and `<mask>` are masked positions, which become `?`; otherwise they are illegal.
         statistics: Counts to which this reading is added; None if the caller does not need them.
 
     Yields:
@@ -437,5 +463,5 @@ def read_fasta(
     """
     reader = InputConfig(on_illegal=on_illegal, gaps=gaps)
     statistics = ReadStatistics() if statistics is None else statistics
-    read = partial(read_fasta_stream, reader=reader, statistics=statistics)
+    read = partial(read_fasta_stream, reader=reader, statistics=statistics, with_masks=with_masks)
     yield from read_records(as_paths("paths", paths), statistics, read)
