@@ -89,15 +89,15 @@ def mask_for_validation(tokens: NDArray[np.uint8], sequence_hash: bytes) -> Mask
     the residues, without `<cls>` and `<eos>`.
     """
     whole = np.array([0, len(tokens)])
-    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, _frozen_random(sequence_hash))
+    positions = choose_residues(tokens, whole, VALIDATION_MASK_RATE, frozen_random(sequence_hash, VALIDATION_SEED))
     masked = tokens.copy()
     masked[positions] = MASK
     return MaskedTokens(tokens=masked, positions=positions, targets=tokens[positions])
 
 
-def _frozen_random(sequence_hash: bytes) -> Random:
-    """Return a generator of random numbers that depends only on a protein's hash, on every machine and for good."""
+def frozen_random(digest: bytes, seed: int = 0) -> Random:
+    """Return a generator of random numbers that depends only on a hash and a seed, on every machine and for good."""
     # NumPy promises that the raw output of a bit generator never changes, but not what Generator makes of it.
-    key = np.frombuffer(sequence_hash[:16], dtype="<u8") ^ np.uint64(VALIDATION_SEED)
+    key = np.frombuffer(digest[:16], dtype="<u8") ^ np.uint64(seed)
     bits = np.random.Philox(key=key)
     return lambda number: np.asarray((bits.random_raw(number) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)

@@ -52,6 +52,11 @@ class PositionQuery:
         residues = encode(sequence)
         return cls(residues=residues, positions=np.flatnonzero(is_amino_acid(residues)))
 
+    @classmethod
+    def masked(cls, residues: Tokens) -> "PositionQuery":
+        """Query every position of a protein that is masked, by its token ids as in `residues`."""
+        return cls(residues=residues, positions=np.flatnonzero(residues == MASK))
+
     def select_own(self, log_probs: LogProbabilities) -> NDArray[np.float32]:
         """Select the log probability of the residue that the protein has at each position, (positions,).
 

@@ -1,0 +1,55 @@
+"""Options of `protembed score --fill`. No torch."""
+
+from protembed.config.base import Config, option
+from protembed.errors import ConfigError
+
+DEFAULT_TOP, DEFAULT_TEMPERATURE, DEFAULT_SEED = 5, 1.0, 0
+
+# What the table holds, for its first line.
+FILL_FORMULA = (
+    "p(residue at the position | the sequence with all its masked positions masked), from one pass of the model: a "
+    "softmax over the 20 amino acids alone"
+)
+
+
+class FillConfig(Config):
+    """Masked positions: fill in what is ? or <mask> in FASTA."""
+
+    fill: bool = option(
+        False,
+        "Fill in the masked positions of a FASTA file, ? or <mask>: write a table with the most probable residues at "
+        "each, from one pass of the model.",
+    )
+    top: int | None = option(
+        None, f"Residues in the table for each masked position. Default: {DEFAULT_TOP}.", min=1, max=20
+    )
+    samples: int | None = option(
+        None,
+        "Draw so many whole sequences for each record in place of the table, and write FASTA. One position is filled "
+        "in at a time, the most certain first: that whose most probable residue has the highest probability.",
+        min=1,
+    )
+    temperature: float | None = option(
+        None,
+        "Temperature of the draws: probabilities are raised to the power of its inverse; 0 takes the most probable "
+        f"residue. Default: {DEFAULT_TEMPERATURE:g}.",
+        min=0.0,
+        max=100.0,
+    )
+    seed: int | None = option(
+        None,
+        f"Seed of the draws; the sequence, the seed and a sample's number determine the sample. Default: "
+        f"{DEFAULT_SEED}.",
+        min=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("top", "samples"):
+            if getattr(self, name) is not None and not self.fill:
+                raise ConfigError(name, getattr(self, name), "it needs `fill`")
+        for name in ("temperature", "seed"):
+            if getattr(self, name) is not None and self.samples is None:
+                raise ConfigError(name, getattr(self, name), "it needs `samples`: the table is not drawn")
+        if self.top is not None and self.samples is not None:
+            raise ConfigError("top", self.top, "`samples` writes whole sequences in place of the table")
