@@ -7,7 +7,8 @@
 
 A model in memory, for sequences in memory:
 
-    load_model          load a model by name; `Model` has embed, embed_residues, log_probs, attention, contacts, predict
+    load_model          load a model by name; `Model` has embed, embed_residues, log_probs, fill, sample, attention,
+                        contacts, predict
     AMINO_ACIDS         the 20 amino acids in the order of the columns of `Model.log_probs`
     read_fasta          read the records of FASTA files
     load_embeddings     load a result of `embed_fasta`: vectors, identifiers, settings

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from protembed.config.common import InferenceDeviceConfig, OffloadName, Region, choose_region
 from protembed.config.embed import EmbedConfig, EmbedPrecisionName
-from protembed.data.alphabet import encode
+from protembed.config.fill import DEFAULT_SEED, DEFAULT_TEMPERATURE, DEFAULT_TOP, FillConfig
+from protembed.data.alphabet import MASK_LETTER, encode
 from protembed.data.batching import Batch
 from protembed.data.sequences import (
     AnySequence,
@@ -25,7 +26,7 @@ from protembed.data.sequences import (
     read_sequences,
 )
 from protembed.device import choose_device
-from protembed.errors import ModelFormatError
+from protembed.errors import ModelFormatError, SequenceError
 from protembed.finetuning.prediction import prediction_columns, require_head
 from protembed.inference.applicability import InputComparison
 from protembed.inference.computation import Computation, visit_attention
@@ -36,6 +37,7 @@ from protembed.inference.marginals import Marginals, PositionQuery
 from protembed.io.reading import PathLike
 from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
+from protembed.scoring.filling import Draft, RankedResidue, SequenceSampler, rank_residues
 
 Layers = int | str | Iterable[int]
 
@@ -160,6 +162,9 @@ class Model:
     def log_probs(self, sequence: AnySequence, masked: bool = True) -> NDArray[np.float32]:
         """Compute the log probabilities of the 20 amino acids at each position, from which `score` makes its scores.
 
+        What is `?` or `<mask>` in the sequence is masked in every pass. With `masked=False`, the rows of these
+        positions are those that `fill` ranks.
+
         Args:
             sequence: One sequence.
             masked: Whether each position is masked when its probabilities are computed, in one pass per position;
@@ -174,17 +179,77 @@ class Model:
         >>> load_model().log_probs("MKTAYIAKQR").shape
         (10, 20)
         """
-        if self.checkpoint.metadata.has_finetuned_encoder:
-            sentence = "this model was fine-tuned without its masked-LM head; use the original model"
-            warnings.warn(sentence, ProtembedWarning, stacklevel=2)
-        protein = read_one_sequence(sequence)
-        marginals = Marginals.from_checkpoint(self.checkpoint)
-        job = marginals.masked() if masked else marginals.unmasked()
+        protein, marginals = read_one_sequence(sequence), self._marginals()
         query = PositionQuery(residues=encode(protein.sequence), positions=np.arange(len(protein.sequence)))
+        return self._log_probs(protein, query, marginals.masked() if masked else marginals.unmasked())
+
+    def fill(self, sequence: AnySequence, top: int = DEFAULT_TOP) -> dict[str, Any]:
+        """Compute the most probable residues at each masked position, `?` or `<mask>`, in one pass.
+
+        All masked positions are masked together, so the residues of two of them may not fit one another; `sample`
+        draws them one after the other.
+
+        Args:
+            sequence: One sequence with at least one masked position.
+            top: Number of residues at each position, from 1 to 20.
+
+        Returns:
+            The columns of the table that `protembed score --fill` writes, with all digits: `position` (from 1), `rank`,
+            `residue` and `probability`, (positions × top,) each, the most probable residue of a position first.
+
+        Raises:
+            SequenceError: No position is masked.
+            ConfigError: The number of residues is out of range.
+            ModelFormatError: The model has no masked-LM head.
+
+        >>> filled = load_model().fill("MKTAYIAK?RQISFVKSHFSRQ", top=3)
+        >>> filled["position"], filled["rank"], len(filled["residue"]), sum(filled["probability"]) < 1
+        ([9, 9, 9], [1, 2, 3], 3, True)
+        """
+        FillConfig(fill=True, top=top)  # which checks the number
+        protein, marginals = _with_masks(read_one_sequence(sequence)), self._marginals()
+        query = PositionQuery.masked(encode(protein.sequence))
+        ranked = list(rank_residues(query, self._log_probs(protein, query, marginals.unmasked()), top))
+        return {name: [getattr(row, name) for row in ranked] for name in RankedResidue._fields}
+
+    def sample(
+        self,
+        sequence: AnySequence,
+        num_samples: int = 1,
+        temperature: float = DEFAULT_TEMPERATURE,
+        seed: int = DEFAULT_SEED,
+    ) -> list[str]:
+        """Fill in all masked positions, `?` or `<mask>`, with residues that are drawn one after the other.
+
+        In each pass, the residue is drawn at the most certain position: that whose most probable residue has the
+        highest probability given the residues that were drawn before. One sample takes a pass for each masked position.
+
+        Args:
+            sequence: One sequence with at least one masked position.
+            num_samples: Number of sequences that are drawn.
+            temperature: Probabilities are raised to the power of its inverse; 0 takes the most probable residue.
+            seed: Seed of the draws; the sequence, the seed and a sample's number, from 1, determine the sample.
+
+        Returns:
+            The sequences, those of `protembed score --fill --samples`.
+
+        Raises:
+            SequenceError: No position is masked.
+            ConfigError: An argument is out of range.
+            ModelFormatError: The model has no masked-LM head.
+
+        >>> [sample] = load_model().sample("MKTAYIAK??QISFVKSHFSRQ", temperature=0.5)
+        >>> sample[:8], len(sample), "?" in sample
+        ('MKTAYIAK', 22, False)
+        """
+        FillConfig(fill=True, samples=num_samples, temperature=temperature, seed=seed)  # which checks the numbers
+        protein = _with_masks(read_one_sequence(sequence))
+        sampler = SequenceSampler(marginals=self._marginals(), temperature=temperature)
+        drafts = [
+            Draft.begin(protein.id, protein.sequence, seed=seed, number=number) for number in range(1, num_samples + 1)
+        ]
         with self._engine(self.checkpoint) as engine:
-            [(_, log_probs)] = engine.run(job, [query])
-        check_finite(protein.id, log_probs, "log probabilities")
-        return log_probs
+            return [draft.sequence for draft in sampler.complete(engine, drafts)]
 
     def attention(self, sequence: AnySequence) -> NDArray[np.float32]:
         """Compute the attention maps of all heads, without the special tokens.
@@ -251,6 +316,20 @@ class Model:
             return self.checkpoint
         return load_checkpoint(self.source, device=self.device, offload=True)
 
+    def _marginals(self) -> Marginals:
+        if self.checkpoint.metadata.has_finetuned_encoder:
+            sentence = "this model was fine-tuned without its masked-LM head; use the original model"
+            warnings.warn(sentence, ProtembedWarning, stacklevel=3)
+        return Marginals.from_checkpoint(self.checkpoint)
+
+    def _log_probs(
+        self, protein: Protein, query: PositionQuery, job: InferenceJob[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        with self._engine(self.checkpoint) as engine:
+            [(_, log_probs)] = engine.run(job, [query])
+        check_finite(protein.id, log_probs, "log probabilities")
+        return log_probs
+
     def _embedder(self, pooling: str | Iterable[str] | None, layer: Layers | None) -> Embedder:
         config = EmbedConfig(  # which converts lists and numbers
             pooling="auto" if pooling is None else pooling,  # type: ignore[arg-type]
@@ -298,6 +377,13 @@ class Model:
             [(_, result)] = engine.run(whole_proteins(compute), [protein])
         check_finite(protein.id, result, "results")
         return result
+
+
+def _with_masks(protein: Protein) -> Protein:
+    """Check that at least one position of a protein is masked."""
+    if MASK_LETTER not in protein.sequence:
+        raise SequenceError("the sequence", "no position is masked", "write ? or <mask> where residues are to be found")
+    return protein
 
 
 def load_model(

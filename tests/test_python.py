@@ -340,6 +340,57 @@ def test_a_masked_position_is_what_the_model_sees_of_a_residue_that_is_predicted
     assert not np.array_equal(model.embed("MK?A"), model.embed("MKXA"))
 
 
+# Masked positions
+
+
+def test_fill_gives_the_most_probable_residues_at_masked_positions_in_columns(model, proteins):
+    sequence = f"?{proteins[0][1:90]}<mask>{proteins[0][91:]}"  # longer than a window
+
+    filled = model.fill(sequence, top=2)
+
+    log_probs = model.log_probs(sequence, masked=False)[[0, 90]]
+    best = np.argsort(-log_probs, axis=1)[:, :2]
+    assert filled["position"] == [1, 1, 91, 91]
+    assert filled["rank"] == [1, 2, 1, 2]
+    assert filled["residue"] == [protembed.AMINO_ACIDS[column] for column in best.flatten()]
+    np.testing.assert_allclose(filled["probability"], np.exp(np.take_along_axis(log_probs, best, 1)).flatten())
+    assert len(model.fill("MK?")["residue"]) == 5
+
+
+def test_sample_completes_sequences_and_repeats_each_by_its_seed_and_number(model):
+    sequence = "MK??Y<mask>AKQR"
+
+    samples = model.sample(sequence, 4)
+
+    assert len(set(samples)) > 1
+    for sample in samples:
+        assert (sample[:2], sample[4], sample[6:]) == ("MK", "Y", "AKQR")
+        assert set(sample) <= set(protembed.AMINO_ACIDS)
+    assert model.sample(sequence, 2) == samples[:2]
+    assert model.sample(sequence, 4, seed=1) != samples
+    assert len(set(model.sample(sequence, 4, temperature=0))) == 1
+
+
+def test_sequences_without_a_masked_position_cannot_be_filled_in(model):
+    for call in (model.fill, model.sample):
+        with pytest.raises(protembed.ProtembedError, match="no position is masked; write . or <mask>"):
+            call("MKTAY")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("fill", {"top": 21}, "top is 21, but a value from 1 to 20"),
+        ("sample", {"num_samples": 0}, "samples is 0, but a value of at least 1"),
+        ("sample", {"temperature": -0.1}, "temperature is -0.1, but a value from 0 to 100"),
+        ("sample", {"seed": -1}, "seed is -1, but a value of at least 0"),
+    ],
+)
+def test_numbers_of_fill_and_sample_that_are_out_of_range_are_errors(model, method, arguments, message):
+    with pytest.raises(protembed.ProtembedError, match=message):
+        getattr(model, method)("MK?", **arguments)
+
+
 @pytest.fixture(scope="module")
 def contact_model(tiny_model, tmp_path_factory):
     """The tiny model with a contact head of random weights."""
