@@ -25,6 +25,7 @@ The commands, each as one function from files to files:
                                                         score               any, by the content of the input
     pretrain_model      protembed pretrain              inspect_attention   protembed inspect-attention
     plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
+    fill_fasta          score --fill
 
 Their options are dataclasses, as in `EmbedOptions.from_values(output="emb.npy", layer=3)`; `options_from_record` reads
 those of an earlier command from its record. Errors are subclasses of

@@ -18,6 +18,7 @@ from protembed.config.embed import (
     JoinConfig as JoinConfig,
     JoinOptions as JoinOptions,
 )
+from protembed.config.fill import FillConfig as FillConfig
 from protembed.config.finetune import (
     FinetuneConfig as FinetuneConfig,
     FinetunedModelConfig as FinetunedModelConfig,
@@ -53,6 +54,7 @@ from protembed.model.catalog import list_models as list_models
 from protembed.model.checkpoint import Checkpoint as Checkpoint, load_checkpoint as load_checkpoint
 from protembed.model.encoder import Encoder as Encoder
 from protembed.pretraining.pretrain import plan_pretraining as plan_pretraining, pretrain_model as pretrain_model
+from protembed.scoring.fill import fill_fasta as fill_fasta
 from protembed.scoring.per_position import score_positions as score_positions
 from protembed.scoring.score import score as score
 from protembed.scoring.score_sequences import score_sequences as score_sequences

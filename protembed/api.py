@@ -244,7 +244,7 @@ class Model:
         """
         FillConfig(fill=True, samples=num_samples, temperature=temperature, seed=seed)  # which checks the numbers
         protein = _with_masks(read_one_sequence(sequence))
-        sampler = SequenceSampler(marginals=self._marginals(), temperature=temperature)
+        sampler = SequenceSampler(marginals=self._marginals(), temperature=temperature, precision=self.precision)
         drafts = [
             Draft.begin(protein.id, protein.sequence, seed=seed, number=number) for number in range(1, num_samples + 1)
         ]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
+    from protembed.scoring.fill import FillSummary
     from protembed.scoring.per_position import PositionsSummary
     from protembed.scoring.score import AnyScoreSummary
     from protembed.scoring.score_sequences import SequencesSummary
@@ -153,6 +154,8 @@ def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
             yield _proteins_line(summary, summary.score_column)
         case "positions":
             yield _proteins_line(summary, "log probabilities at each position")
+        case "fill":
+            yield _fill_line(summary)
 
 
 def _proteins_line(summary: "SequencesSummary | PositionsSummary", what: str) -> str:
@@ -161,6 +164,15 @@ def _proteins_line(summary: "SequencesSummary | PositionsSummary", what: str) ->
     repeated = summary.num_proteins - summary.num_distinct
     distinct = f", {repeated:,} of them with the sequence of an earlier one" if repeated else ""
     return f"{summary.output or 'stdout'}: {what} of {proteins}{windowed}{distinct}"
+
+
+def _fill_line(summary: "FillSummary") -> str:
+    positions = pluralize(summary.num_positions, "masked position")
+    proteins = pluralize(summary.num_proteins, "protein")
+    if summary.num_samples is None:
+        return f"{summary.output or 'stdout'}: the most probable residues at {positions} of {proteins}"
+    samples = pluralize(summary.num_samples, "sample")
+    return f"{summary.output or 'stdout'}: {samples} of each of {proteins}, drawn at {positions}"
 
 
 def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:

@@ -84,13 +84,21 @@ def after_predict(summary: "PredictSummary", options: PredictOptions) -> str | N
 
 
 def after_score(summary: "AnyScoreSummary") -> str | None:
-    """Suggest to look at the scores."""
+    """Suggest to look at the scores, or to score the sequences that were drawn."""
     if summary.output is None or (summary.kind == "positions" and summary.output.suffix not in (".tsv", ".csv")):
         return None
     if summary.kind == "positions":
         return f"open {summary.output} in a spreadsheet: rank 1 is a residue that the model expects"
+    if summary.kind == "fill":
+        return _after_fill(summary.output, summary.num_samples)
     column = "per_residue" if summary.kind == "sequences" else summary.score_column
     return f"open {summary.output} in a spreadsheet and sort it by {column!r}: higher is better"
+
+
+def _after_fill(output: Path, num_samples: int | None) -> str:
+    if num_samples is None:
+        return f"open {output} in a spreadsheet"
+    return f"{_command('score', output)}, with the same `--model`, shows how likely each whole sequence is"
 
 
 def after_attention(summary: "AttentionSummary") -> str:

@@ -1,5 +1,7 @@
 """Options of `protembed score --fill`. No torch."""
 
+from typing import Any
+
 from protembed.config.base import Config, option
 from protembed.errors import ConfigError
 
@@ -53,3 +55,29 @@ class FillConfig(Config):
                 raise ConfigError(name, getattr(self, name), "it needs `samples`: the table is not drawn")
         if self.top is not None and self.samples is not None:
             raise ConfigError("top", self.top, "`samples` writes whole sequences in place of the table")
+
+    @property
+    def num_ranks(self) -> int:
+        """Residues in the table for each masked position."""
+        return DEFAULT_TOP if self.top is None else self.top
+
+    @property
+    def chosen_temperature(self) -> float:
+        """Temperature of the draws."""
+        return DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
+
+    @property
+    def chosen_seed(self) -> int:
+        """Seed of the draws."""
+        return DEFAULT_SEED if self.seed is None else self.seed
+
+    def settings(self) -> dict[str, Any]:
+        """Return what makes two results the same, with the defaults that apply."""
+        if self.samples is None:
+            return {"fill": True, "top": self.num_ranks}
+        return {
+            "fill": True,
+            "samples": self.samples,
+            "temperature": self.chosen_temperature,
+            "seed": self.chosen_seed,
+        }

@@ -8,12 +8,14 @@ from typing import Any, Literal
 from protembed.config.base import Config, Options, option
 from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, precision_option, window_option
 from protembed.config.embed import EmbedPrecisionName
+from protembed.config.fill import FillConfig
 from protembed.config.positions import PositionsConfig
 from protembed.errors import ConfigError
 
 ScoreMethod = Literal["masked-marginals", "wildtype-marginals", "pseudo-perplexity"]
-# What is scored: the variants of a table, the sequences of a FASTA file, or each position of these.
-ScoreMode = Literal["variants", "sequences", "positions"]
+# What is scored: the variants of a table, the sequences of a FASTA file, each position of these, or residues at their
+# masked positions.
+ScoreMode = Literal["variants", "sequences", "positions", "fill"]
 
 # What each score is, for the help, the table and the summary. Higher is always better.
 # Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
@@ -151,18 +153,24 @@ class ScoreConfig(Config):
 
 
 # The options that request a mode other than the usual one of the input; all of them need FASTA.
-_REQUESTS: Sequence[ScoreMode] = ("positions",)
+_REQUESTS: Sequence[ScoreMode] = ("positions", "fill")
 # The configs, as `ScoreOptions` names them, whose options belong to some modes only.
-_MODES_OF: Mapping[str, Sequence[ScoreMode]] = {"table": ("variants",), "per_position": ("positions",)}
+_MODES_OF: Mapping[str, Sequence[ScoreMode]] = {
+    "table": ("variants",),
+    "per_position": ("positions",),
+    "filling": ("fill",),
+}
 _METHODS_OF: Mapping[ScoreMode, Sequence[ScoreMethod]] = {
     "variants": tuple(FORMULAS),
     "sequences": tuple(LIKELIHOODS),
     "positions": tuple(LIKELIHOODS),
+    "fill": ("masked-marginals",),
 }
 _WORDS: Mapping[ScoreMode, str] = {
     "variants": "a table of variants",
     "sequences": "sequences in FASTA",
     "positions": "each position of sequences in FASTA",
+    "fill": "masked positions in FASTA",
 }
 
 
@@ -178,6 +186,7 @@ class ScoreOptions(Options):
     table: VariantTableConfig = field(default_factory=VariantTableConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
     per_position: PositionsConfig = field(default_factory=PositionsConfig)
+    filling: FillConfig = field(default_factory=FillConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
 

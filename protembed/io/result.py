@@ -7,7 +7,7 @@ same. It is written last; without it nothing is a result.
 A result grows in `NAME.partial/`, where the fingerprint is from the beginning, and is then renamed. The kinds:
 
     Result(output, fasta, companions=…)                   a file that can be resumed, with tables beside it (embed)
-    Result.table(output, [*fasta, model])                 a TSV or CSV that is written once (predict, score)
+    Result.table(output, [*fasta, model])                 a TSV, CSV or FASTA that is written once (predict, score)
     Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
     Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
     Result(output, fasta, run=RUN)                        a training that is resumed in its own directory (pretrain)
@@ -178,7 +178,7 @@ class Result:
 
     @classmethod
     def table(cls, output: Path, inputs: Iterable[Path], *, force: bool = False) -> "Result":
-        """Describe a table, whose name must not promise another format than text: CSV, or TSV under any other name.
+        """Describe a table or FASTA file, whose name must not promise another format than text.
 
         Raises:
             ConfigError: The name has the suffix of another format, or is that of a directory.

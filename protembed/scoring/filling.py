@@ -6,6 +6,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, MASK, NUM_SPECIAL_TOKENS, decode, encode
 from protembed.data.batching import Tokens
@@ -50,22 +51,24 @@ class Draft:
     """A sequence whose masked positions are being filled in.
 
     Attributes:
-        id: Identifier of the protein, for messages.
+        id: Identifier of the protein.
+        number: Number of the sample, from 1.
         residues: Token ids without `<cls>` and `<eos>`, (residues,), uint8; `<mask>` where nothing is drawn yet.
         random: Draws random numbers from 0 to 1.
         log_probability: Sum of the log probabilities, in nats, that the drawn residues had when they were drawn.
     """
 
     id: str
+    number: int
     residues: Tokens
     random: Random
     log_probability: float = 0.0
 
     @classmethod
     def begin(cls, id: str, sequence: str, *, seed: int, number: int) -> "Draft":
-        """Begin the sample with this number, from 1; a sequence, a seed and a number always give the same sample."""
+        """Begin a sample of a sequence; the sequence, the seed and the number determine its random numbers."""
         digest = sequence_sha256(f"{sequence}/{seed}/{number}")
-        return cls(id=id, residues=encode(sequence), random=frozen_random(digest))
+        return cls(id=id, number=number, residues=encode(sequence), random=frozen_random(digest))
 
     @property
     def sequence(self) -> str:
@@ -98,10 +101,14 @@ class SequenceSampler:
 
     Source: Ghazvininejad et al. 2019, "Mask-Predict: parallel decoding of conditional masked language models", whose
     most certain positions are filled in first; here one position in each pass of the model.
+
+    Attributes:
+        precision: Precision of the model's matrix products, for messages.
     """
 
     marginals: Marginals
     temperature: float = 1.0
+    precision: torch.dtype = torch.float32
 
     def complete(
         self, engine: Engine, drafts: Iterable[Draft], on_drawn: Callable[[int], None] = lambda num_tokens: None
@@ -127,5 +134,5 @@ class SequenceSampler:
         results = dict(zip(names, engine.run(self.marginals.unmasked(), queries), strict=True))
         for draft in drafts:
             query, log_probs = results[draft.residues.tobytes()]
-            check_finite(draft.id, log_probs, "log probabilities")
+            check_finite(draft.id, log_probs, "log probabilities", self.precision)
             draft.fill_most_certain(query, log_probs, self.temperature)

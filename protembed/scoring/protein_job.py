@@ -161,10 +161,10 @@ class ProteinJob:
             "num_windowed": sum(length > self.marginals.window_residues for length in lengths),
             "num_refused": len(statistics.skipped),
             **statistics.left_out(),
-            "warnings": self._warnings(statistics),
+            "warnings": self.warnings(statistics),
         }
 
-    def _warnings(self, statistics: ReadStatistics) -> list[str]:
+    def warnings(self, statistics: ReadStatistics) -> list[str]:
         """Describe what is doubtful about the input and the model."""
         found = [*statistics.warnings(), *self.checkpoint.warnings]
         if self.checkpoint.metadata.has_finetuned_encoder:

@@ -95,6 +95,8 @@ def test_a_model_without_a_head_and_an_invalid_record_are_refused_without_torch(
         ("predict", "small.fasta"),
         ("embed", "bad.fasta"),
         ("score", "bad.csv"),
+        ("score", "small.fasta", "--fill"),
+        ("score", "small.fasta", "--fill", "--samples", "2", "--top", "3"),
         ("embed", "small.fasta", "--layer", "99"),
     ]
     found = run_each(commands, finished)
@@ -103,6 +105,8 @@ def test_a_model_without_a_head_and_an_invalid_record_are_refused_without_torch(
         (66, False),
         (65, False),
         (65, False),
+        (65, False),
+        (2, False),
         (2, False),
     ]
 

@@ -21,6 +21,7 @@ from protembed.errors import ChangedInputError
 from protembed.finetuning.finetune import finetune_model
 from protembed.finetuning.predict import predict_fasta
 from protembed.pretraining.pretrain import pretrain_model
+from protembed.scoring.fill import fill_fasta
 from protembed.scoring.score_variants import score_variants
 
 RECORDS = [f">p{number}\nMKTAYIAKQR{'ACDEFGHIKL'[: number + 1]}\n".encode() for number in range(8)]
@@ -288,6 +289,23 @@ def test_score_writes_nothing_if_an_input_changes(tiny_model, tmp_path, folder, 
             files["table"],
             ScoreOptions.from_values(model=tiny_model, wild_type=files["wild type"], output=folder / "s.tsv"),
             Callbacks(on_start=lambda num_tokens: change(files[role])),
+        )
+
+    assert list(folder.iterdir()) == []
+
+
+@changing
+@pytest.mark.parametrize("samples", [None, 2])
+def test_fill_writes_nothing_if_the_input_changes(tiny_model, tmp_path, folder, change, samples):
+    path = tmp_path / "masked.fasta"
+    path.write_bytes(WHOLE.replace(b"Y", b"?"))
+    name = "f.tsv" if samples is None else "f.fasta"
+
+    with change_error(path):
+        fill_fasta(
+            path,
+            ScoreOptions.from_values(model=tiny_model, fill=True, samples=samples, output=folder / name),
+            Callbacks(on_start=lambda num_tokens: change(path)),
         )
 
     assert list(folder.iterdir()) == []
