@@ -1,0 +1,245 @@
+"""Exact nearest neighbours among vectors: products of blocks in float32 find candidates, float64 orders them.
+
+Vectors stay on disk: a block of queries and a block of the database are in memory at a time, whatever their number.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from protembed.config.search import MetricName
+from protembed.device import WorkerPool
+
+# Queries and database rows that are compared at once: their products are 16 MB.
+_QUERY_ROWS, _DATABASE_ROWS = 8192, 512
+# Queries whose candidates are compared in float64 at once.
+_EXACT_ROWS = 256
+# Float32 may order neighbours differently whose cosines differ by less than a millionth; so many more are kept.
+_NUM_SPARE = 8
+
+
+class Vectors:
+    """The rows of one array or of several, one after the other, read when they are used.
+
+    Args:
+        arrays: Arrays of the same width, (rows, dim), such as memory-mapped shards of one result.
+    """
+
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        self._arrays = list(arrays)
+        self._starts = np.cumsum([0, *map(len, self._arrays)])
+        self.dim = self._arrays[0].shape[1]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Read consecutive rows, (rows, dim), float64."""
+        parts = [
+            array[max(0, start - first) : max(0, stop - first)]
+            for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True)
+        ]
+        return np.concatenate(parts, dtype=np.float64)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Read the rows of some numbers, (numbers, dim), float64."""
+        taken = np.empty((len(rows), self.dim))
+        for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True):
+            is_here = (rows >= first) & (rows < first + len(array))
+            taken[is_here] = array[rows[is_here] - first]
+        return taken
+
+    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        """Read all rows a block at a time; yield the number of each block's first row, and the block."""
+        for start in range(0, len(self), size):
+            yield start, self.rows(start, start + size)
+
+
+class Neighbours(NamedTuple):
+    """The nearest rows of the database for each of some queries, the nearest first; equally near ones by row.
+
+    Attributes:
+        rows: Rows of the database, (queries, k), int64.
+        cosines: Cosines of the vectors, (queries, k), float64.
+        distances: Euclidean distances of the vectors, (queries, k), float64; None where cosines order them.
+        z_scores: Cosines in standard deviations above the mean of the query's cosines with the whole database,
+            (queries, k), float64.
+    """
+
+    rows: NDArray[np.int64]
+    cosines: NDArray[np.float64]
+    distances: NDArray[np.float64] | None
+    z_scores: NDArray[np.float64]
+
+
+def _concatenate(parts: Sequence[Neighbours]) -> Neighbours:
+    rows, cosines, distances, z_scores = zip(*parts, strict=True)
+    has_distances = distances[0] is not None
+    return Neighbours(
+        np.concatenate(rows),
+        np.concatenate(cosines),
+        np.concatenate(distances) if has_distances else None,
+        np.concatenate(z_scores),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighbourSearch:
+    """Finds the nearest rows of a database.
+
+    Attributes:
+        database: The vectors that are searched.
+        k: The number of neighbours of each query; fewer if the database is smaller.
+        metric: `cosine` for the largest cosine, `euclidean` for the smallest distance.
+        is_centred: Whether the database's mean is subtracted from all vectors first; distances do not change by it.
+        is_same: Whether the queries are the database's own rows, in their order; no row is its own neighbour then.
+        device: The device that multiplies.
+    """
+
+    database: Vectors
+    k: int
+    metric: MetricName = "cosine"
+    is_centred: bool = False
+    is_same: bool = False
+    device: torch.device = torch.device("cpu")
+
+    def run(self, queries: Vectors, pool: WorkerPool) -> Iterator[Neighbours]:
+        """Find the neighbours of all queries; yield those of a block of queries at a time, in their order."""
+        starts = range(0, len(queries), _QUERY_ROWS)
+        self._background  # computed once, before several threads need it
+        yield from pool.map(lambda start: self._search(queries, start), starts)
+
+    @property
+    def num_neighbours(self) -> int:
+        """The number of neighbours that each query gets."""
+        return min(self.k, len(self.database) - self.is_same)
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean of the database's vectors, (dim,), float64."""
+        return np.sum([block.sum(0) for _, block in self.database.blocks(_DATABASE_ROWS)], axis=0) / len(self.database)
+
+    @property
+    def _centre(self) -> NDArray[np.float64]:
+        return self.mean if self.is_centred else np.zeros(self.database.dim)
+
+    @cached_property
+    def _background(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The sum of the database's unit vectors, (dim,), and of their outer products, (dim, dim).
+
+        They give the mean and the variance of the cosines of any query with the whole database, without these.
+        """
+        total, products = np.zeros(self.database.dim), np.zeros((self.database.dim, self.database.dim))
+        for _, block in self.database.blocks(_DATABASE_ROWS):
+            unit = _unit(block - self._centre)
+            total += unit.sum(0)
+            products += unit.T @ unit
+        return total, products
+
+    def _search(self, queries: Vectors, start: int) -> Neighbours:
+        vectors = queries.rows(start, start + _QUERY_ROWS)
+        own_rows = np.arange(start, start + len(vectors)) if self.is_same else None
+        candidates = self._candidates(vectors, own_rows)
+        parts = [
+            self._order(vectors[part], candidates[part], own_rows is not None)
+            for first in range(0, len(vectors), _EXACT_ROWS)
+            for part in [slice(first, first + _EXACT_ROWS)]
+        ]
+        return _concatenate(parts)
+
+    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Find the rows that are nearest in float32, and a few more: (queries, candidates), in any order."""
+        num_candidates = min(self.num_neighbours + _NUM_SPARE, len(self.database) - self.is_same)
+        queries = self._comparable(vectors)
+        best = _Best(len(vectors), num_candidates, self.device)
+        products = torch.empty(len(vectors) * _DATABASE_ROWS, device=self.device)
+        for first, block in self.database.blocks(_DATABASE_ROWS):
+            out = products[: len(vectors) * len(block)].view(len(vectors), len(block))
+            scores = torch.mm(queries, self._comparable(block).T, out=out)
+            if self.metric == "euclidean":  # |q - d|² = |q|² - 2 q · d + |d|², and |q|² changes no order
+                squares = torch.from_numpy(np.square(block - self.mean).sum(1)).to(self.device, torch.float32)
+                scores = scores.mul_(2).sub_(squares)
+            if own_rows is not None:
+                is_here = (own_rows >= first) & (own_rows < first + len(block))
+                scores[np.flatnonzero(is_here), own_rows[is_here] - first] = -torch.inf
+            best.add(first, scores)
+        return best.rows.cpu().numpy()
+
+    def _comparable(self, vectors: NDArray[np.float64]) -> Tensor:
+        """Prepare vectors, (rows, dim), whose products order neighbours, float32, on the device."""
+        prepared = vectors - self.mean if self.metric == "euclidean" else _unit(vectors - self._centre)
+        return torch.from_numpy(prepared.astype(np.float32)).to(self.device)
+
+    def _order(self, vectors: NDArray[np.float64], rows: NDArray[np.int64], is_same: bool) -> Neighbours:
+        """Compare queries with their candidates in float64, and keep the nearest."""
+        distinct, inverse = np.unique(rows, return_inverse=True)
+        known, shifted = self.database.take(distinct) - self._centre, vectors - self._centre
+        places, unit = inverse.reshape(rows.shape), _unit(shifted)
+        cosines = _products(unit, _unit(known), places)
+        distances = np.sqrt(_square_distances(shifted, known, places)) if self.metric == "euclidean" else None
+        order = np.lexsort((rows, -cosines if distances is None else distances), axis=1)[:, : self.num_neighbours]
+        nearest = np.take_along_axis(cosines, order, axis=1)
+        return Neighbours(
+            rows=np.take_along_axis(rows, order, axis=1),
+            cosines=nearest,
+            distances=None if distances is None else np.take_along_axis(distances, order, axis=1),
+            z_scores=self._z_scores(unit, nearest, is_same),
+        )
+
+    def _z_scores(
+        self, unit_queries: NDArray[np.float64], cosines: NDArray[np.float64], is_same: bool
+    ) -> NDArray[np.float64]:
+        total, products = self._background
+        number = len(self.database) - is_same
+        sums = unit_queries @ total - is_same  # a query's cosine with itself is 1
+        squares = ((unit_queries @ products) * unit_queries).sum(1) - is_same
+        mean = sums / number
+        deviation = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(deviation[:, None] > 1e-9, (cosines - mean[:, None]) / deviation[:, None], 0.0)
+
+
+def _products(
+    queries: NDArray[np.float64], known: NDArray[np.float64], places: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Multiply each query, (queries, dim), with the known vectors at its places, (queries, k)."""
+    return np.stack([known[of_query] @ query for query, of_query in zip(queries, places, strict=True)])
+
+
+def _square_distances(
+    queries: NDArray[np.float64], known: NDArray[np.float64], places: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Compute the squared distance of each query, (queries, dim), to the known vectors at its places, (queries, k)."""
+    pairs = zip(queries, places, strict=True)
+    return np.stack([np.square(known[of_query] - query).sum(1) for query, of_query in pairs])
+
+
+class _Best:
+    """The rows with the best scores so far, of each of some queries."""
+
+    def __init__(self, num_queries: int, number: int, device: torch.device) -> None:
+        self._scores = torch.full((num_queries, number), -torch.inf, device=device)
+        self.rows = torch.zeros((num_queries, number), dtype=torch.int64, device=device)
+
+    def add(self, first: int, scores: Tensor) -> None:
+        """Add the scores of a block of the database, (queries, rows), whose first row has a number."""
+        number = self._scores.shape[1]
+        # After a few blocks few queries have a better one in a block, and only these are sorted.
+        improved = (scores.amax(1) > self._scores[:, -1]).nonzero()[:, 0]
+        values, columns = scores[improved].topk(min(number, scores.shape[1]), dim=1)
+        values = torch.cat((self._scores[improved], values), dim=1)
+        rows = torch.cat((self.rows[improved], columns + first), dim=1)
+        self._scores[improved], order = values.topk(number, dim=1)
+        self.rows[improved] = rows.gather(1, order)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale vectors, (rows, dim), to length 1; a vector of zeros stays as it is, and its cosines are 0."""
+    lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
