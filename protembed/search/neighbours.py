@@ -112,7 +112,7 @@ class NeighbourSearch:
     def run(self, queries: Vectors, pool: WorkerPool) -> Iterator[Neighbours]:
         """Find the neighbours of all queries; yield those of a block of queries at a time, in their order."""
         starts = range(0, len(queries), _QUERY_ROWS)
-        self._background  # computed once, before several threads need it
+        _ = self._background  # computed once, before several threads need it
         yield from pool.map(lambda start: self._search(queries, start), starts)
 
     @property
@@ -123,7 +123,10 @@ class NeighbourSearch:
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """The mean of the database's vectors, (dim,), float64."""
-        return np.sum([block.sum(0) for _, block in self.database.blocks(_DATABASE_ROWS)], axis=0) / len(self.database)
+        total = np.zeros(self.database.dim)
+        for _, block in self.database.blocks(_DATABASE_ROWS):
+            total += block.sum(0)
+        return total / len(self.database)
 
     @property
     def _centre(self) -> NDArray[np.float64]:
@@ -242,4 +245,5 @@ class _Best:
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale vectors, (rows, dim), to length 1; a vector of zeros stays as it is, and its cosines are 0."""
     lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    units: NDArray[np.float64] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return units
