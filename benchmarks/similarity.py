@@ -20,7 +20,7 @@ import numpy as np
 
 from protembed.config.finetune import LabelTableConfig
 from protembed.data.fasta import read_fasta
-from protembed.finetuning.splits import greedy_clusters, nearest
+from protembed.data.similarity import greedy_clusters, nearest
 from protembed.io.reading import open_input
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from protembed.data.similarity import nearest
 from protembed.finetuning.comparison import Predictions
 from protembed.finetuning.labels import LabelledProtein
-from protembed.finetuning.splits import nearest
 from protembed.finetuning.subgroups import (
     SIMILARITY_EDGES,
     Subgroup,

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from protembed.finetuning.splits import greedy_clusters, kmer_sets, nearest
+from protembed.data.similarity import greedy_clusters, kmer_sets, nearest
 
 
 @pytest.fixture(scope="module")
