@@ -3,26 +3,22 @@
 Imports torch only to compute a sample again.
 """
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import choose_region
 from protembed.config.embed import CheckOptions
 from protembed.data.fasta import ReadStatistics, Record
 from protembed.data.windows import window_spans
 from protembed.embedding.metadata import ids_line, read_ids_lines
 from protembed.embedding.parts import check_same_settings, in_order
-from protembed.embedding.selection import Selection
-from protembed.embedding.stored_result import StoredResult
+from protembed.embedding.stored_result import StoredResult, is_result
 from protembed.errors import ConfigError, VerificationError
 from protembed.io.reading import Paths, as_paths, check_inputs, unchanged_inputs
-from protembed.io.result import META, sidecar
 from protembed.io.writing import seekable_inputs
 from protembed.text import format_row
 
@@ -47,11 +43,6 @@ class CheckSummary:
     worst_difference: float | None
 
 
-def _is_result(path: Path) -> bool:
-    # Unlike methods of Path, these functions raise no error about a loop of links or a name that is too long.
-    return path.suffix in (".npy", ".npz", ".h5") or os.path.exists(sidecar(Path(os.path.realpath(path)), META))
-
-
 def _results_in_order(paths: Sequence[Path]) -> list[StoredResult]:
     """Read and verify one result or shard, all shards of a run, or results of several inputs."""
     results = [StoredResult.read(path) for path in paths]
@@ -61,19 +52,6 @@ def _results_in_order(paths: Sequence[Path]) -> list[StoredResult]:
     for result in results:
         result.verify()
     return results
-
-
-def _selection(shards: Sequence[StoredResult]) -> Selection:
-    """Restore how the input was read."""
-    first = shards[0].meta
-    return Selection(
-        on_illegal=first["on_illegal"],
-        long_proteins=first["long"],
-        window_residues=first["window_residues"],
-        shard=shards[0].shard if len(shards) == 1 else None,
-        region=choose_region(first.get("region") or "all"),
-        gaps=first.get("gaps", "error"),
-    )
 
 
 def _compare_with_input(
@@ -127,13 +105,13 @@ def check_embeddings(
         ProtembedError: A file or the model cannot be read.
     """
     options, callbacks, paths = options or CheckOptions(), callbacks or Callbacks(), as_paths("files", files)
-    results = [path for path in paths if _is_result(path)]
+    results = [path for path in paths if is_result(path)]
     fasta = [path for path in paths if path not in results]
     if not results or not fasta:
         expected = "a result (.npy, .npz, .h5, or a .tsv with its meta file) is expected, and then its FASTA"
         raise ConfigError("files", " ".join(map(str, paths)), expected)
     shards = _results_in_order(results)
-    selection = _selection(shards)
+    selection = shards[0].selection if len(shards) == 1 else replace(shards[0].selection, shard=None)
     num_proteins = sum(shard.num_proteins for shard in shards)
     rng = np.random.default_rng(options.check.seed)
     rows = np.sort(rng.choice(num_proteins, min(options.check.sample_size, num_proteins), replace=False))

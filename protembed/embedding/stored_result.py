@@ -1,15 +1,23 @@
 """A finished result of `embed` on disk, or one of its shards."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protembed.config.common import choose_region
 from protembed.embedding.metadata import IDS, read_ids_lines, read_meta
-from protembed.embedding.selection import Shard
+from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError, reason_of
 from protembed.io.reading import follow_link, sha256_of_file
-from protembed.io.result import sidecar
+from protembed.io.result import META, sidecar
+
+
+def is_result(path: Path) -> bool:
+    """Return whether a path is that of a result of `embed`, and not of FASTA: by its suffix, or by its meta file."""
+    # Unlike methods of Path, these functions raise no error about a loop of links or a name that is too long.
+    return path.suffix in (".npy", ".npz", ".h5") or os.path.exists(sidecar(Path(os.path.realpath(path)), META))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +52,18 @@ class StoredResult:
     def shard(self) -> Shard | None:
         """The shard that it is; None for a whole result."""
         return None if self.meta["shard"] is None else Shard.parse(self.meta["shard"])
+
+    @property
+    def selection(self) -> Selection:
+        """How its input was read."""
+        return Selection(
+            on_illegal=self.meta["on_illegal"],
+            long_proteins=self.meta["long"],
+            window_residues=self.meta["window_residues"],
+            shard=self.shard,
+            region=choose_region(self.meta.get("region") or "all"),
+            gaps=self.meta.get("gaps", "error"),
+        )
 
     @property
     def first_row(self) -> int:
