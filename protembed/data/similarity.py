@@ -23,28 +23,55 @@ _MAX_PAIRS = 1 << 23
 KmerSets: TypeAlias = Any
 
 
+def kmer_set(sequence: str) -> NDArray[np.int32]:
+    """Find the 5-mers of standard residues in a sequence, each once, in ascending order, (5-mers,)."""
+    return np.unique(kmer_indices(sequence, _K)).astype(np.int32)
+
+
+def stack_kmer_sets(sets: Sequence[NDArray[np.int32]]) -> KmerSets:
+    """Make one matrix of the 5-mers of several sequences, as `kmer_sets` does."""
+    from scipy import sparse  # here, because it takes long to import
+
+    ends = np.cumsum([0, *map(len, sets)])
+    columns = np.concatenate([np.zeros(0, np.int32), *sets])
+    return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(sets), _NUM_KMERS))
+
+
 def kmer_sets(sequences: Sequence[str]) -> KmerSets:
     """Find the 5-mers of standard residues in each sequence.
 
     Returns:
         A sparse matrix with a one for each 5-mer that a sequence has, (sequences, 3,200,000), float32.
     """
-    from scipy import sparse  # here, because it takes long to import
+    return stack_kmer_sets([kmer_set(sequence) for sequence in sequences])
 
-    sets = [np.unique(kmer_indices(sequence, _K)) for sequence in sequences]
-    ends = np.cumsum([0, *map(len, sets)])
-    columns = np.concatenate([np.zeros(0, np.int64), *sets])
-    return sparse.csr_array((np.ones(len(columns), np.float32), columns, ends), shape=(len(sets), _NUM_KMERS))
+
+def _estimate(
+    shared: NDArray[np.floating], left: NDArray[np.float64], right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Estimate similarities from the number of shared 5-mers and those of each sequence, of shapes that broadcast."""
+    unrelated = _SHARED_BY_ANY + _SHARED_BY_CHANCE * (left * right)
+    smaller = np.minimum(left, right)
+    fraction = (shared - unrelated) / np.maximum(smaller - unrelated, 1.0)
+    return np.asarray(np.clip(fraction, 0.0, 1.0) ** (1 / _K))
+
+
+def _sizes(sets: KmerSets) -> NDArray[np.float64]:
+    sizes: NDArray[np.float64] = np.diff(sets.indptr).astype(np.float64)
+    return sizes
 
 
 def _similarities(left: KmerSets, right: KmerSets) -> NDArray[np.float64]:
     """Estimate the similarity of every pair, (left, right), float64."""
-    shared = (left @ right.T).toarray()
-    sizes_left, sizes_right = (np.diff(sets.indptr).astype(np.float64) for sets in (left, right))
-    unrelated = _SHARED_BY_ANY + _SHARED_BY_CHANCE * np.outer(sizes_left, sizes_right)
-    smaller = np.minimum.outer(sizes_left, sizes_right)
-    fraction = (shared - unrelated) / np.maximum(smaller - unrelated, 1.0)
-    return np.asarray(np.clip(fraction, 0.0, 1.0) ** (1 / _K))
+    return _estimate((left @ right.T).toarray(), _sizes(left)[:, None], _sizes(right)[None])
+
+
+def pair_similarities(left: KmerSets, right: KmerSets) -> NDArray[np.float64]:
+    """Estimate the similarity of each sequence to the one in the same row of another matrix, (sequences,), float64.
+
+    It is that of `nearest`, except that equal sequences of too few 5-mers are not recognised.
+    """
+    return _estimate(left.multiply(right).sum(1), _sizes(left), _sizes(right))
 
 
 def _blocks(sets: KmerSets, num_others: int, block_size: int) -> Iterator[tuple[range, KmerSets]]:
