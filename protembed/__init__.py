@@ -20,10 +20,10 @@ The commands, each as one function from files to files:
     embed_fasta         protembed embed                 finetune_model      protembed finetune
     check_embeddings    protembed check                 predict_fasta       protembed predict
     join_embeddings     protembed join                  score_variants      protembed score
-                                                        score_sequences     protembed score, of FASTA
-                                                        score_positions     protembed score --positions
+    search_embeddings   protembed search                score_sequences     protembed score, of FASTA
+    pretrain_model      protembed pretrain              score_positions     protembed score --positions
                                                         score               any, by the content of the input
-    pretrain_model      protembed pretrain              inspect_attention   protembed inspect-attention
+                                                        inspect_attention   protembed inspect-attention
     plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
     fill_fasta          score --fill
 

@@ -40,6 +40,11 @@ from protembed.config.score import (
     ScoreOptions as ScoreOptions,
     VariantTableConfig as VariantTableConfig,
 )
+from protembed.config.search import (
+    LabelsConfig as LabelsConfig,
+    SearchConfig as SearchConfig,
+    SearchOptions as SearchOptions,
+)
 from protembed.data.alphabet import AMINO_ACIDS as AMINO_ACIDS
 from protembed.data.fasta import Record as Record, read_fasta as read_fasta
 from protembed.embedding.check import check_embeddings as check_embeddings
@@ -59,3 +64,4 @@ from protembed.scoring.per_position import score_positions as score_positions
 from protembed.scoring.score import score as score
 from protembed.scoring.score_sequences import score_sequences as score_sequences
 from protembed.scoring.score_variants import score_variants as score_variants
+from protembed.search.search import search_embeddings as search_embeddings

@@ -21,6 +21,7 @@ from protembed.cli.predict import predict
 from protembed.cli.pretrain import pretrain
 from protembed.cli.process import BestEffortStream, exit_on_errors, exit_on_signals, exit_process
 from protembed.cli.score import score
+from protembed.cli.search import search
 
 _COMPLETE = "_PROTEMBED_COMPLETE"
 HELP_FLAGS = {"help_option_names": ["--help", "-h"]}
@@ -33,7 +34,7 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, check, join, finetune, predict, score, inspect_attention, models):
+for command in (pretrain, embed, check, join, search, finetune, predict, score, inspect_attention, models):
     text, examples = split_examples(command.__doc__ or "")
     app.command(
         cls=Command,
@@ -56,7 +57,7 @@ def protembed_command(
         typer.Option("--version", "-V", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Protein language models: pretrain, embed, fine-tune, predict, score variants, inspect attention."""
+    """Protein language models: pretrain, embed, search, fine-tune, predict, score variants, inspect attention."""
 
 
 def main() -> None:

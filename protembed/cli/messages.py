@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from protembed.scoring.score import AnyScoreSummary
     from protembed.scoring.score_sequences import SequencesSummary
     from protembed.scoring.score_variants import ScoreSummary
+    from protembed.search.search import SearchSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
 
@@ -180,6 +181,26 @@ def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
     yield f"{summary.output or 'stdout'}: {what}"
+
+
+def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
+    """Report what was found by this command."""
+    if summary.was_done:
+        return
+    if summary.recall is not None:
+        yield (
+            f"approximate search: {format_percent(summary.recall)} of the exact neighbours of a sample of the queries "
+            "were found"
+        )
+    where = "each other" if summary.is_same else f"a database of {pluralize(summary.num_database, 'protein')}"
+    nearest = ""
+    if summary.median_cosine is not None and summary.median_z_score is not None:
+        nearest = (
+            f"; the nearest have a median cosine of {summary.median_cosine:.3f}, {summary.median_z_score:.1f} standard "
+            "deviations above the query's mean"
+        )
+    hits, queries = pluralize(summary.num_hits, "hit"), pluralize(summary.num_queries, "protein")
+    yield f"{summary.output or 'stdout'}: {hits} of {queries} in {where}{nearest}"
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.pretraining.report import PretrainSummary
     from protembed.scoring.score import AnyScoreSummary
+    from protembed.search.search import SearchSummary
 
 
 _MAX_FILES = 3  # a longer command is no help
@@ -55,6 +56,11 @@ def after_join(summary: "JoinSummary") -> str | None:
     if summary.report is not None:
         return f"open {summary.report} in a browser"
     return None if summary.output is None else f'in Python, protembed.load_embeddings("{summary.output}") loads it'
+
+
+def after_search(summary: "SearchSummary") -> str | None:
+    """Suggest to look at the hits."""
+    return None if summary.output is None else f"open {summary.output} in a spreadsheet; docs/search.md explains it"
 
 
 def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:

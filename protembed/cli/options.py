@@ -98,6 +98,23 @@ Results = Annotated[
         "embeddings",
     ),
 ]
+QueriesPath = Annotated[
+    Path,
+    argument(
+        "QUERIES",
+        "Proteins that are searched for: FASTA, which is embedded first, or a result of `embed`; its shards by a "
+        "pattern in quotation marks.",
+        *("fasta", "embeddings"),
+    ),
+]
+DatabasePath = Annotated[
+    Path,
+    argument(
+        "DATABASE",
+        "Proteins that are searched in, likewise; the same file as QUERIES to search for all in all.",
+        *("fasta", "embeddings"),
+    ),
+]
 
 
 def configured(command: Callable[..., None]) -> Callable[..., None]:

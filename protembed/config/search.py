@@ -1,5 +1,75 @@
 """Options of `protembed search`. No torch."""
 
+from dataclasses import field
+from pathlib import Path
 from typing import Literal
 
+from protembed.config.base import Config, Options, option
+from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig
+from protembed.config.effects import only_with_any
+
 MetricName = Literal["cosine", "euclidean"]
+
+
+class SearchConfig(Config):
+    """Search: what a neighbour is, and where the table is written."""
+
+    output: Path | None = option(
+        None,
+        "Output table, CSV if its name ends in .csv, else TSV; - is stdout. Default: the name of the queries with "
+        ".hits.tsv.",
+        short="-o",
+    )
+    num_neighbours: int = option(10, "Neighbours of each query.", short="-k", min=1)
+    min_cosine: float | None = option(None, "Report only hits with at least this cosine.", min=-1.0, max=1.0)
+    metric: MetricName = option(
+        "cosine", "Which proteins are nearest: cosine, of the largest cosine, or euclidean, of the smallest distance."
+    )
+    centre: bool = option(
+        False,
+        "Subtract the mean of the database from all vectors first, because all vectors have a part in common that "
+        "raises every cosine: then more nearest neighbours are relatives.",
+    )
+    sequences: list[Path] = option(
+        [],
+        "FASTA file with the sequences of a side that is a result of embed, for the column kmer_similarity; may be "
+        "repeated. Sequences are matched by their hashes.",
+        reads="fasta",
+    )
+    approximate: bool = option(
+        False,
+        "Compare each query with a part of the database alone, for millions of proteins. How many of the exact "
+        "neighbours are found is measured on a sample of the queries, and printed. Needs the extra approximate "
+        "(faiss-cpu), and the database in memory.",
+    )
+    force: bool = option(False, "Replace an existing table.")
+
+
+class LabelsConfig(Config):
+    """Labels: what is known about the proteins of the database."""
+
+    labels: Path | None = option(
+        None,
+        "Table (CSV, TSV, Excel) with the labels of proteins of the database, named by their identifiers, or else by "
+        "their sequences. Adds the column target_label.",
+        reads="table",
+    )
+    label_column: str | None = option(
+        None, "Column with the labels. Default: target or label.", needs=[only_with_any("labels")]
+    )
+    id_column: str | None = option(
+        None,
+        "Column with the identifiers. Default: id, accession, protein_id, entry, name or similar.",
+        needs=[only_with_any("labels")],
+    )
+
+
+class SearchOptions(Options):
+    """All options of `protembed search`."""
+
+    command = "search"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    reader: InputConfig = field(default_factory=InputConfig)
+    compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)

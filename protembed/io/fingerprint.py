@@ -44,7 +44,9 @@ _WORDS = {
     "protembed_version": "the version of protembed",
     **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256"), "the model"),
     **dict.fromkeys(("fasta", "input_sha256"), "the input"),
-    "labels": "the table of labels",
+    **dict.fromkeys(("labels", "labels_sha256"), "the table of labels"),
+    **{"queries_sha256": "the file of queries", "database_sha256": "the database"},
+    "sequences_sha256": "the FASTA",
     "shape": "the shape (layers, width, heads)",
 }
 

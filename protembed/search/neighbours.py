@@ -6,7 +6,7 @@ Vectors stay on disk: a block of queries and a block of the database are in memo
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +17,29 @@ from protembed.config.search import MetricName
 from protembed.device import WorkerPool
 
 # Queries and database rows that are compared at once: their products are 16 MB.
-_QUERY_ROWS, _DATABASE_ROWS = 8192, 512
+_QUERY_ROWS, DATABASE_ROWS = 8192, 512
 # Queries whose candidates are compared in float64 at once.
 _EXACT_ROWS = 256
 # Float32 may order neighbours differently whose cosines differ by less than a millionth; so many more are kept.
 _NUM_SPARE = 8
+# Rounding alone gives equal cosines a standard deviation of less than this.
+_MIN_DEVIATION = 1e-7
+
+
+class Rows(Protocol):
+    """Vectors that are read when they are used."""
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Read consecutive rows, (rows, dim), float64."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Read the rows of some numbers, (numbers, dim), float64."""
 
 
 class Vectors:
@@ -55,17 +73,47 @@ class Vectors:
             taken[is_here] = array[rows[is_here] - first]
         return taken
 
-    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-        """Read all rows a block at a time; yield the number of each block's first row, and the block."""
-        for start in range(0, len(self), size):
-            yield start, self.rows(start, start + size)
+
+@dataclass(frozen=True)
+class SelectedVectors:
+    """Some rows of other vectors, such as those with a label.
+
+    Attributes:
+        vectors: The other vectors.
+        selected: Which of their rows these are, (rows,), int64.
+    """
+
+    vectors: Rows
+    selected: NDArray[np.int64]
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return self.vectors.dim
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Read consecutive rows, (rows, dim), float64."""
+        return self.vectors.take(self.selected[start:stop])
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Read the rows of some numbers, (numbers, dim), float64."""
+        return self.vectors.take(self.selected[rows])
+
+
+def blocks_of(vectors: Rows, size: int = DATABASE_ROWS) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Read all rows a block at a time; yield the number of each block's first row, and the block."""
+    for start in range(0, len(vectors), size):
+        yield start, vectors.rows(start, start + size)
 
 
 class Neighbours(NamedTuple):
     """The nearest rows of the database for each of some queries, the nearest first; equally near ones by row.
 
     Attributes:
-        rows: Rows of the database, (queries, k), int64.
+        rows: Rows of the database, (queries, k), int64; -1, after all others, where there are fewer.
         cosines: Cosines of the vectors, (queries, k), float64.
         distances: Euclidean distances of the vectors, (queries, k), float64; None where cosines order them.
         z_scores: Cosines in standard deviations above the mean of the query's cosines with the whole database,
@@ -89,6 +137,13 @@ def _concatenate(parts: Sequence[Neighbours]) -> Neighbours:
     )
 
 
+class CandidateIndex(Protocol):
+    """An index that finds rows that are probably among the nearest."""
+
+    def find(self, queries: NDArray[np.float32], number: int) -> NDArray[np.int64]:
+        """Find rows for queries, (queries, dim), as `prepare` made them: (queries, number), -1 where there is none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NeighbourSearch:
     """Finds the nearest rows of a database.
@@ -98,18 +153,24 @@ class NeighbourSearch:
         k: The number of neighbours of each query; fewer if the database is smaller.
         metric: `cosine` for the largest cosine, `euclidean` for the smallest distance.
         is_centred: Whether the database's mean is subtracted from all vectors first; distances do not change by it.
-        is_same: Whether the queries are the database's own rows, in their order; no row is its own neighbour then.
+        own_rows: Row of each query in the database, which is none of its neighbours, (queries,), int64, -1 where it is
+            not in the database; None if no query is.
+        groups: Group of each row of the database, (rows,), int64: no row of a query's own group is its neighbour; None
+            if there are no groups.
         device: The device that multiplies.
+        index: An index that proposes candidates, so that not all rows are compared; None to compare all.
     """
 
-    database: Vectors
+    database: Rows
     k: int
     metric: MetricName = "cosine"
     is_centred: bool = False
-    is_same: bool = False
+    own_rows: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
     device: torch.device = torch.device("cpu")
+    index: CandidateIndex | None = None
 
-    def run(self, queries: Vectors, pool: WorkerPool) -> Iterator[Neighbours]:
+    def run(self, queries: Rows, pool: WorkerPool) -> Iterator[Neighbours]:
         """Find the neighbours of all queries; yield those of a block of queries at a time, in their order."""
         starts = range(0, len(queries), _QUERY_ROWS)
         _ = self._background  # computed once, before several threads need it
@@ -117,14 +178,14 @@ class NeighbourSearch:
 
     @property
     def num_neighbours(self) -> int:
-        """The number of neighbours that each query gets."""
-        return min(self.k, len(self.database) - self.is_same)
+        """The number of neighbours that each query gets, at most."""
+        return min(self.k, len(self.database))
 
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """The mean of the database's vectors, (dim,), float64."""
         total = np.zeros(self.database.dim)
-        for _, block in self.database.blocks(_DATABASE_ROWS):
+        for _, block in blocks_of(self.database):
             total += block.sum(0)
         return total / len(self.database)
 
@@ -134,78 +195,107 @@ class NeighbourSearch:
 
     @cached_property
     def _background(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The sum of the database's unit vectors, (dim,), and of their outer products, (dim, dim).
+        """The mean of the database's unit vectors, (dim,), and the sum of squares about it, (dim, dim).
 
         They give the mean and the variance of the cosines of any query with the whole database, without these.
         """
-        total, products = np.zeros(self.database.dim), np.zeros((self.database.dim, self.database.dim))
-        for _, block in self.database.blocks(_DATABASE_ROWS):
-            unit = _unit(block - self._centre)
-            total += unit.sum(0)
-            products += unit.T @ unit
-        return total, products
+        total, squares = np.zeros(self.database.dim), np.zeros((self.database.dim, self.database.dim))
+        for _, block in blocks_of(self.database):
+            total += _unit(block - self._centre).sum(0)
+        mean = total / len(self.database)
+        for _, block in blocks_of(self.database):
+            deviations = _unit(block - self._centre) - mean
+            squares += deviations.T @ deviations
+        return mean, squares
 
-    def _search(self, queries: Vectors, start: int) -> Neighbours:
+    def prepare(self, vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Prepare vectors, (rows, dim), so that their products, or their distances, order neighbours."""
+        prepared = vectors - self.mean if self.metric == "euclidean" else _unit(vectors - self._centre)
+        as_float32: NDArray[np.float32] = prepared.astype(np.float32)
+        return as_float32
+
+    def _search(self, queries: Rows, start: int) -> Neighbours:
         vectors = queries.rows(start, start + _QUERY_ROWS)
-        own_rows = np.arange(start, start + len(vectors)) if self.is_same else None
-        candidates = self._candidates(vectors, own_rows)
+        own_rows = np.full(len(vectors), -1) if self.own_rows is None else self.own_rows[start : start + len(vectors)]
+        candidates = self._candidates(vectors, own_rows) if self.index is None else self._proposed(vectors, own_rows)
         parts = [
-            self._order(vectors[part], candidates[part], own_rows is not None)
+            self._order(vectors[part], candidates[part], own_rows[part])
             for first in range(0, len(vectors), _EXACT_ROWS)
             for part in [slice(first, first + _EXACT_ROWS)]
         ]
         return _concatenate(parts)
 
-    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    def _proposed(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ask the index for candidates, (queries, candidates); -1 in place of those that may not be neighbours."""
+        assert self.index is not None, "all rows are compared"
+        rows = self.index.find(self.prepare(vectors), min(self.k + _NUM_SPARE, len(self.database)))
+        is_excluded = rows == own_rows[:, None]
+        if self.groups is not None:
+            is_excluded |= (self.groups[rows] == self.groups[own_rows][:, None]) & (own_rows >= 0)[:, None]
+        return np.where(is_excluded, -1, rows)
+
+    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the rows that are nearest in float32, and a few more: (queries, candidates), in any order."""
-        num_candidates = min(self.num_neighbours + _NUM_SPARE, len(self.database) - self.is_same)
         queries = self._comparable(vectors)
-        best = _Best(len(vectors), num_candidates, self.device)
-        products = torch.empty(len(vectors) * _DATABASE_ROWS, device=self.device)
-        for first, block in self.database.blocks(_DATABASE_ROWS):
+        best = _Best(len(vectors), min(self.k + _NUM_SPARE, len(self.database)), self.device)
+        products = torch.empty(len(vectors) * DATABASE_ROWS, device=self.device)
+        for first, block in blocks_of(self.database):
             out = products[: len(vectors) * len(block)].view(len(vectors), len(block))
             scores = torch.mm(queries, self._comparable(block).T, out=out)
             if self.metric == "euclidean":  # |q - d|² = |q|² - 2 q · d + |d|², and |q|² changes no order
                 squares = torch.from_numpy(np.square(block - self.mean).sum(1)).to(self.device, torch.float32)
                 scores = scores.mul_(2).sub_(squares)
-            if own_rows is not None:
-                is_here = (own_rows >= first) & (own_rows < first + len(block))
-                scores[np.flatnonzero(is_here), own_rows[is_here] - first] = -torch.inf
+            self._exclude(scores, first, own_rows)
             best.add(first, scores)
-        return best.rows.cpu().numpy()
+        rows: NDArray[np.int64] = best.rows.cpu().numpy()
+        return rows
+
+    def _exclude(self, scores: Tensor, first: int, own_rows: NDArray[np.int64]) -> None:
+        """Give the lowest score to rows of a block that may not be a query's neighbours."""
+        stop = first + scores.shape[1]
+        if self.groups is None:
+            is_here = (own_rows >= first) & (own_rows < stop)
+            scores[np.flatnonzero(is_here), own_rows[is_here] - first] = -torch.inf
+        else:
+            own_groups = np.where(own_rows >= 0, self.groups[own_rows], -1)
+            is_same = torch.from_numpy(own_groups[:, None] == self.groups[None, first:stop])
+            scores.masked_fill_(is_same.to(self.device), -torch.inf)
 
     def _comparable(self, vectors: NDArray[np.float64]) -> Tensor:
-        """Prepare vectors, (rows, dim), whose products order neighbours, float32, on the device."""
-        prepared = vectors - self.mean if self.metric == "euclidean" else _unit(vectors - self._centre)
-        return torch.from_numpy(prepared.astype(np.float32)).to(self.device)
+        return torch.from_numpy(self.prepare(vectors)).to(self.device)
 
-    def _order(self, vectors: NDArray[np.float64], rows: NDArray[np.int64], is_same: bool) -> Neighbours:
+    def _order(self, vectors: NDArray[np.float64], rows: NDArray[np.int64], own_rows: NDArray[np.int64]) -> Neighbours:
         """Compare queries with their candidates in float64, and keep the nearest."""
         distinct, inverse = np.unique(rows, return_inverse=True)
-        known, shifted = self.database.take(distinct) - self._centre, vectors - self._centre
+        known, shifted = self.database.take(np.maximum(distinct, 0)) - self._centre, vectors - self._centre
         places, unit = inverse.reshape(rows.shape), _unit(shifted)
         cosines = _products(unit, _unit(known), places)
         distances = np.sqrt(_square_distances(shifted, known, places)) if self.metric == "euclidean" else None
-        order = np.lexsort((rows, -cosines if distances is None else distances), axis=1)[:, : self.num_neighbours]
+        # The last bits of a cosine depend on the row, so that equal ones are recognised by fewer digits.
+        order = np.lexsort((rows, np.round(-cosines, 12) if distances is None else distances, rows < 0), axis=1)
+        order = order[:, : self.num_neighbours]
         nearest = np.take_along_axis(cosines, order, axis=1)
         return Neighbours(
             rows=np.take_along_axis(rows, order, axis=1),
             cosines=nearest,
             distances=None if distances is None else np.take_along_axis(distances, order, axis=1),
-            z_scores=self._z_scores(unit, nearest, is_same),
+            z_scores=self._z_scores(unit, nearest, own_rows >= 0),
         )
 
     def _z_scores(
-        self, unit_queries: NDArray[np.float64], cosines: NDArray[np.float64], is_same: bool
+        self, unit_queries: NDArray[np.float64], cosines: NDArray[np.float64], is_inside: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        total, products = self._background
-        number = len(self.database) - is_same
-        sums = unit_queries @ total - is_same  # a query's cosine with itself is 1
-        squares = ((unit_queries @ products) * unit_queries).sum(1) - is_same
-        mean = sums / number
-        deviation = np.sqrt(np.maximum(squares / number - mean**2, 0.0))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(deviation[:, None] > 1e-9, (cosines - mean[:, None]) / deviation[:, None], 0.0)
+        """Compare cosines with those of the query and the whole database, without the query if it is inside."""
+        (mean_vector, sums), size = self._background, len(self.database)
+        means, squares = unit_queries @ mean_vector, ((unit_queries @ sums) * unit_queries).sum(1)
+        own = np.square(unit_queries).sum(1) - means  # a cosine with itself is 1, or 0 for a vector of zeros
+        others = max(size - 1, 1)
+        mean = np.where(is_inside, means - own / others, means)
+        variance = np.where(is_inside, (squares - own**2 * size / others) / others, squares / size)
+        deviation = np.sqrt(np.maximum(variance, 0.0))[:, None]
+        z_scores = np.zeros_like(cosines)
+        np.divide(cosines - mean[:, None], deviation, out=z_scores, where=deviation > _MIN_DEVIATION)
+        return z_scores
 
 
 def _products(
@@ -228,7 +318,7 @@ class _Best:
 
     def __init__(self, num_queries: int, number: int, device: torch.device) -> None:
         self._scores = torch.full((num_queries, number), -torch.inf, device=device)
-        self.rows = torch.zeros((num_queries, number), dtype=torch.int64, device=device)
+        self.rows = torch.full((num_queries, number), -1, device=device)
 
     def add(self, first: int, scores: Tensor) -> None:
         """Add the scores of a block of the database, (queries, rows), whose first row has a number."""
@@ -236,8 +326,9 @@ class _Best:
         # After a few blocks few queries have a better one in a block, and only these are sorted.
         improved = (scores.amax(1) > self._scores[:, -1]).nonzero()[:, 0]
         values, columns = scores[improved].topk(min(number, scores.shape[1]), dim=1)
+        columns = torch.where(values == -torch.inf, -1, columns + first)
         values = torch.cat((self._scores[improved], values), dim=1)
-        rows = torch.cat((self.rows[improved], columns + first), dim=1)
+        rows = torch.cat((self.rows[improved], columns), dim=1)
         self._scores[improved], order = values.topk(number, dim=1)
         self.rows[improved] = rows.gather(1, order)
 

@@ -1,0 +1,213 @@
+"""What is known of the proteins of a side beside their vectors; texts and 5-mers are in files until they are used."""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protembed.data.fasta import ReadStatistics
+from protembed.data.hashing import hash_texts
+from protembed.data.similarity import kmer_set, pair_similarities, stack_kmer_sets
+from protembed.embedding.metadata import read_ids_lines
+from protembed.embedding.stored_vectors import StoredVectors
+from protembed.errors import VerificationError, reason_of
+from protembed.io.arrays import array_file, open_array
+from protembed.io.writing import atomic_file
+from protembed.search.neighbours import Vectors
+from protembed.search.sides import Side
+from protembed.text import unescape
+
+# Pairs of proteins whose 5-mers are in memory at once.
+_MAX_PAIRS = 2048
+
+
+class Texts:
+    """Texts in a file, read one at a time.
+
+    Args:
+        path: Path of the file that holds them, one after the other.
+        ends: Where each text ends, (texts,), int64, in bytes.
+    """
+
+    def __init__(self, path: Path, ends: NDArray[np.int64]) -> None:
+        self._bytes = np.memmap(path, np.uint8, "r")
+        self._ends = ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        start = self._ends[index - 1] if index else 0
+        return self._bytes[start : self._ends[index]].tobytes().decode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KmerFile:
+    """The 5-mers of proteins, in a file.
+
+    Attributes:
+        indices: 5-mers of all known sequences, one set after the other, int32.
+        starts: Where the 5-mers of each protein begin, (proteins,), int64.
+        sizes: Number of 5-mers of each protein, (proteins,), int64; -1 where its sequence is not known.
+    """
+
+    indices: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Whether the sequence of each protein is known, (proteins,)."""
+        return np.asarray(self.sizes >= 0)
+
+    def sets(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
+        """Read the 5-mers of some proteins whose sequences are known."""
+        return [
+            self.indices[start : start + size]
+            for start, size in zip(self.starts[rows].tolist(), self.sizes[rows].tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proteins:
+    """The proteins of a side, in the order of its rows.
+
+    Attributes:
+        ids: Identifiers.
+        num_residues: Residues of each protein, (proteins,), int64.
+        hashes: Hash of each sequence, (proteins,), uint64.
+        kmers: 5-mers of the sequences that are known.
+    """
+
+    ids: Texts
+    num_residues: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    kmers: KmerFile
+
+    @classmethod
+    def read(cls, side: Side, fasta: Sequence[Path], scratch: Path) -> "Proteins":
+        """Read the tables of identifiers of a side, and find its sequences in FASTA files.
+
+        Args:
+            side: The queries or the database.
+            fasta: FASTA files that may hold sequences of the side.
+            scratch: Beginning of the paths of the files that are written.
+
+        Raises:
+            VerificationError: A table of identifiers is damaged.
+            ProtembedError: A FASTA file cannot be read.
+        """
+        ends, residues, hashes = array("q"), array("q"), array("Q")
+        ids = scratch.with_name(f"{scratch.name}.ids")
+        with atomic_file(ids) as stream:
+            for record_id, num_residues, sequence_hash in _read_ids(side):
+                stream.write(record_id.encode())
+                ends.append(stream.tell())
+                residues.append(num_residues)
+                hashes.append(sequence_hash)
+            stream.write(b"\n")  # an empty file cannot be mapped
+        sequence_hashes = np.array(hashes, np.uint64)
+        return cls(
+            ids=Texts(ids, np.array(ends, np.int64)),
+            num_residues=np.array(residues, np.int64),
+            hashes=sequence_hashes,
+            kmers=_find_kmers(side, fasta, sequence_hashes, scratch.with_name(f"{scratch.name}.kmers.npy")),
+        )
+
+    def __len__(self) -> int:
+        return len(self.num_residues)
+
+
+def _read_ids(side: Side) -> Iterator[tuple[str, int, int]]:
+    """Read the identifier, the residues and the hash of the sequence of each protein."""
+    for part in side.parts:
+        number = 0
+        try:
+            for line in read_ids_lines(part.path):
+                _, record_id, residues, _, _, _, sha256, *_ = line.split("\t")
+                number += 1
+                yield unescape(record_id), int(residues), int.from_bytes(bytes.fromhex(sha256[:16]), "little")
+        except ValueError as error:
+            raise VerificationError(part.path, f"its table of identifiers cannot be read ({error})") from error
+        if number != part.num_proteins:
+            found = f"it has {number:,} identifiers, but its meta file records {part.num_proteins:,} proteins"
+            raise VerificationError(part.path, found)
+
+
+def _find_kmers(side: Side, fasta: Sequence[Path], hashes: NDArray[np.uint64], path: Path) -> KmerFile:
+    """Write the 5-mers of the sequences that belong to rows of a side."""
+    starts, sizes = np.zeros(len(hashes), np.int64), np.full(len(hashes), -1)
+    with array_file(path, (), "int32") as kmers:
+        kmers.append(np.zeros(1, np.int32))  # an empty file cannot be mapped
+        for rows, sequence in find_sequences(side, fasta, hashes):
+            found = kmer_set(sequence)
+            starts[rows], sizes[rows] = kmers.num_rows, len(found)
+            kmers.append(found)
+    return KmerFile(indices=open_array(path), starts=starts, sizes=sizes)
+
+
+def find_sequences(
+    side: Side, fasta: Sequence[Path], hashes: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.int64], str]]:
+    """Find the sequences of a side in FASTA files, which are read as the side's input was.
+
+    Args:
+        side: The queries or the database.
+        fasta: FASTA files that may hold sequences of the side.
+        hashes: Hash of each sequence of the side, (proteins,), uint64.
+
+    Yields:
+        The rows of the side that have a sequence, (rows,), int64, and the sequence, each once.
+    """
+    order, is_found = np.argsort(hashes, kind="stable"), np.zeros(len(hashes), np.bool_)
+    ordered = hashes[order]
+    for record in side.selection.read(fasta, ReadStatistics()) if fasta else ():
+        key = hash_texts([record.sequence])[0]
+        rows = order[np.searchsorted(ordered, key) : np.searchsorted(ordered, key, side="right")]
+        if len(rows) and not is_found[rows[0]]:
+            is_found[rows] = True
+            yield rows, record.sequence
+
+
+def pairwise_similarity(
+    left: Proteins, left_rows: NDArray[np.int64], right: Proteins, right_rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Estimate the similarity of proteins by their 5-mers, (pairs,), float64; NaN where a sequence is not known."""
+    similarities = np.full(len(left_rows), np.nan)
+    known = np.flatnonzero(left.kmers.is_known[left_rows] & right.kmers.is_known[right_rows])
+    for pairs in (known[start : start + _MAX_PAIRS] for start in range(0, len(known), _MAX_PAIRS)):
+        sets = (left.kmers.sets(left_rows[pairs]), right.kmers.sets(right_rows[pairs]))
+        similarities[pairs] = pair_similarities(*map(stack_kmer_sets, sets))
+    similarities[known[left.hashes[left_rows[known]] == right.hashes[right_rows[known]]]] = 1.0
+    return similarities
+
+
+# Vectors
+
+
+def open_vectors(side: Side, scratch: Path) -> Vectors:
+    """Map the vectors of a side into memory; those of `.tsv` and `.h5` are copied into a file first.
+
+    Raises:
+        VerificationError: A result is damaged.
+    """
+    arrays = [np.empty((0, side.dim), np.float32)]
+    for number, part in enumerate(side.parts):
+        if part.num_proteins:
+            try:
+                arrays.append(_map_vectors(part.vectors, side.dim, scratch.with_name(f"{scratch.name}.{number}.npy")))
+            except (OSError, ValueError, KeyError) as error:
+                raise VerificationError(part.path, f"it cannot be read ({reason_of(error)})") from error
+    return Vectors(arrays)
+
+
+def _map_vectors(vectors: StoredVectors, dim: int, path: Path) -> NDArray[np.floating]:
+    if vectors.format_name in ("npy", "npz"):
+        return np.asarray(vectors.open())
+    with array_file(path, (dim,), "float32") as rows:
+        for block in vectors.blocks():
+            rows.append(block)
+    return open_array(path)
