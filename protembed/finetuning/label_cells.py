@@ -8,14 +8,10 @@ from functools import cache
 
 from protembed.errors import TableError
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
-from protembed.io.tables import is_stand_in
+from protembed.io.tables import LABEL_SEPARATOR, is_stand_in, read_number
 
-# The separator of several labels once cells are normalized, and in predictions.
-LABEL_SEPARATOR = ";"
 # Other separators that are recognised, and those that only cause a warning.
 RECOGNISED_SEPARATORS, _SUSPECTED_SEPARATORS = ("|", ","), ("/", "&", "+", "\n")
-# The largest absolute value: float32 can hold its square in a sum.
-MAX_VALUE = 1e18
 # Entries of residues without a label, in lower case.
 UNLABELLED_ENTRIES = ("", "nan", "na")
 # If this fraction of the labels are numbers, or as long as their sequences, the others are regarded as mistakes.
@@ -25,7 +21,6 @@ MAX_MISFIT = 2
 # Shorter proteins do not count in the comparison of lengths, because `1.5` is as long as MKT.
 MIN_RESIDUES = 5
 
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _ZERO_PADDED = re.compile(r"[+-]?0[0-9]+")
 # Numbers in notations that most programs do not read as numbers.
@@ -73,20 +68,6 @@ _POINT_OR_EXPONENT = re.compile("[.eE]")
 
 
 # Single cells
-
-
-def read_number(text: str) -> float | None:
-    """Read a number of digits with an optional point and exponent; None for any other text.
-
-    Python's `float` also accepts `1_1`, `nan`, `inf` and the digits of other scripts.
-
-    >>> read_number("+1.50"), read_number("1e0"), read_number("1_1"), read_number("0,5"), read_number("nan")
-    (1.5, 1.0, None, None, None)
-    """
-    if not _NUMBER.fullmatch(text):
-        return None
-    value = float(text)
-    return value if abs(value) <= MAX_VALUE else None
 
 
 def looks_like_number(text: str) -> bool:

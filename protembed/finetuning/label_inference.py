@@ -55,7 +55,6 @@ from protembed.config.finetune import TaskChoice
 from protembed.errors import TableError
 from protembed.finetuning.decimal_commas import read_decimal_commas
 from protembed.finetuning.label_cells import (
-    LABEL_SEPARATOR,
     MIN_FRACTION_ALIKE,
     RECOGNISED_SEPARATORS,
     Column,
@@ -71,13 +70,13 @@ from protembed.finetuning.label_cells import (
     looks_like_number,
     normalize_mask,
     quoted,
-    read_number,
     residue_entries,
     split_names,
     suspect_separator,
     unusual_number,
 )
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
+from protembed.io.tables import LABEL_SEPARATOR, read_number
 from protembed.text import pluralize
 
 _MAYBE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")

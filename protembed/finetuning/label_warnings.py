@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from protembed.config.common import Task
-from protembed.finetuning.label_cells import quoted, read_number
+from protembed.finetuning.label_cells import quoted
 from protembed.finetuning.labels import LabelledProtein, SplitTable
 from protembed.finetuning.targets import TaskTable, class_counts
-from protembed.io.tables import is_stand_in
+from protembed.io.tables import is_stand_in, read_number
 from protembed.text import pluralize
 
 # Metrics of fewer test proteins are hardly better than chance; nor are those of a class with fewer.

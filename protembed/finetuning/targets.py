@@ -15,7 +15,6 @@ from protembed.data.fasta import OnIllegal, ReadStatistics
 from protembed.data.windows import CHOOSE_ANOTHER_REGION
 from protembed.errors import MissingCellError, TableError, TooShortError
 from protembed.finetuning.label_cells import (
-    LABEL_SEPARATOR,
     MAX_MISFIT,
     MIN_FRACTION_ALIKE,
     UNLABELLED_ENTRIES,
@@ -24,7 +23,6 @@ from protembed.finetuning.label_cells import (
     is_blank_coil,
     looks_like_number,
     quoted,
-    read_number,
     residue_entries,
     split_names,
     unusual_number,
@@ -32,7 +30,7 @@ from protembed.finetuning.label_cells import (
 from protembed.finetuning.labels import LabelledProtein, LabelledTable, SplitTable
 from protembed.finetuning.split_names import Split
 from protembed.io.faults import Faults
-from protembed.io.tables import is_stand_in
+from protembed.io.tables import LABEL_SEPARATOR, is_stand_in, read_number
 
 # Smaller standard deviations than these, relative to the values and absolute, are lost in float32.
 _MIN_RELATIVE_SPREAD, _MIN_SPREAD = 1e-5, 1e-30

@@ -33,6 +33,11 @@ _MISSING = frozenset("na n/a nan <na> null".split())
 # The errors of spreadsheets, in lower case and in all languages: `#N/A` is `#NV` in German and `#N/D` in French, and
 # `#VALUE!` is `#WERT!` and `#VALEUR!`. A narrow column is exported as `###`.
 _SPREADSHEET_ERROR = re.compile(r"#[^\s#]{1,20}[!?]|#n/[a-z]|#i/t|#nv|err:[0-9]{3}|#{3,}")
+# The separator of several labels once cells are normalized, and in predictions.
+LABEL_SEPARATOR = ";"
+# The largest absolute value: float32 can hold its square in a sum.
+_MAX_VALUE = 1e18
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _BETWEEN_WORDS = re.compile(r"[\s_.-]+")
 _RULE = re.compile(":?-{2,}:?")
 # What a name of a column never is.
@@ -66,6 +71,20 @@ def is_missing(text: str) -> bool:
     (True, True, True, False)
     """
     return not text or text.lower() in _MISSING or is_spreadsheet_error(text)
+
+
+def read_number(text: str) -> float | None:
+    """Read a number of digits with an optional point and exponent; None for any other text.
+
+    Python's `float` also accepts `1_1`, `nan`, `inf` and the digits of other scripts.
+
+    >>> read_number("+1.50"), read_number("1e0"), read_number("1_1"), read_number("0,5"), read_number("nan")
+    (1.5, 1.0, None, None, None)
+    """
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = float(text)
+    return value if abs(value) <= _MAX_VALUE else None
 
 
 def normalize_name(name: str) -> str:

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from protembed.errors import TableError
-from protembed.finetuning.label_cells import read_number, residue_entries
+from protembed.finetuning.label_cells import residue_entries
 from protembed.finetuning.label_inference import infer_labels
 from protembed.finetuning.labels import LabelledProtein, LabelledTable
 from protembed.finetuning.targets import label_set
+from protembed.io.tables import read_number
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
