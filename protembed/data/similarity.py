@@ -81,6 +81,36 @@ def _blocks(sets: KmerSets, num_others: int, block_size: int) -> Iterator[tuple[
         yield rows, sets[rows.start : rows.stop]
 
 
+def nearest_sets(
+    queries: KmerSets,
+    references: KmerSets,
+    *,
+    groups: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    block_size: int = 512,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the most similar reference of each query by their 5-mers.
+
+    Args:
+        queries: 5-mers of the queries, from `kmer_sets`.
+        references: Those of the references, at least one.
+        groups: Group of each query, (queries,), and of each reference, (references,), int64: references of a query's
+            own group do not count. None if there are no groups.
+        block_size: Largest number of queries that are compared at once; it changes nothing in the result.
+
+    Returns:
+        The index of the reference, (queries,), int64, and its similarity, (queries,), float64, as in `nearest`; -1
+        where no reference counts.
+    """
+    indices, similarities = np.zeros(queries.shape[0], np.int64), np.zeros(queries.shape[0])
+    for rows, sets in _blocks(queries, references.shape[0], block_size):
+        similarity = _similarities(sets, references)
+        if groups is not None:
+            similarity[groups[0][rows][:, None] == groups[1]] = -1.0
+        indices[rows] = similarity.argmax(1)
+        similarities[rows] = similarity.max(1)
+    return indices, similarities
+
+
 def nearest(
     queries: Sequence[str], references: Sequence[str], *, block_size: int = 512
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -98,12 +128,7 @@ def nearest(
     Source: Ondov et al. 2016, "Mash", for estimating identity from the fraction of common k-mers; here it is the
     fraction of the shorter protein's k-mers, so that a fragment has similarity 1 to the whole protein.
     """
-    indices, similarities = np.zeros(len(queries), np.int64), np.zeros(len(queries))
-    reference_sets = kmer_sets(references)
-    for rows, sets in _blocks(kmer_sets(queries), len(references), block_size):
-        similarity = _similarities(sets, reference_sets)
-        indices[rows] = similarity.argmax(1)
-        similarities[rows] = similarity.max(1)
+    indices, similarities = nearest_sets(kmer_sets(queries), kmer_sets(references), block_size=block_size)
     index_of = {sequence: index for index, sequence in reversed(list(enumerate(references)))}
     for row, query in enumerate(queries):
         if query in index_of:
