@@ -11,6 +11,7 @@ from protembed.config.base import flags_in
 from protembed.text import (
     choose_decimals,
     format_bytes,
+    format_decimals,
     format_duration,
     format_loss,
     format_number,
@@ -192,6 +193,11 @@ def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
             f"approximate search: {format_percent(summary.recall)} of the exact neighbours of a sample of the queries "
             "were found"
         )
+    if summary.median_reliability is not None:
+        yield from summary.findings
+        labels = f"{summary.output or 'stdout'}: labels of {pluralize(summary.num_queries, 'protein')}"
+        yield f"{labels}, with a median reliability of {format_decimals(summary.median_reliability, 2)}"
+        return
     where = "each other" if summary.is_same else f"a database of {pluralize(summary.num_database, 'protein')}"
     nearest = ""
     if summary.median_cosine is not None and summary.median_z_score is not None:

@@ -15,6 +15,7 @@ def search(queries: QueriesPath, database: DatabasePath, options: SearchOptions,
         protembed search queries.fasta database.fasta -k 5 --centre
         protembed search new.npy 'database.*-of-8.npy' -o hits.tsv
         protembed search a.npy a.npy --sequences a.fasta --labels labels.csv
+        protembed search new.fasta a.fasta --labels labels.csv --transfer
     """
     from protembed.search.search import search_embeddings
 

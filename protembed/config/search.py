@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig
-from protembed.config.effects import only_with_any
+from protembed.config.common import InferenceDeviceConfig, InputConfig, LabelKind, ModelConfig
+from protembed.config.effects import Condition, only_with_any
+from protembed.errors import ConfigError
 
 MetricName = Literal["cosine", "euclidean"]
 
@@ -17,11 +18,17 @@ class SearchConfig(Config):
     output: Path | None = option(
         None,
         "Output table, CSV if its name ends in .csv, else TSV; - is stdout. Default: the name of the queries with "
-        ".hits.tsv.",
+        ".hits.tsv, or .labels.tsv with --transfer.",
         short="-o",
     )
     num_neighbours: int = option(10, "Neighbours of each query.", short="-k", min=1)
-    min_cosine: float | None = option(None, "Report only hits with at least this cosine.", min=-1.0, max=1.0)
+    min_cosine: float | None = option(
+        None,
+        "Report only hits with at least this cosine.",
+        min=-1.0,
+        max=1.0,
+        needs=[Condition("a command without `transfer`", lambda given: not given.get("transfer"))],
+    )
     metric: MetricName = option(
         "cosine", "Which proteins are nearest: cosine, of the largest cosine, or euclidean, of the smallest distance."
     )
@@ -62,6 +69,33 @@ class LabelsConfig(Config):
         "Column with the identifiers. Default: id, accession, protein_id, entry, name or similar.",
         needs=[only_with_any("labels")],
     )
+    transfer: bool = option(
+        False,
+        "Write a row for each query instead, with the label that its neighbours have and how reliable it is, and the "
+        "label of the nearest protein by k-mers. Reliability is calibrated on the database: each labelled protein gets "
+        "the label of others, with all similar sequences left out. Needs the sequences of the database.",
+        needs=[only_with_any("labels")],
+    )
+    label_kind: LabelKind | None = option(
+        None,
+        "What a label is: one class, several labels separated by semicolons, or a value. Default: values if all labels "
+        "are numbers, and over 20 differ or some have a fraction; labels if one has a semicolon; else class.",
+        needs=[only_with_any("transfer")],
+        advanced=True,
+    )
+    cluster_identity: float = option(
+        0.5,
+        "Proteins at least this similar (shared 5-mers) are left out together in the calibration.",
+        min=0.2,
+        max=1.0,
+        needs=[only_with_any("transfer")],
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transfer and self.labels is None:
+            raise ConfigError("transfer", True, "it needs a table: give `labels` too")
 
 
 class SearchOptions(Options):

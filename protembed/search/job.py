@@ -1,6 +1,6 @@
 """The table of hits: read both sides, search, and write it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,7 +163,7 @@ def write_hits(
     Raises:
         ProtembedError: A side or a table is unsuitable.
     """
-    labels_path, sequences = _divide(others, options)
+    labels_path, sequences = divide_files(others, options)
     opened = OpenedSides.open(sides, sequences, claim.directory)
     labels = None if labels_path is None else read_labels_of(opened.database, options.labels, labels_path)
     table = _HitTable(sides=opened, options=options, labels=labels, nearest=[])
@@ -190,17 +190,19 @@ def write_hits(
     }
 
 
-def _divide(others: Sequence[Path], options: SearchOptions) -> tuple[Path | None, Sequence[Path]]:
+def divide_files(others: Sequence[Path], options: SearchOptions) -> tuple[Path | None, Sequence[Path]]:
     """Divide the files beside the sides into the table of labels and those with sequences."""
     return (None, others) if options.labels.labels is None else (others[0], others[1:])
 
 
 @contextmanager
 def searching(
-    opened: OpenedSides, options: SearchOptions
+    opened: OpenedSides,
+    options: SearchOptions,
+    restrict: Callable[[NeighbourSearch], NeighbourSearch] = lambda search: search,
 ) -> Iterator[tuple[NeighbourSearch, float | None, WorkerPool]]:
-    """Make the search, its recall if it is approximate, and the threads that run it."""
-    search, recall = opened.search(options), None
+    """Make the search, its recall if it is approximate, and the threads that run it; `restrict` changes it before."""
+    search, recall = restrict(opened.search(options)), None
     with worker_pool(options.compute, search.device) as pool:
         if options.search.approximate:
             search, recall = approximate(search, opened.query_vectors, pool)

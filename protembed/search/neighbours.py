@@ -126,7 +126,8 @@ class Neighbours(NamedTuple):
     z_scores: NDArray[np.float64]
 
 
-def _concatenate(parts: Sequence[Neighbours]) -> Neighbours:
+def concatenate(parts: Sequence[Neighbours]) -> Neighbours:
+    """Join the neighbours of several blocks of queries."""
     rows, cosines, distances, z_scores = zip(*parts, strict=True)
     has_distances = distances[0] is not None
     return Neighbours(
@@ -223,7 +224,7 @@ class NeighbourSearch:
             for first in range(0, len(vectors), _EXACT_ROWS)
             for part in [slice(first, first + _EXACT_ROWS)]
         ]
-        return _concatenate(parts)
+        return concatenate(parts)
 
     def _proposed(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ask the index for candidates, (queries, candidates); -1 in place of those that may not be neighbours."""

@@ -26,8 +26,11 @@ class SearchSummary:
         num_hits: Rows of the table.
         metric: What orders the hits.
         is_same: Whether both sides are the same, and no protein is its own hit.
-        median_cosine: Median of the cosines of the nearest hits; None without hits.
-        median_z_score: Median of their z-scores; None without hits.
+        median_cosine: Median of the cosines of the nearest hits; None without hits, or if labels are transferred.
+        median_z_score: Median of their z-scores; None likewise.
+        median_reliability: Median of the reliabilities of transferred labels; None if none are.
+        measured: How good transferred labels are, with similar proteins left out; None if none are transferred.
+        findings: The same in sentences.
         recall: Share of the exact neighbours of a sample of the queries that an approximate search found; None for an
             exact search.
         warnings: What the user should know about the sides, in sentences.
@@ -40,8 +43,11 @@ class SearchSummary:
     num_hits: int
     metric: MetricName
     is_same: bool
-    median_cosine: float | None
-    median_z_score: float | None
+    median_cosine: float | None = None
+    median_z_score: float | None = None
+    median_reliability: float | None = None
+    measured: Mapping[str, Any] | None = None
+    findings: Sequence[str] = ()
     recall: float | None = None
     warnings: Sequence[str] = ()
     was_done: bool = False
@@ -51,6 +57,8 @@ def search_embeddings(
     queries: Paths, database: Paths, options: SearchOptions | None = None, callbacks: Callbacks | None = None
 ) -> SearchSummary:
     """Find the nearest proteins of a database for each query, and write a table with a row for each hit.
+
+    With `transfer` the table has a row for each query instead, with the label of its neighbours and how reliable it is.
 
     Each side is a result of `embed`, all its shards, or a FASTA file. FASTA is embedded first, into the file that
     `embed` would write, which is reused. If both sides are the same, no protein is its own hit.
@@ -70,7 +78,8 @@ def search_embeddings(
     given = [*as_paths("queries", queries), *as_paths("database", database)]
     tables = [*filter(None, [options.labels.labels])]
     others = [*tables, *options.search.sequences]
-    output = options.search.output or default_path(given[0], ".hits.tsv")
+    is_transfer = options.labels.transfer
+    output = options.search.output or default_path(given[0], ".labels.tsv" if is_transfer else ".hits.tsv")
     result = Result.table(output, [*given, *others], force=options.search.force)
     with unchanged_inputs(), seekable_inputs(others) as paths:
         sides = open_sides(queries, database, options, callbacks)
@@ -78,9 +87,12 @@ def search_embeddings(
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
-            from protembed.search.job import write_hits  # which imports torch
-
-            facts = write_hits(claim, sides, options, paths, callbacks)
+            # Only now, because they import torch.
+            if is_transfer:
+                from protembed.search.transfer_job import write_labels as write_rows
+            else:
+                from protembed.search.job import write_hits as write_rows
+            facts = write_rows(claim, sides, options, paths, callbacks)
             check_inputs()
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 

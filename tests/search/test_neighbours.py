@@ -11,7 +11,7 @@ def run(queries, database, k=5, **settings):
     search = NeighbourSearch(database=Vectors([database]), k=k, **settings)
     with WorkerPool(2) as pool:
         parts = list(search.run(Vectors([queries]), pool))
-    return neighbours._concatenate(parts)
+    return neighbours.concatenate(parts)
 
 
 def brute_force(queries, database, k, *, metric="cosine", centre=False, own_rows=None):

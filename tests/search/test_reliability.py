@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from protembed.search.reliability import Reliability, calibration_error, cross_fitted
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """Features, and labels that are right with a probability that follows from the first one."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(4000, 2)) * [1.0, 30.0]
+    probability = 1 / (1 + np.exp(-(0.5 + 1.5 * features[:, 0])))
+    return features, probability, (rng.random(4000) < probability).astype(float)
+
+
+def test_a_planted_probability_is_found(planted):
+    features, probability, right = planted
+
+    found = Reliability.fit(features, right, np.arange(4000)).predict(features)
+
+    assert np.abs(found[:, 0] - probability).mean() < 0.02
+    assert ((found[:, 1] <= found[:, 0]) & (found[:, 0] <= found[:, 2])).all()
+    assert np.mean((found[:, 1] <= probability) & (probability <= found[:, 2])) > 0.8
+
+
+def test_weights_equal_those_of_scikit_learn(planted):
+    from sklearn.linear_model import LogisticRegression
+
+    features, _, right = planted
+    standard = (features - features.mean(0)) / features.std(0)
+
+    model = Reliability.fit(features, right, np.arange(4000))
+
+    oracle = LogisticRegression(C=1.0, tol=1e-10).fit(standard, right)
+    expected = np.concatenate([oracle.intercept_, oracle.coef_[0]])
+    assert np.allclose(model.weights, expected, atol=5e-3)  # the targets are not quite 0 and 1
+
+
+def test_members_of_a_cluster_count_less_than_independent_proteins(planted):
+    features, _, right = (part[:200] for part in planted)
+    repeated = [np.repeat(part, 10, axis=0) for part in (features, right)]
+
+    alone = Reliability.fit(*repeated, np.arange(2000)).predict(features)
+    together = Reliability.fit(*repeated, np.repeat(np.arange(200), 10)).predict(features)
+
+    widths = [np.mean(found[:, 2] - found[:, 1]) for found in (alone, together)]
+    assert widths[1] / widths[0] == pytest.approx(np.sqrt(10), rel=0.1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_labels_that_are_all_right_or_all_wrong_have_a_finite_reliability(planted, value):
+    features = planted[0][:50]
+
+    found = Reliability.fit(features, np.full(50, value), np.arange(50)).predict(features)
+
+    assert np.isfinite(found).all()
+    assert np.abs(found[:, 0] - value).max() < 0.05
+
+
+def test_a_constant_feature_changes_nothing(planted):
+    features, _, right = (part[:300] for part in planted)
+    constant = np.column_stack([features, np.ones(300)])
+
+    expected = Reliability.fit(features, right, np.arange(300)).predict(features)
+
+    assert np.allclose(Reliability.fit(constant, right, np.arange(300)).predict(constant), expected)
+
+
+def test_cross_fitted_reliability_is_calibrated(planted):
+    features, _, right = planted
+
+    reliability = cross_fitted(features, right, np.arange(4000) // 4)
+
+    assert calibration_error(reliability, right) < 0.03
+    assert calibration_error(np.full(4000, 0.99), right) > 0.3
