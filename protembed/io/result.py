@@ -7,7 +7,7 @@ same. It is written last; without it nothing is a result.
 A result grows in `NAME.partial/`, where the fingerprint is from the beginning, and is then renamed. The kinds:
 
     Result(output, fasta, companions=…)                   a file that can be resumed, with tables beside it (embed)
-    Result.table(output, [*fasta, model])                 a TSV, CSV or FASTA that is written once (predict, score, search)
+    Result.table(output, [*fasta, model])                 a text file that is written once (predict, score, search)
     Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
     Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
     Result(output, fasta, run=RUN)                        a training that is resumed in its own directory (pretrain)
