@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from protembed.attention.significance import LabelledScores, separation_strata
-from protembed.attention.structures import MIN_SEPARATION
+from protembed.data.structures import MIN_SEPARATION
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.model.heads import average_product_correction
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from protembed.attention.request import InspectionRequest
-from protembed.attention.structures import structure_files
 from protembed.attention.summary import AttentionSummary, BestContactHead, SiteSummary
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.config.model_sizes import EncoderShape
+from protembed.data.structures import structure_files
 from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import Result

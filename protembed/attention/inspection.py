@@ -21,7 +21,6 @@ from protembed.attention.report import AttentionReport
 from protembed.attention.request import InspectionRequest
 from protembed.attention.sites import SiteTable, SiteTests, read_sites, site_warnings
 from protembed.attention.structure_matching import StructureIndex
-from protembed.attention.structures import read_structures
 from protembed.attention.summary import AttentionPlan, AttentionSummary, SiteSummary
 from protembed.attention.tables import Evaluation, rows_of, structure_columns, write_columns
 from protembed.callbacks import Callbacks
@@ -29,6 +28,7 @@ from protembed.config.inspect_attention import AttentionConfig
 from protembed.data.alphabet import decode
 from protembed.data.batching import Batch
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
+from protembed.data.structures import read_structures
 from protembed.device import WorkerPool, peak_memory, worker_pool
 from protembed.errors import InputError, NoStructureMatchError
 from protembed.inference.computation import Computation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.attention.structures import MIN_SEPARATION
+from protembed.data.structures import MIN_SEPARATION
 
 NUM_STRONGEST = 10
 # Smallest separations of the pairs that are listed, residues. Most heads attend to close neighbours, and the pairs

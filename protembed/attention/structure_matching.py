@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor, evaluate_contacts
 from protembed.attention.contacts import ResiduePairs
-from protembed.attention.structures import MIN_COVERAGE, Chain, ChainAlignment, best_chain, contact_map, distances
 from protembed.data.fasta import Record
+from protembed.data.structures import MIN_COVERAGE, Chain, ChainAlignment, best_chain, contact_map, distances
 from protembed.text import pluralize, printable
 
 _MAX_LISTED = 3

@@ -17,10 +17,10 @@ from protembed.attention.head_statistics import ALL_STATISTICS, HeadStatistics
 from protembed.attention.significance import HeadTest
 from protembed.attention.sites import SiteResult
 from protembed.attention.structure_matching import MatchedProtein
-from protembed.attention.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.attention.summary import BestContactHead
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import Record
+from protembed.data.structures import CONTACT_DISTANCE, MIN_SEPARATION
 from protembed.io.writing import atomic_file, write_table
 from protembed.text import printable
 

@@ -22,8 +22,8 @@ from protembed.attention.head_statistics import (
 from protembed.attention.page import AttentionPage, PageContent
 from protembed.attention.pictures import MAX_PIXELS, DisplayedProtein, block_size, max_pool_blocks, predict_pixels
 from protembed.attention.strongest_pairs import stack_pairs, strongest_pairs
-from protembed.attention.structures import best_chain, contact_map, distances, read_chains
 from protembed.data.alphabet import CLS, EOS, decode, encode
+from protembed.data.structures import best_chain, contact_map, distances, read_chains
 
 STRUCTURES = sorted((Path(__file__).parents[1] / "data" / "fixtures" / "structures").glob("*.gz"))
 

@@ -11,13 +11,13 @@ import torch
 
 from protembed.attention.contact_predictors import ContactEvaluation, ContactPredictor
 from protembed.attention.inspect_attention import inspect_attention
-from protembed.attention.structures import read_chains
 from protembed.attention.summary import KINDS
 from protembed.callbacks import Callbacks
 from protembed.config.common import ModelConfig
 from protembed.config.inspect_attention import AttentionConfig, AttentionOptions
 from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.fasta import read_fasta
+from protembed.data.structures import read_chains
 from protembed.device import peak_memory
 from protembed.errors import (
     ConfigError,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from protembed.attention.structure_matching import StructureIndex
-from protembed.attention.structures import best_chain, contact_map, distances, read_chains
 from protembed.data.fasta import Record
+from protembed.data.structures import best_chain, contact_map, distances, read_chains
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "fixtures" / "structures"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from protembed.attention.structures import read_chains
+from protembed.data.structures import read_chains
 
 STRUCTURES = Path(__file__).parents[1] / "data" / "fixtures" / "structures"
 COMMANDS = {

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from protembed.attention.inspect_attention import inspect_attention
-from protembed.attention.structures import read_chains
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import FinetuneOptions
 from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.pretrain import PretrainOptions
+from protembed.data.structures import read_chains
 from protembed.embedding.embed import embed_fasta
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.finetuning.finetune import finetune_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from protembed.attention.structures import (
+from protembed.data.structures import (
     CONTACT_DISTANCE,
     MIN_SEPARATION,
     Chain,

@@ -13,7 +13,7 @@ import numpy as np
 from Bio.Align import PairwiseAligner
 from numpy.typing import NDArray
 
-from protembed.attention.structure_files import (
+from protembed.data.structure_files import (
     BACKBONE,
     MAX_BOND_LENGTH,
     STRUCTURE_ADVICE,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from Bio.Data.PDBData import protein_letters_1to3
 
-from protembed.attention.structures import (
+from protembed.data.structures import (
     best_chain,
     contact_map,
     distances,
