@@ -57,7 +57,7 @@ ALLOWED = [
     (r".*", r"hidden states?|hidden layers?|\"(num_)?hidden_\w+\"", "states and layers of a network"),
     (r"protembed/report/templates/.*|tests/test_readme\.py", r"hidden", "an attribute of HTML and of click"),
     (r"(protembed|tests)/io/(test_)?workbooks\.py|docs/formats\.md", r"hidden", "hidden rows of a spreadsheet"),
-    (r"tests/attention/test_structures\.py", r"\.hidden\.pdb", "a file whose name begins with a dot"),
+    (r"tests/data/test_structures\.py", r"\.hidden\.pdb", "a file whose name begins with a dot"),
     (r".*\.py", r"struct\.pack|\.tell\(\)", "functions of Python"),
 ]
 

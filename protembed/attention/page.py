@@ -23,7 +23,7 @@ from protembed.report.table import Prose
 from protembed.text import pluralize, printable
 
 _SCRIPTS = (
-    "attention_drawing.js",
+    "drawing.js",
     "attention_picture.js",
     "attention_view.js",
     "attention.js",

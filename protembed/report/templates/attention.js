@@ -63,7 +63,7 @@ function painter({ steps, side, levels }, shrink = 1) {
   return (colours) =>
     (painted[colours.name] ??= (() => {
       const ramp = Array.from({ length: levels }, (_, step) => shade(colours.scales.attention, step / (levels - 1)));
-      return paint(cells, (cell) => ramp[highest[cell]]);
+      return paint(cells, cells, (cell) => ramp[highest[cell]]);
     })());
 }
 

@@ -96,7 +96,7 @@ function contactPicture(ofProtein, pixels, marks) {
     title: `${short(ofProtein.id)}: contacts${predicted ? "" : " in the structure"}`,
     file: `${short(ofProtein.id)}_contacts`,
     image: (colours) =>
-      paint(side, (pixel) => {
+      paint(side, side, (pixel) => {
         const row = Math.floor(pixel / side), column = pixel % side;
         if (row === column) return channels(colours.rule);
         if (row < column && isShaded) return shade(colours.scales.contact, value(pixels[pixel]));

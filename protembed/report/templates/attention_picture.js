@@ -1,5 +1,23 @@
 // A square picture of residue pairs: attention or contacts. A cell is one of its pixels: a residue pair, or a block.
 
+// The pixels of a picture, row by row.
+async function unpack({ pixels, differences }) {
+  const values = await inflate(pixels);
+  return differences ? addPredictions(values) : values;
+}
+
+// The same prediction as `predict_pixels` in `pictures.py`.
+function addPredictions(pixels) {
+  const side = Math.sqrt(pixels.length);
+  for (let pixel = 0; pixel < pixels.length; pixel++) {
+    const isFirst = pixel % side === 0, isTop = pixel < side;
+    const left = isFirst ? 0 : pixels[pixel - 1], above = isTop ? 0 : pixels[pixel - side];
+    const corner = isFirst || isTop ? 0 : pixels[pixel - side - 1];
+    pixels[pixel] += clamp(left + above - corner, Math.min(left, above), Math.max(left, above));
+  }
+  return pixels;
+}
+
 const LEFT = 62, TOP = 30, MARGIN_RIGHT = 88, MARGIN_BOTTOM = 54, FULL_WIDTH = 704, MIN_WIDTH = 280, MIN_CELLS = 8;
 
 // Margins have the size of their text, whatever the width; the plot has the rest.
@@ -88,7 +106,8 @@ function drawScale(pen, { scale, legend = [] }, { plot }) {
 // `legend`, `pair`, which describes a cell, and, where marks lie on the image, `draw`.
 function drawPicture(pen, picture, view, frame) {
   pen.text(LEFT, TOP - 16, picture.title, { size: 13, bold: true });
-  pen.picture(picture.image(pen.theme), view, LEFT, TOP, frame.plot);
+  const { left, top, span } = view, { plot } = frame;
+  pen.picture(picture.image(pen.theme), [left, top, span, span], [LEFT, TOP, plot, plot]);
   picture.draw?.(pen, view, frame);
   drawAxes(pen, picture, view, frame);
   drawSites(pen, picture, view, frame);

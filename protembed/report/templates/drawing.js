@@ -1,4 +1,4 @@
-// What the parts of the attention page share: numbers, colours, pens, and square pictures of residue pairs.
+// What pages with interactive pictures share: their data, numbers, colours, and pens for screens and files.
 const data = JSON.parse(byId("data").textContent);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 function format(value, digits = 3) {
@@ -46,15 +46,16 @@ function shade(stops, fraction) {
 
 const css = (stops, fraction) => `rgb(${shade(stops, fraction).join(",")})`;
 
-function paint(side, colourAt) {
-  const canvas = element("canvas", { width: side, height: side });
-  const image = new ImageData(side, side);
-  for (let pixel = 0; pixel < side * side; pixel++) image.data.set([...colourAt(pixel), 255], 4 * pixel);
+// A canvas of some pixels, row by row.
+function paint(width, height, colourAt) {
+  const canvas = element("canvas", { width, height });
+  const image = new ImageData(width, height);
+  for (let pixel = 0; pixel < width * height; pixel++) image.data.set([...colourAt(pixel), 255], 4 * pixel);
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
 }
 
-// The digits of base 85 in `pictures.py`.
+// The digits of base 85 in `report/compression.py`.
 const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%,()*+-;.=:?@^_`{|}~";
 const DIGIT_VALUES = Object.fromEntries([...DIGITS].map((digit, value) => [digit, value]));
 
@@ -69,23 +70,10 @@ function decode85(text) {
   return new Uint8Array(bytes.buffer, 0, bytes.byteLength - numMissing);
 }
 
-// The pixels of a picture, row by row.
-async function unpack({ pixels, differences }) {
-  const stream = new Blob([decode85(pixels)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const values = new Uint8Array(await new Response(stream).arrayBuffer());
-  return differences ? addPredictions(values) : values;
-}
-
-// The same prediction as `predict_pixels` in `pictures.py`.
-function addPredictions(pixels) {
-  const side = Math.sqrt(pixels.length);
-  for (let pixel = 0; pixel < pixels.length; pixel++) {
-    const isFirst = pixel % side === 0, isTop = pixel < side;
-    const left = isFirst ? 0 : pixels[pixel - 1], above = isTop ? 0 : pixels[pixel - side];
-    const corner = isFirst || isTop ? 0 : pixels[pixel - side - 1];
-    pixels[pixel] += clamp(left + above - corner, Math.min(left, above), Math.max(left, above));
-  }
-  return pixels;
+// The bytes that `compress` in `report/compression.py` has made a text of.
+async function inflate(text) {
+  const stream = new Blob([decode85(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 // Two pens with the same methods, so that the same functions draw to the screen, PNG and SVG; files are always light.
@@ -127,8 +115,9 @@ class CanvasPen {
     this.context.restore();
   }
 
-  picture(source, { left, top, span }, x, y, size) {
-    this.context.drawImage(source, left, top, span, span, x, y, size, size);
+  // A part of a canvas, [left, top, width, height], enlarged to a place of the same form.
+  picture(source, part, place) {
+    this.context.drawImage(source, ...part, ...place);
   }
 
   save(name) {
@@ -165,11 +154,11 @@ class SvgPen {
     this.make("path", { d, fill: "none", stroke, "stroke-width": thick, "stroke-opacity": opacity });
   }
 
-  picture(source, { left, top, span }, x, y, size) {
-    const part = element("canvas", { width: span, height: span });
-    part.getContext("2d").drawImage(source, left, top, span, span, 0, 0, span, span);
-    const href = part.toDataURL("image/png");
-    this.make("image", { href, x, y, width: size, height: size, style: "image-rendering: pixelated" });
+  picture(source, part, [x, y, width, height]) {
+    const [, , columns, rows] = part, copy = element("canvas", { width: columns, height: rows });
+    copy.getContext("2d").drawImage(source, ...part, 0, 0, columns, rows);
+    const href = copy.toDataURL("image/png"), style = "image-rendering: pixelated";
+    this.make("image", { href, x, y, width, height, preserveAspectRatio: "none", style });
   }
 
   save(name) {
