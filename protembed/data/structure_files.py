@@ -26,6 +26,7 @@ _MODRES = re.compile(r"^MODRES.{6}(?P<name>.{3}).{9}(?P<parent>.{3})", re.MULTIL
 _GEMMI_LOCATION = re.compile(r"^string:(?P<line>\d+)(:\d+\(\d+\))?( in \S+)?: ")
 # A PDB line needs everything up to the last coordinate; the columns behind it may be missing.
 _MIN_PDB_LINE_LENGTH = 54
+_B_FACTOR = "_atom_site.B_iso_or_equiv"
 _ABSENT_COORDINATES = ("", "?", ".", "nan", "-nan")
 _MAX_REASON_LENGTH = 100
 
@@ -87,7 +88,7 @@ def parse_structure(text: str, name: str) -> tuple[Iterator[Atom], Mapping[str, 
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if _MMCIF_START.match(text):
-        block = _mmcif_block(text, name)
+        _, block = _mmcif_document(text, name)
         parents = block.find("_pdbx_struct_mod_residue.", ["label_comp_id", "parent_comp_id"])
         return _mmcif_atoms(block, name), {cif.as_string(row[0]): cif.as_string(row[1]) for row in parents}
     if not _PDB_ATOM.search(text):
@@ -149,14 +150,15 @@ def _pdb_atom(line: str, part: str, name: str, number: int) -> Atom:
 # mmCIF
 
 
-def _mmcif_block(text: str, name: str) -> cif.Block:
+def _mmcif_document(text: str, name: str) -> tuple[cif.Document, cif.Block]:
+    """Parse an mmCIF file, and find its block with atoms."""
     try:
         document = cif.read_string(text)
     except (ValueError, RuntimeError) as error:  # the syntax; a duplicate name
         raise _damaged_error(name, _GEMMI_LOCATION.sub(r"line \g<line>: ", str(error))) from error
     for block in document:
         if any(category.lower() == "_atom_site." for category in block.get_mmcif_category_names()):
-            return block
+            return document, block
     raise _not_a_structure_error(name)
 
 
@@ -201,6 +203,50 @@ def _column(block: cif.Block, name: str, *tags: str, size: int | None = None) ->
         return [""] * (size or 0)
     texts = zip(*([cif.as_string(text) for text in column] for column in columns), strict=True)
     return [next(filter(None, row), "") for row in texts]
+
+
+# B factors
+
+
+def with_b_factors(text: str, name: str, values: Mapping[tuple[str, str], float]) -> str:
+    """Replace the B factor of every atom, in all models; of mmCIF files, white space and comments change too.
+
+    Args:
+        text: Content of a PDB or mmCIF file.
+        name: Name of the file, for messages.
+        values: New B factors by the chain name and the residue number of the authors with its insertion code; atoms
+            of all other residues have 0.
+
+    Raises:
+        StructureError: The file is neither PDB nor mmCIF, or it is damaged.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if _MMCIF_START.match(text):
+        return _mmcif_with_b_factors(text, name, values)
+    return "".join(
+        _pdb_line_with_b_factor(line, values) if _PDB_ATOM.match(line) else line for line in io.StringIO(text)
+    )
+
+
+def _pdb_line_with_b_factor(line: str, values: Mapping[tuple[str, str], float]) -> str:
+    value = values.get((line[21:22].strip(), line[22:27].replace(" ", "")), 0.0)
+    return f"{line.rstrip(chr(10))[:60]:<60}{value:6.2f}{line[66:].rstrip(chr(10))}\n"
+
+
+def _mmcif_with_b_factors(text: str, name: str, values: Mapping[tuple[str, str], float]) -> str:
+    document, block = _mmcif_document(text, name)
+    size = len(_column(block, name, "label_atom_id", "auth_atom_id"))
+    chains = _column(block, name, "auth_asym_id", "label_asym_id", size=size)
+    numbers = _column(block, name, "auth_seq_id", "label_seq_id", size=size)
+    codes = _column(block, name, "pdbx_PDB_ins_code", size=size)
+    keys = [(chain, number + code) for chain, number, code in zip(chains, numbers, codes, strict=True)]
+    factors = [f"{values.get(key, 0.0):.2f}" for key in keys]
+    if not block.find_values(_B_FACTOR):
+        block.find_values("_atom_site.Cartn_x").get_loop().add_columns([_B_FACTOR], "?")
+    column = block.find_values(_B_FACTOR)
+    for row, factor in enumerate(factors):
+        column[row] = factor
+    return str(document.as_string())
 
 
 # Residues

@@ -1,13 +1,17 @@
 import bz2
 import gzip
 import lzma
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from Bio.Data.PDBData import protein_letters_1to3
+from Bio.PDB import MMCIFParser, PDBParser
+from gemmi import cif
 
+from protembed.data.structure_files import with_b_factors
 from protembed.data.structures import (
     best_chain,
     contact_map,
@@ -680,3 +684,60 @@ def test_truncated_archive_raises_an_error(read):
 def test_error_names_a_missing_file(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"nowhere\.pdb: No such file"):
         read_chains(tmp_path / "nowhere.pdb")
+
+
+# B factors
+
+
+def read_b_factors(path):
+    """Read the B factors of all atoms with Biopython, by model, chain, and residue number with its insertion code."""
+    parser = MMCIFParser(QUIET=True) if path.suffix == ".cif" else PDBParser(QUIET=True)
+    return {
+        (model.id, chain.id, f"{residue.id[1]}{residue.id[2].strip()}"): {atom.get_bfactor() for atom in residue}
+        for model in parser.get_structure("x", path)
+        for chain in model
+        for residue in chain
+    }
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(pdb, ".pdb"), (mmcif, ".cif")])
+def test_b_factors_are_replaced_in_all_models_and_nothing_else_is(write, suffix, tmp_path):
+    atoms = [*protein("MKT"), *protein("AG", chain="B"), *residue("ALA", 2, 40.0, code="A"), *protein("MKT", model=2)]
+    text = write(atoms)
+
+    changed = with_b_factors(text, "x", {("A", "1"): -1.234, ("A", "2A"): 12.5, ("B", "1"): 0.5})
+
+    path = tmp_path / f"x{suffix}"
+    path.write_text(changed)
+    factors = read_b_factors(path)
+    expected = {("A", "1"): -1.23, ("A", "2A"): 12.5, ("B", "1"): 0.5}
+    assert len(factors) == 9
+    for (_, chain, number), values in factors.items():
+        assert values == {expected.get((chain, number), 0.0)}
+    kept = [re.sub(r" (20(\.0*)?|-1.23|12.50|0.50|0.00) |#", " ", content).split() for content in (text, changed)]
+    assert kept[0] == kept[1]
+
+
+def test_b_factors_are_added_to_an_mmcif_file_without_them(tmp_path):
+    text = mmcif(protein("MK")).replace("_atom_site.B_iso_or_equiv\n", "").replace(" 20.0 ", " ")
+    path = tmp_path / "x.cif"
+
+    path.write_text(with_b_factors(text, "x", {("A", "2"): -3.0}))
+
+    column = cif.read_file(str(path)).sole_block().find_values("_atom_site.B_iso_or_equiv")
+    assert set(column) == {"0.00", "-3.00"}
+
+
+def test_b_factors_are_added_to_lines_that_end_before_them(tmp_path):
+    text = "\n".join(line[:54] for line in pdb(protein("MK")).split("\n"))
+
+    changed = with_b_factors(text, "x", {("A", "1"): 1.5})
+
+    assert [line[60:66] for line in changed.split("\n") if line.startswith("ATOM")] == 4 * ["  1.50"] + 4 * ["  0.00"]
+    assert [chain.sequence for chain in _read(tmp_path, changed)] == ["MK"]
+
+
+def _read(folder, text):
+    path = folder / "1abc.pdb"
+    path.write_text(text)
+    return read_chains(path)
