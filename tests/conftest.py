@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from browser_pages import browser as browser, open_in_browser as open_in_browser
 
 from protembed.config.common import TASKS, DeviceConfig, ModelConfig
 from protembed.config.finetune import FinetuneConfig, FinetuneOptions, LabelTableConfig

@@ -1,12 +1,11 @@
 import base64
-import shutil
-import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from browser_pages import BrowserPage
 
 from protembed.attention import maps
 from protembed.attention.head_kinds import HeadKind
@@ -197,8 +196,6 @@ KINDS = [
         for layer, head in ((1, 2), (1, 3), (2, 1), (2, 3))
     ),
 ]
-# Patience with a busy machine.
-SECONDS = 10
 
 
 @pytest.fixture(scope="session")
@@ -214,42 +211,11 @@ def page_path(tmp_path_factory, make_displayed, make_contacts):
     return path
 
 
-@pytest.fixture(scope="session")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("there is no chromium with its driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    # A window that shows each picture as a whole, because offsets are relative to the centre of its visible part.
-    # Containers have neither the sandbox's rights nor much shared memory.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,2400"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    with webdriver.Chrome(options, service) as browser:
-        yield browser
-
-
-class BrowserPage:
-    """Uses the page as a reader does."""
-
-    def __init__(self, browser, downloads):
-        self.browser, self.downloads = browser, downloads
-
-    def get(self, id):
-        return self.browser.find_element("id", id)
-
-    def text(self, id):
-        return self.get(id).text
+class AttentionPageInBrowser(BrowserPage):
+    """Uses the page of attention as a reader does."""
 
     def title(self, figure="map"):
         return self.get(f"{figure}-canvas").get_attribute("aria-label")
-
-    def choose(self, id, text):
-        from selenium.webdriver.support.select import Select
-
-        Select(self.get(id)).select_by_visible_text(text)
 
     def chosen(self):
         return [self.get(id).get_attribute("value") for id in ("protein", "layer", "head")]
@@ -260,14 +226,6 @@ class BrowserPage:
     def items(self):
         """List the heads in the order of interest."""
         return self.browser.find_elements("css selector", "#ranking [role=option]")
-
-    def actions(self, duration=0):
-        from selenium.webdriver import ActionChains
-
-        return ActionChains(self.browser, duration=duration)
-
-    def press(self, *keys):
-        self.actions().send_keys(*keys).perform()
 
     def mouse(self, row, column, num_cells, figure="map"):
         """Compute the offset of a cell from the centre of the picture, in screen pixels."""
@@ -290,31 +248,11 @@ class BrowserPage:
         actions.move_to_element_with_offset(*self.mouse(*start, num_cells)).click_and_hold()
         actions.move_to_element_with_offset(*self.mouse(*end, num_cells)).release().perform()
 
-    def until(self, condition):
-        end = time.monotonic() + SECONDS
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-    def download(self, id, name):
-        self.get(id).click()
-        file = self.downloads / name
-        self.until(lambda: file.exists() and file.stat().st_size > 0)
-        return file.read_bytes()
-
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    """Return a function that opens a page; after the test, check that it has logged no error and made no image."""
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-
-    def run(path):
-        browser.get(path.as_uri())
-        return BrowserPage(browser, tmp_path)
-
-    yield run
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return document.querySelectorAll('img').length") == 0
+def open_page(open_in_browser):
+    """Return a function that opens a page of attention."""
+    return lambda path: open_in_browser(path, AttentionPageInBrowser)
 
 
 @pytest.fixture
