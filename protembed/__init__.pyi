@@ -28,6 +28,7 @@ from protembed.config.finetune import (
     PredictOptions as PredictOptions,
 )
 from protembed.config.inspect_attention import AttentionConfig as AttentionConfig, AttentionOptions as AttentionOptions
+from protembed.config.map import MapConfig as MapConfig, MapOptions as MapOptions
 from protembed.config.pretrain import (
     BatchConfig as BatchConfig,
     MaskingConfig as MaskingConfig,
@@ -64,4 +65,5 @@ from protembed.scoring.per_position import score_positions as score_positions
 from protembed.scoring.score import score as score
 from protembed.scoring.score_sequences import score_sequences as score_sequences
 from protembed.scoring.score_variants import score_variants as score_variants
+from protembed.search.map import make_map as make_map
 from protembed.search.search import search_embeddings as search_embeddings

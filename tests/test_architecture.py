@@ -224,7 +224,7 @@ def test_sub_package_init_files_are_empty():
         # Every command as a function: paths and options are checked, and finished results are found, without torch.
         (
             "protembed.embed_fasta, protembed.check_embeddings, protembed.finetune_model, protembed.predict_fasta; "
-            "protembed.join_embeddings, protembed.search_embeddings; "
+            "protembed.join_embeddings, protembed.search_embeddings, protembed.make_map; "
             "protembed.score_variants, protembed.inspect_attention, protembed.pretrain_model",
             ["matplotlib", "scipy", "sklearn", "torch"],
         ),

@@ -15,6 +15,7 @@ from protembed.cli.finetune import finetune
 from protembed.cli.help import Command, CommandGroup, split_examples
 from protembed.cli.inspect_attention import inspect_attention
 from protembed.cli.join import join
+from protembed.cli.map import map as map_proteins
 from protembed.cli.models import models
 from protembed.cli.options import current_flag
 from protembed.cli.predict import predict
@@ -34,7 +35,11 @@ app = typer.Typer(
     # Typer's own tracebacks print local variables: whole sequences and tensors.
     pretty_exceptions_enable=False,
 )
-for command in (pretrain, embed, check, join, search, finetune, predict, score, inspect_attention, models):
+COMMANDS = (
+    *(pretrain, embed, check, join, search, map_proteins),
+    *(finetune, predict, score, inspect_attention, models),
+)
+for command in COMMANDS:
     text, examples = split_examples(command.__doc__ or "")
     app.command(
         cls=Command,
@@ -57,7 +62,7 @@ def protembed_command(
         typer.Option("--version", "-V", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Protein language models: pretrain, embed, search, fine-tune, predict, score variants, inspect attention."""
+    """Protein language models: pretrain, embed, search, map, fine-tune, predict, score variants, inspect attention."""
 
 
 def main() -> None:

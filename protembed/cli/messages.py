@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from protembed.scoring.score import AnyScoreSummary
     from protembed.scoring.score_sequences import SequencesSummary
     from protembed.scoring.score_variants import ScoreSummary
+    from protembed.search.map import MapSummary
     from protembed.search.search import SearchSummary
 
 _MAX_CLASSES, _MAX_LETTERS = 6, 30
@@ -207,6 +208,14 @@ def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
         )
     hits, queries = pluralize(summary.num_hits, "hit"), pluralize(summary.num_queries, "protein")
     yield f"{summary.output or 'stdout'}: {hits} of {queries} in {where}{nearest}"
+
+
+def map_summary_lines(summary: "MapSummary") -> Iterator[str]:
+    """Report what was drawn by this command."""
+    if summary.was_done:
+        return
+    labelled = "" if summary.num_labelled is None else f", {summary.num_labelled:,} of them in the table of labels"
+    yield f"{summary.output}: {pluralize(summary.num_proteins, 'protein')}{labelled}"
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:

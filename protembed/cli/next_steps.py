@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.pretraining.report import PretrainSummary
     from protembed.scoring.score import AnyScoreSummary
+    from protembed.search.map import MapSummary
     from protembed.search.search import SearchSummary
 
 
@@ -105,6 +106,11 @@ def _after_fill(output: Path, num_samples: int | None) -> str:
     if num_samples is None:
         return f"open {output} in a spreadsheet"
     return f"{_command('score', output)}, with the same `--model`, shows how likely each whole sequence is"
+
+
+def after_map(summary: "MapSummary") -> str:
+    """Suggest to look at the page."""
+    return f"open {summary.page} in a browser"
 
 
 def after_attention(summary: "AttentionSummary") -> str:

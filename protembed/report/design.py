@@ -36,6 +36,18 @@ COLOURS: Mapping[str, Colour] = {
     "less": Colour("#eda66a", "#8a4a12"),
 }
 
+# Classes that lie beside one another, in the order of their number of members: no two are alike to people with a
+# colour-vision deficiency. Source: Okabe and Ito 2008, without yellow and black, which white and dark pages swallow.
+CLASS_COLOURS = (
+    Colour("#0072b2", "#3d9fd8"),
+    Colour("#e69f00", "#e69f00"),
+    Colour("#009e73", "#1fbf92"),
+    Colour("#cc79a7", "#d98fb8"),
+    Colour("#d55e00", "#e87a2b"),
+    Colour("#56b4e9", "#8fd0f5"),
+    Colour("#5c4b8a", "#a594d6"),
+)
+
 # Scales of matplotlib by what they show, on a light and on a dark page; the lowest value is close to the surface.
 SCALES: Mapping[str, tuple[str, str]] = {
     "attention": ("magma_r", "magma"),

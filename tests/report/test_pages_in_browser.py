@@ -18,6 +18,7 @@ from protembed.config.common import DEFAULT_MODEL
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import FinetuneOptions
 from protembed.config.inspect_attention import AttentionOptions
+from protembed.config.map import MapOptions
 from protembed.config.pretrain import PretrainOptions
 from protembed.data.structures import read_chains
 from protembed.embedding.embed import embed_fasta
@@ -27,6 +28,7 @@ from protembed.pretraining.pretrain import pretrain_model
 from protembed.report.figures import inline_svg
 from protembed.report.page import Card, Details, Figure, Page, Section, render_page
 from protembed.report.table import Column, Table
+from protembed.search.map import make_map
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = pytest.mark.skipif(
@@ -163,6 +165,22 @@ def attention_page(model, output):
     return output / "report.html"
 
 
+def map_page(model, output):
+    """Draw the first proteins of the examples, with classes of which one has a long name, and their sequences."""
+    fasta, labels = output.with_suffix(".fasta"), output.with_suffix(".csv")
+    records = (EXAMPLES / "proteins.fasta").read_text(encoding="utf-8").split(">")[1:121]
+    fasta.write_text("".join(f">{record}" for record in records), encoding="utf-8")
+    rows = [
+        f"{record.split()[0]},{LONG if number % 3 else number % 5},{number / 7}"
+        for number, record in enumerate(records)
+    ]
+    labels.write_text("\n".join(["id,family,mass", *rows]) + "\n", encoding="utf-8")
+    embed_fasta(fasta, EmbedOptions.from_values(model=model, output=output.with_suffix(".npy")))
+    return make_map(
+        output.with_suffix(".npy"), MapOptions.from_values(output=output, labels=labels, sequences=fasta)
+    ).page
+
+
 # The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
 PAGES = {
     "classification": partial(finetuning_page, task="classification"),
@@ -172,6 +190,7 @@ PAGES = {
     "attention": attention_page,
     "vectors": embedding_page,
     "vectors per residue": partial(embedding_page, per_residue=True),
+    "map": map_page,
 }
 
 
