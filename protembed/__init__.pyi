@@ -29,6 +29,7 @@ from protembed.config.finetune import (
 )
 from protembed.config.inspect_attention import AttentionConfig as AttentionConfig, AttentionOptions as AttentionOptions
 from protembed.config.map import MapConfig as MapConfig, MapOptions as MapOptions
+from protembed.config.positions import PositionsConfig as PositionsConfig
 from protembed.config.pretrain import (
     BatchConfig as BatchConfig,
     MaskingConfig as MaskingConfig,
