@@ -16,7 +16,7 @@
     │       │   ├── TooLongError                    a protein longer than the model's window, where that is an error
     │       │   ├── TooShortError                   a protein that ends before the region begins
     │       │   ├── NoAminoAcidError                a protein without a standard residue, where likelihoods are computed
-    │       │   ├── UnsupportedVariantError         a variant that is not a substitution of amino acids
+    │       │   ├── UnsupportedVariantError         a variant that changes more than amino acids
     │       │   └── MissingCellError                a row of a table without a sequence, label or split
     │       ├── SequenceError                       a sequence given in Python that is not a protein
     │       ├── ChangedInputError                   a file that changed while it was read
@@ -254,13 +254,13 @@ class NoAminoAcidError(SkippableError):
 
 
 class UnsupportedVariantError(SkippableError):
-    """A variant that a model cannot score: an insertion, a deletion, a stop, or a letter that is not an amino acid."""
+    """A variant that a model cannot score: a stop codon, a frameshift, or a letter that is not an amino acid."""
 
     def __init__(self, path: str, line: int, found: str) -> None:
         self.reason = found
         advice = (
-            "only substitutions among the 20 amino acids are scored, such as A42G or A42G:K50R: correct the row, or "
-            "pass `on_illegal` skip (leave such rows out)"
+            "only substitutions, insertions and deletions of the 20 amino acids are scored, such as A42G or "
+            "K23_V25del: correct the row, or pass `on_illegal` skip (leave such rows out)"
         )
         super().__init__(path, found, advice, line=line)
 

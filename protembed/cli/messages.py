@@ -181,8 +181,9 @@ def _fill_line(summary: "FillSummary") -> str:
 def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
     yield from summary.notes
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
-    what = f"{summary.method} of {variants} of {wild_types}, mutated at {pluralize(summary.num_positions, 'position')}"
-    yield f"{summary.output or 'stdout'}: {what}"
+    indels = f", {summary.num_with_indels:,} with insertions or deletions" if summary.num_with_indels else ""
+    mutated = f"mutated at {pluralize(summary.num_positions, 'position')}{indels}"
+    yield f"{summary.output or 'stdout'}: {summary.method} of {variants} of {wild_types}, {mutated}"
 
 
 def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:

@@ -39,10 +39,16 @@ PROBABILITY = (
     "logarithm"
 )
 
+PER_RESIDUE_FORMULA = "PLL(mutated sequence) / its residues - PLL(wild type) / its residues"
 
-def describe_formula(method: ScoreMethod) -> str:
-    """Describe what a score is, in one line."""
-    return f"{method}, {FORMULAS[method]}; {PROBABILITY}"
+
+def describe_formula(method: ScoreMethod, *, has_indels: bool = False) -> str:
+    """Describe what a score is, in one line; with what insertions and deletions have if there are any."""
+    indels = ""
+    if has_indels:
+        pll = FORMULAS["pseudo-perplexity"]
+        indels = f"; of variants with insertions or deletions {pll}; score_per_residue, {PER_RESIDUE_FORMULA}"
+    return f"{method}, {FORMULAS[method]}{indels}; {PROBABILITY}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +101,9 @@ class VariantTableConfig(Config):
     )
     mutations: str | None = option(
         None,
-        "Column with mutations such as A42G or p.Ala42Gly, several joined by a colon, positions from 1; WT, _wt, _sy "
-        "and p.= are the wild type. Default: mutant, mutations, variant, hgvs_pro or similar.",
+        "Column with mutations such as A42G, p.Ala42Gly, K23_V25del or K23_L24insRS, several joined by a colon, "
+        "positions from 1; WT, _wt, _sy and p.= are the wild type. Default: mutant, mutations, variant, hgvs_pro or "
+        "similar.",
     )
     wild_type_residue: str | None = option(
         None,
@@ -143,7 +150,8 @@ class ScoreConfig(Config):
         "masked-marginals",
         "; ".join(f"{name}: {formula}" for name, formula in FORMULAS.items())
         + f". Here {PROBABILITY}; the wild type scores 0, and higher is better. pseudo-perplexity runs the model once "
-        "for each residue of each variant; the other methods run it only on the wild type. Of a sequence in FASTA, "
+        "for each residue of each variant; the other methods run it only on the wild type. Insertions and deletions "
+        "are scored as by pseudo-perplexity, whatever the method. Of a sequence in FASTA, "
         + "; ".join(f"{name}: {likelihood.formula}" for name, likelihood in LIKELIHOODS.items())
         + ".",
     )

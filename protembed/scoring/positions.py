@@ -17,23 +17,33 @@ class MutatedPositions:
 
     Attributes:
         positions: Mutated positions of each wild type, from 1.
-        num_variants: Number of variants of each wild type that have a mutation.
+        num_variants: Number of variants of each wild type that have substitutions alone.
+        shifted_lengths: Number of variants with insertions or deletions, by wild type and number of residues.
     """
 
     positions: dict[str, set[int]] = field(default_factory=dict)
     num_variants: Counter[str] = field(default_factory=Counter)
+    shifted_lengths: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def add(self, variants: Iterable[Variant]) -> None:
-        """Collect the positions of variants; only wild types and positions are kept in memory."""
+        """Collect the positions of variants; only wild types, positions and lengths are kept in memory."""
         for variant in variants:
             positions = self.positions.setdefault(variant.wild_type, set())
-            positions.update(mutation.position for mutation in variant.mutations)
+            if variant.has_indels:
+                self.shifted_lengths[variant.wild_type, len(variant.sequence)] += 1
+                continue
+            positions.update(mutation.position for mutation in variant.substitutions)
             self.num_variants[variant.wild_type] += bool(variant.mutations)
 
     @property
     def num_positions(self) -> int:
         """Number of mutated positions of all wild types."""
         return sum(map(len, self.positions.values()))
+
+    @property
+    def num_with_indels(self) -> int:
+        """Number of variants with insertions or deletions."""
+        return self.shifted_lengths.total()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,8 @@ class ScoreSummary:
 
     Attributes:
         output: Table of scores; None for stdout.
-        num_positions: Mutated positions of all wild types.
+        num_positions: Positions of all wild types at which variants without insertions and deletions are mutated.
+        num_with_indels: Variants with insertions or deletions.
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
         notes: How the table was read, in sentences.
@@ -41,6 +42,7 @@ class ScoreSummary:
     num_positions: int
     num_refused: int
     score_column: str
+    num_with_indels: int = 0
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
@@ -93,4 +95,5 @@ def score_variants(
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> ScoreSummary:
     facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
-    return ScoreSummary(output=output, formula=describe_formula(recorded["method"]), was_done=was_done, **facts)
+    formula = describe_formula(recorded["method"], has_indels=bool(recorded.get("num_with_indels")))
+    return ScoreSummary(output=output, formula=formula, was_done=was_done, **facts)

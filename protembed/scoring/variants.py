@@ -34,14 +34,19 @@ from protembed.io.tables import (
     reading_table,
 )
 from protembed.scoring.mutations import (
+    Indel,
+    Mutation,
     Mutations,
     Place,
+    check_indels,
     check_mutations,
     find_mutations,
     is_residue,
     is_wild_type,
+    keeps_positions,
     matching_offsets,
     mutate,
+    named_residues,
     parse_mutations,
     revert_mutations,
 )
@@ -108,18 +113,42 @@ class Variant:
 
     Attributes:
         wild_type: Sequence in upper case.
-        mutations: Mutations, without silent ones such as A42A; empty for the wild type itself.
+        mutations: Mutations, without silent ones such as A42A; empty for the wild type itself, and where a mutated
+            sequence of another length does not say which they are.
         cells: Texts of all columns, as they were read.
+        shifted: The mutated sequence if residues were inserted or deleted, so that others have new positions; else
+            None.
     """
 
     wild_type: str
     mutations: Mutations
     cells: Sequence[str]
+    shifted: str | None = None
 
     @property
     def sequence(self) -> str:
         """The mutated sequence."""
-        return mutate(self.wild_type, self.mutations)
+        return mutate(self.wild_type, self.mutations) if self.shifted is None else self.shifted
+
+    @property
+    def name(self) -> str:
+        """The mutations in one text, for messages."""
+        return ":".join(map(str, self.mutations)) or (f"{self.sequence[:20]}…" if self.has_indels else "WT")
+
+    @property
+    def has_indels(self) -> bool:
+        """Whether residues were inserted or deleted."""
+        return self.shifted is not None
+
+    @property
+    def substitutions(self) -> list[Mutation]:
+        """The mutations of a variant without insertions and deletions."""
+        return [mutation for mutation in self.mutations if isinstance(mutation, Mutation)]
+
+    @property
+    def num_mutations(self) -> int | None:
+        """Number of mutations; None where they are unknown."""
+        return None if self.has_indels and not self.mutations else len(self.mutations)
 
 
 class VariantTable:
@@ -162,7 +191,7 @@ class VariantTable:
 
         Raises:
             MismatchedResidueError: A mutation does not fit its wild type.
-            UnsupportedVariantError: A variant is not a substitution of amino acids.
+            UnsupportedVariantError: A variant is neither a substitution of amino acids nor an insertion or deletion.
             IllegalResidueError: A character is not an amino acid.
             TableError: A value is missing or invalid, or there are no rows.
         """
@@ -200,6 +229,10 @@ class VariantTable:
         named = (self._config.mutations, self._config.mutated_sequence)
         return reading_table(stream, self.path, known=(*named, *known), faults=faults)
 
+    def __iter__(self) -> Iterator[Variant]:
+        """Read the variants, each time from the beginning."""
+        return self.read()
+
     def _rows(self, statistics: ReadStatistics, faults: Faults) -> Generator[Row]:
         with open_records(self._file, statistics) as stream, self._reading(stream, faults) as table:
             yield from table.rows
@@ -214,13 +247,24 @@ class VariantTable:
             wild_type = revert_mutations(mutated, named, place)
         if named is None:
             assert mutated is not None
+            if len(mutated) != len(wild_type):
+                return self._shifted_variant(wild_type, None, mutated, row)
             named = find_mutations(wild_type, mutated, place)
         check_mutations(named, wild_type, place)
         if mutated is not None and mutate(wild_type, named) != mutated:
             found = "the mutated sequence is not the wild type with these mutations"
             raise self._error(row, found, "correct the row, or remove one of the two columns")
-        mutations = tuple(mutation for mutation in named if mutation.wild_type != mutation.mutant)
+        if not keeps_positions(named):
+            return self._shifted_variant(wild_type, named, mutate(wild_type, named), row)
+        if any(isinstance(mutation, Indel) for mutation in named):
+            named = find_mutations(wild_type, mutate(wild_type, named), place)
+            check_mutations(named, wild_type, place)
+        mutations = tuple(old for old in named if isinstance(old, Mutation) and not old.is_silent)
         return Variant(wild_type=wild_type, mutations=mutations, cells=row.cells)
+
+    def _shifted_variant(self, wild_type: str, named: Mutations | None, mutated: str, row: Row) -> Variant:
+        check_indels(wild_type, mutated, self._place(row))
+        return Variant(wild_type=wild_type, mutations=named or (), cells=row.cells, shifted=mutated)
 
     def _place(self, row: Row) -> Place:
         return Place(self.path, row.line)
@@ -357,7 +401,8 @@ class VariantTable:
                 except DataError:
                     continue
                 # Without a wild type, the mutant residues are expected in the mutated sequence.
-                expected = [mutation if sequence else mutation.reverse for mutation in named or ()]
+                residues = named_residues(named or ())
+                expected = residues if sequence else [residue.reverse for residue in residues]
                 if expected:
                     offsets = matching_offsets(offsets, expected, sequence or mutated or "")
                     seen.update((mutation.wild_type, mutation.position) for mutation in expected)

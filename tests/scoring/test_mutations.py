@@ -84,20 +84,91 @@ def test_an_offset_is_added_to_every_position():
     assert parse("K25R:A27G", -23) == parse("K2R:A4G")
 
 
-@pytest.mark.parametrize("text", ["A4del", "A4_K8del", "ins4A", "A4*", "A4fs", "4G", "A4", "Ala4Ter", "A4.5G", "A4AG"])
-def test_a_variant_that_is_not_a_substitution_is_rejected_with_its_line(text):
-    with pytest.raises(
-        UnsupportedVariantError, match="only substitutions among the 20 amino acids are scored"
-    ) as caught:
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        *((name, "not a substitution, insertion or deletion") for name in ("ins4A", "4G", "A4", "A4.5G", "A4AG")),
+        *(
+            (name, "not a substitution, insertion or deletion")
+            for name in ("Ala4_Tyr5insXaa", "A4_K8ins(5)", "A4_K5ins12")
+        ),
+        *((name, "a stop codon") for name in ("A4*", "Ala4Ter", "Ala4_Tyr5insTrpTer", "Ala4delinsTer", "A4_Y5insW*")),
+        *((name, "a frameshift, whose new residues are unknown") for name in ("A4fs", "Ala4ProfsTer23", "A4Pfs*2")),
+        *((name, "an extension of the protein") for name in ("Met1ext-5", "Ter11GlnextTer17")),
+    ],
+)
+def test_a_variant_that_cannot_be_scored_is_rejected_with_its_line_and_what_it_is(text, found):
+    with pytest.raises(UnsupportedVariantError, match="only substitutions, insertions and deletions") as caught:
         parse(f"K2R:{text}")
 
-    assert str(caught.value).startswith(f"variants.csv, line 7: {text!r} is not a substitution")
+    assert str(caught.value).startswith(f"variants.csv, line 7: {text!r} is {found}")
     assert caught.value.exit_status == 65
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("K2_A4insR", "does not name the two neighbours of the inserted residues, as K23_L24insRS does"),
+        ("K2insR", "does not name the two neighbours"),
+        ("A4_K2del", "ends before it begins"),
+        ("K2_T3ins", "does not name the inserted residues"),
+        ("K2delins", "does not name the inserted residues"),
+        ("K2delK", "names residues after del, which follow from the wild type: leave them out"),
+        ("K2_T3insX", "is not one of the 20 amino acids"),
+    ],
+)
+def test_an_incomplete_insertion_or_deletion_is_rejected_with_what_it_lacks(text, found):
+    with pytest.raises(UnsupportedVariantError, match=rf"line 7: .*'{text}' {re.escape(found)}"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("three", "one"),
+    [
+        ("p.Lys23del", "K23del"),
+        ("p.(Lys23_Val25del)", "K23_V25del"),
+        ("p.Lys23_Leu24insArgSer", "K23_L24insRS"),
+        ("p.Ala3_Ser5dup", "A3_S5dup"),
+        ("LYS23DUP", "k23dup"),
+        ("p.Cys28delinsTrpVal", "C28delinsWV"),
+        ("p.Cys28_Lys29delinsTrp", "C28_K29delinsW"),
+        ("p.[Lys23del;Ala42Gly]", "K23del_A42G"),
+    ],
+)
+def test_both_codes_of_an_insertion_or_deletion_are_read_the_same(three, one):
+    assert parse(three) == parse(one)
+    assert parse(":".join(map(str, parse(three)))) == parse(three)
+
+
+def test_inserted_letters_that_look_like_words_are_residues():
+    assert [str(mutation) for mutation in parse("K2_T3insTERFS")] == ["K2_T3insTERFS"]
+
+
+@pytest.mark.parametrize("text", ["K2del:K2R", "K2_A4del:T3A", "K2_T3insR:K2_T3insS"])
+def test_overlapping_mutations_are_rejected(text):
+    with pytest.raises(TableError, match="names a position twice"):
+        parse(text)
+
+
+@given(wild_type=sequences, data=st.data())
+def test_deleting_what_was_inserted_gives_the_wild_type(wild_type, data):
+    end = data.draw(st.integers(1, len(wild_type)))
+    start = data.draw(st.integers(1, end))
+    name = f"{wild_type[start - 1]}{start}_{wild_type[end - 1]}{end}dup"
+
+    doubled = mutate(wild_type, parse(name))
+    back = f"{doubled[end]}{end + 1}_{doubled[2 * end - start]}{2 * end - start + 1}del"
+
+    assert len(doubled) == len(wild_type) + end - start + 1
+    assert mutate(doubled, parse(back)) == wild_type
 
 
 @pytest.mark.parametrize("text", ["NM_000059.4(BRCA2):c.5074G>C", "c.[6A>T;9G>C]", "NC_000001.11:g.1A>T"])
 def test_a_change_of_dna_is_rejected_by_name(text):
-    with pytest.raises(UnsupportedVariantError, match=rf"'{re.escape(text)}' is a change of DNA; only substitutions"):
+    with pytest.raises(
+        UnsupportedVariantError,
+        match=rf"'{re.escape(text)}' is a change of DNA; only substitutions, insertions and deletions",
+    ):
         parse(text)
 
 
@@ -122,11 +193,6 @@ def test_found_mutations_make_the_mutated_sequence_and_can_be_reverted(wild_type
     assert revert_mutations(mutated, mutations, ROW) == wild_type
     assert parse(":".join(map(str, mutations)) or "WT") == mutations
     check_mutations(mutations, wild_type, ROW)
-
-
-def test_sequences_of_unequal_length_are_rejected():
-    with pytest.raises(UnsupportedVariantError, match="line 7: the mutated sequence has 9 residues, the wild type 10"):
-        find_mutations(WILD_TYPE, WILD_TYPE[1:], ROW)
 
 
 def test_an_unknown_residue_is_rejected_unless_both_sequences_have_it():
@@ -174,5 +240,7 @@ def test_a_mutation_that_the_sequence_does_not_have_cannot_be_reverted():
 
 
 def test_the_error_names_a_letter_of_another_alphabet():
-    with pytest.raises(UnsupportedVariantError, match=r"is not a substitution \(CYRILLIC CAPITAL LETTER A\)"):
+    with pytest.raises(
+        UnsupportedVariantError, match=r"is not a substitution, insertion or deletion \(CYRILLIC CAPITAL LETTER A\)"
+    ):
         parse("K2\u0410")

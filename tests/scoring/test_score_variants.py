@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from protembed.config.common import ModelConfig
 from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
+from protembed.data.alphabet import AMINO_ACIDS as CLASSES
 from protembed.errors import (
     FaultyRowsError,
     InputNotFoundError,
@@ -279,22 +280,24 @@ def test_an_invalid_row_leaves_no_partial_file_and_keeps_the_existing_table(scor
 
 
 def test_rows_that_cannot_be_scored_are_skipped_on_request_with_a_warning(score, wild_type):
-    summary, table = score(rows(wild_type, ["WT", "A2del"]), on_illegal="skip")
+    summary, table = score(rows(wild_type, ["WT", "A2fs"]), on_illegal="skip")
 
     assert [row["mutant"] for row in table] == ["WT"]
     assert (summary.num_variants, summary.num_refused) == (1, 1)
-    assert "1 record left out, the first: '2' ('A2del' is not a substitution)" in summary.warnings
+    assert (
+        "1 record left out, the first: '2' ('A2fs' is a frameshift, whose new residues are unknown)" in summary.warnings
+    )
 
 
 def test_rows_that_were_left_out_on_request_are_listed_in_the_record(tiny_model, wild_type, tmp_path):
-    (tmp_path / "variants.csv").write_text(rows(wild_type, ["WT", "A2del"]))
+    (tmp_path / "variants.csv").write_text(rows(wild_type, ["WT", "A2fs"]))
     output = tmp_path / "scores.tsv"
 
     options = ScoreOptions.from_values(model=tiny_model, output=output, on_illegal="skip")
     score_variants(tmp_path / "variants.csv", options)
 
     (left_out,) = read_json(tmp_path / "scores.tsv.meta.json")["left_out"]
-    reason = "'A2del' is not a substitution"
+    reason = "'A2fs' is a frameshift, whose new residues are unknown"
     assert left_out == {"id": "2", "file": "variants.csv", "line": 3, "reason": reason}
 
 
@@ -424,3 +427,57 @@ def test_scores_that_are_not_finite_are_not_written(score, tiny_model, wild_type
     with pytest.raises(NotFiniteError, match=f"the score of '{mutants[0]}' is not finite .*the model itself is"):
         score(rows(wild_type, mutants), model=tmp_path / "broken")
     assert not (tmp_path / "scores.tsv").exists()
+
+
+# Insertions and deletions
+
+
+def test_a_deletion_and_its_mutated_sequence_have_the_score_of_whole_sequences(score, wild_type):
+    deleted = wild_type[:9] + wild_type[12:]
+    name = f"{wild_type[9]}10_{wild_type[11]}12del"
+    substitution = f"{wild_type[1]}2W"
+
+    named, by_name = score(rows(wild_type, [substitution, name]))
+    _, alike = score(rows(wild_type, [substitution, name]), method="pseudo-perplexity")
+    sequences = f"sequence,mutated_sequence\n{wild_type},{deleted}\n"
+    _, by_sequence = score(sequences)
+
+    assert list(by_name[0])[-3:] == ["num_mutations", "score", "score_per_residue"]
+    assert float(by_name[1]["score"]) == pytest.approx(float(by_sequence[0]["score"]), abs=1e-4)
+    assert float(by_name[1]["score_per_residue"]) == pytest.approx(float(by_sequence[0]["score_per_residue"]), abs=1e-6)
+    assert (by_name[0]["score_per_residue"], by_sequence[0]["num_mutations"]) == ("", "")
+    assert alike[1]["score"] == by_name[1]["score"] and alike[0]["score_per_residue"]
+    assert named.num_with_indels == 1
+    assert "every residue adds its log probability" in named.warnings[0]
+    assert "rank the two apart, or pass `method` pseudo-perplexity" in named.warnings[1]
+
+
+def test_an_insertion_equals_a_plain_computation_with_transformers(plain_model, score, wild_type):
+    inserted = wild_type[:20] + "RSW" + wild_type[20:]
+
+    _, (row,) = score(rows(wild_type, [f"p.{wild_type[19]}20_{wild_type[20]}21insRSW"]), model=plain_model.directory)
+
+    after, before = (
+        sum(plain_model.log_probs(sequence, index)[CLASSES.index(letter)] for index, letter in enumerate(sequence))
+        for sequence in (inserted, wild_type)
+    )
+    assert float(row["score"]) == pytest.approx(after - before, abs=1e-4)
+    expected = after / len(inserted) - before / len(wild_type)
+    assert float(row["score_per_residue"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_table_without_indels_has_no_column_per_residue(score, wild_type, mutants):
+    summary, table = score(rows(wild_type, mutants), method="pseudo-perplexity")
+
+    assert "score_per_residue" not in table[0] and summary.num_with_indels == 0
+    assert "insertions" not in summary.formula
+
+
+def test_stop_codons_and_frameshifts_are_listed_as_left_out(score, wild_type, tmp_path):
+    names = [f"{wild_type[1]}2del", f"{wild_type[2]}3fs", f"{wild_type[3]}4*"]
+
+    summary, table = score(rows(wild_type, names), on_illegal="skip")
+
+    assert (len(table), summary.num_refused) == (1, 2)
+    reasons = [row["reason"] for row in read_json(tmp_path / "scores.tsv.meta.json")["left_out"]]
+    assert ["frameshift" in reasons[0], "stop codon" in reasons[1]] == [True, True]

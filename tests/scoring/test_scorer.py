@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID
 from protembed.inference.engine import Engine
-from protembed.inference.marginals import Marginals
-from protembed.scoring.mutations import Place, find_mutations, parse_mutations
+from protembed.inference.marginals import Marginals, PositionQuery
+from protembed.scoring.mutations import Place, find_mutations, mutate, parse_mutations
 from protembed.scoring.scorer import MutatedPositions, VariantScorer
 from protembed.scoring.variants import Variant
 
@@ -20,10 +21,11 @@ def score(tiny_checkpoint, pool):
         mutated.add(variants)
         marginals = Marginals.from_checkpoint(tiny_checkpoint)
         scorer = VariantScorer(marginals=marginals, method=method, mutated=mutated, on_crop=sizes.append)
-        scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), iter(variants)))
+        scored = list(scorer.scores(Engine(pool=pool, tokens_per_chunk=300), variants))
         assert [variant for variant, _ in scored] == list(variants)
         assert sum(sizes) == scorer.num_tokens()
-        return [value for _, value in scored], len(sizes)
+        run.per_residue = [value.per_residue for _, value in scored]
+        return [value.total for _, value in scored], len(sizes)
 
     return run
 
@@ -99,3 +101,60 @@ def test_reverting_a_mutation_negates_its_pseudo_perplexity_score(score, wild_ty
     (forth, reverse), _ = score([there, back], "pseudo-perplexity")
 
     np.testing.assert_allclose(forth, -reverse, rtol=1e-4)
+
+
+# Insertions and deletions
+
+
+def shifted(wild_type, text):
+    mutations = parse_mutations(text, 0, ROW)
+    return Variant(wild_type=wild_type, mutations=mutations, cells=[], shifted=mutate(wild_type, mutations))
+
+
+def likelihood(checkpoint, pool, sequence):
+    (found,) = Engine(pool=pool).run(
+        Marginals.from_checkpoint(checkpoint).masked(), [PositionQuery.amino_acids(sequence)]
+    )
+    query, log_probs = found
+    return log_probs[np.arange(len(query.positions)), query.residues - FIRST_AMINO_ACID].sum(dtype=float)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_deletion_scores_the_difference_of_pseudo_log_likelihoods_by_every_method(
+    method, score, wild_type, tiny_checkpoint, pool
+):
+    variant = shifted(wild_type, f"{wild_type[4]}5_{wild_type[6]}7del")
+    substitution = variants_of(wild_type, mutation(wild_type, 2, "W"))[0]
+
+    (_, total, _), _ = score([substitution, variant, substitution], method)
+
+    after, before = (likelihood(tiny_checkpoint, pool, sequence) for sequence in (variant.sequence, wild_type))
+    assert total == pytest.approx(after - before, abs=1e-4)
+    expected = after / (len(wild_type) - 3) - before / len(wild_type)
+    assert score.per_residue[1] == pytest.approx(expected, abs=1e-6)
+    assert (score.per_residue[0] is None) == (method != "pseudo-perplexity")
+
+
+def test_substitutions_score_the_same_beside_deletions(score, wild_type):
+    substitutions = variants_of(wild_type, mutation(wild_type, 2, "W"), mutation(wild_type, 9, "C"), "WT")
+    deletion = shifted(wild_type, f"{wild_type[4]}5del")
+
+    alone, _ = score(substitutions, "masked-marginals")
+    beside, _ = score([substitutions[0], deletion, *substitutions[1:]], "masked-marginals")
+
+    assert [beside[0], *beside[2:]] == alone
+
+
+def test_means_of_substitutions_are_those_of_the_positions_computed(tiny_checkpoint, pool, wild_type):
+    letters = AMINO_ACIDS[:5]
+    position = wild_type.index("L") + 1
+    variants = variants_of(wild_type, *(mutation(wild_type, position, letter) for letter in letters))
+    mutated = MutatedPositions()
+    mutated.add(variants)
+    scorer = VariantScorer(
+        marginals=Marginals.from_checkpoint(tiny_checkpoint), method="masked-marginals", mutated=mutated
+    )
+
+    scores = [value.total for _, value in scorer.scores(Engine(pool=pool), variants)]
+
+    np.testing.assert_allclose(scorer.means.matrix()[AMINO_ACIDS.index("L"), :5], scores, atol=1e-6)

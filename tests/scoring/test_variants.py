@@ -107,8 +107,8 @@ def test_compressed_tables_are_recognised_by_content(compress, read):
 
 
 def test_skipping_every_row_is_an_error(read):
-    with pytest.raises(TableError, match="every row was left out, the first because 'K2del' is not a substitution"):
-        read(f"sequence,mutant\n{WILD_TYPE},K2del\n", on_illegal="skip")
+    with pytest.raises(TableError, match="every row was left out, the first because 'K2fs' is a frameshift"):
+        read(f"sequence,mutant\n{WILD_TYPE},K2fs\n", on_illegal="skip")
 
 
 def test_columns_of_any_name_can_be_named(read):
@@ -176,9 +176,9 @@ def test_rows_of_three_columns_may_have_the_wild_type_or_silent_mutations(read):
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ("K,2,*", "'K2*' is not a substitution"),
+        ("K,2,*", "'K2*' is a stop codon"),
         ("K,2.5,R", "'K2.5R' is not a substitution"),
-        ("K,2,del", "'K2del' is not a substitution"),
+        ("K,2,fs", "'K2fs' is a frameshift"),
         ("K,,R", "the row of the mutation 'R' has no position"),
         (",2,R", "the row of the mutation 'R' has no wild-type residue"),
         ("K,2,", "the mutations cell is empty"),
@@ -244,10 +244,15 @@ def test_a_table_can_be_read_twice_with_all_its_cells(tmp_path):
         ("mutant,sequence\nWT,MKT\nC2R,MKT\n", MismatchedResidueError, "line 3: C2R does not fit, because residue 2"),
         ("mutant,sequence\nK9R,MKT\n", MismatchedResidueError, "line 2: K9R does not fit, because the wild type has r"),
         ("mutant,sequence\nC2C,MKT\n", MismatchedResidueError, "residue 2 of the wild type is 'K'"),
-        ("mutant,sequence\nK2*,MKT\n", UnsupportedVariantError, "line 2: 'K2*' is not a substitution"),
+        ("mutant,sequence\nK2*,MKT\n", UnsupportedVariantError, "line 2: 'K2*' is a stop codon"),
         ("mutant,sequence\nK2R,MK?\n", IllegalResidueError, "line 2: '?' in column 3"),
         ("mutant,sequence,mutated\nK2R,MKT,MAT\n", TableError, "is not the wild type with these mutations"),
-        ("sequence,mutated\nMKT,MKTA\n", UnsupportedVariantError, "has 4 residues, the wild type 3"),
+        ("sequence,mutated\nMKT,MKXT\n", UnsupportedVariantError, "the mutated sequence has 'X', which is not one of"),
+        ("mutant,sequence\nM1_T3del,MKT\n", UnsupportedVariantError, "line 2: no amino acid is left"),
+        ("mutant,sequence\nK2_A3del,MKT\n", MismatchedResidueError, "K2_A3del does not fit, because residue 3 of"),
+        ("mutant,sequence\nT3_K4insA,MKT\n", MismatchedResidueError, "T3_K4insA does not fit, because the wild type"),
+        ("mutant,mutated_sequence\nK2del,MT\n", TableError, "the wild type does not follow from K2del"),
+        ("mutant,sequence,mutated\nK2del,MKT,MK\n", TableError, "is not the wild type with these mutations"),
     ],
 )
 def test_an_invalid_table_is_rejected_in_one_sentence_with_the_line(content, error, message, read):
@@ -294,7 +299,7 @@ def test_no_offset_is_suggested_from_few_or_contradictory_rows(content, read):
 
 def test_variants_that_cannot_be_scored_are_skipped_on_request_and_counted(read):
     statistics = ReadStatistics()
-    content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4del,{WILD_TYPE}\nK2R,MK?\n"
+    content = f"mutant,sequence\nK2*,{WILD_TYPE}\nK2R,{WILD_TYPE}\nA4fs,{WILD_TYPE}\nK2R,MK?\n"
 
     assert parsed(read(content, on_illegal="skip", statistics=statistics)) == [(WILD_TYPE, "K2R")]
     assert statistics.num_records == 1
@@ -368,3 +373,59 @@ def test_a_table_in_another_encoding_is_rejected_with_its_line(tmp_path):
 
     with pytest.raises(TableError, match=r"variants.csv, line 3: character 11 of this line is not UTF-8"):
         list(VariantTable(path, VariantTableConfig(), None, InputConfig()).read())
+
+
+# Insertions and deletions
+
+INDELS = {
+    "K2del": "MTAYIAKQRQISFVKSHFSRQ",
+    "p.Lys2del": "MTAYIAKQRQISFVKSHFSRQ",
+    "p.(Lys2_Ala4del)": "MYIAKQRQISFVKSHFSRQ",
+    "Lys2_Thr3insArgSer": "MKRSTAYIAKQRQISFVKSHFSRQ",
+    "K2_T3insRS": "MKRSTAYIAKQRQISFVKSHFSRQ",
+    "p.Lys2_Ala4dup": "MKTAKTAYIAKQRQISFVKSHFSRQ",
+    "Q22dup": "MKTAYIAKQRQISFVKSHFSRQQ",
+    "p.Tyr5delinsTrpVal": "MKTAWVIAKQRQISFVKSHFSRQ",
+    "Y5_I6delinsW": "MKTAWAKQRQISFVKSHFSRQ",
+    "M1R:K2_T3insRS:Y5del": "RKRSTAIAKQRQISFVKSHFSRQ",
+    "NP_000001.1:p.[Lys2del;Ala4Gly]": "MTGYIAKQRQISFVKSHFSRQ",
+}
+
+
+@pytest.mark.parametrize(("name", "mutated"), INDELS.items())
+def test_insertions_and_deletions_give_the_mutated_sequence(name, mutated, read):
+    (variant,) = read(f"mutant,sequence\n{name},{WILD_TYPE}\n")
+
+    assert variant.has_indels and variant.sequence == mutated
+    assert variant.num_mutations == len(re.findall("[:;]", name.removeprefix("NP_000001.1:"))) + 1
+
+
+def test_a_mutated_sequence_of_another_length_is_read_without_the_names_of_its_mutations(read):
+    (variant,) = read(f"sequence,mutated_sequence\n{WILD_TYPE},{WILD_TYPE[3:]}\n")
+
+    assert (variant.has_indels, variant.sequence, variant.num_mutations) == (True, WILD_TYPE[3:], None)
+
+
+def test_as_many_residues_in_place_of_others_are_substitutions(read):
+    content = f"mutant,sequence\nK2_A4delinsRTG,{WILD_TYPE}\nK2delinsK,{WILD_TYPE}\n"
+
+    assert parsed(read(content)) == [(WILD_TYPE, "K2R:A4G"), (WILD_TYPE, "")]
+
+
+def test_an_offset_applies_to_both_ends_of_a_deletion(read):
+    (variant,) = read(f"mutant,sequence\nK25_A27del,{WILD_TYPE}\n", position_offset=-23)
+
+    assert variant.sequence == INDELS["p.(Lys2_Ala4del)"]
+
+
+def test_an_offset_is_suggested_from_deletions_too(read):
+    rows = "".join(f"{WILD_TYPE[start]}{start + 24}_{WILD_TYPE[start + 1]}{start + 25}del\n" for start in range(4))
+
+    with pytest.raises(MismatchedResidueError, match="would all fit with `position_offset` -23"):
+        read(f"mutant\n{rows}", wild_types={"one": WILD_TYPE})
+
+
+def test_a_residue_without_a_probability_can_stay_beside_a_deletion(read):
+    (variant,) = read("mutant,sequence\nT3del,MXTAYU\n")
+
+    assert variant.sequence == "MXAYU"
