@@ -23,7 +23,7 @@ SHORTER = {
     "--method frozen -o": "--method frozen --skip-random-baseline -o",
 }
 # Installation, the tests themselves, the site, downloads and schedulers.
-NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm2_|\bsbatch\b")
+NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm\w+_|\bsbatch\b")
 
 OPTIONS_OF_OTHER_PROGRAMS = {"--index-url", "--logdir", "--mem", "--mem-per-cpu", "--nproc-per-node"}
 

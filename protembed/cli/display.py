@@ -21,7 +21,7 @@ from protembed.cli.messages import fault_lines, up_to_date
 from protembed.cli.process import STATUS_OF_SIGNAL, is_first_process
 from protembed.cli.progress import Progress
 from protembed.config.base import Options, flags_in
-from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig
+from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig, ModelsConfig
 from protembed.errors import FaultyRowsError, reason_of
 from protembed.text import pluralize, printable
 
@@ -181,18 +181,17 @@ class Display:
 
     def announce_model(self) -> None:
         """Print once which model is used if none was named, and where larger ones are listed."""
-        model = self._config(ModelConfig)
+        model = self._model_config()
         sentence = f"using the bundled model {DEFAULT_MODEL} (small); `protembed models` lists larger ones"
-        if model is not None and model.model is None:
+        if model is not None and model.names == [None]:
             self.say(*self.unprinted([sentence]))
 
     def announce_download(self) -> None:
         """Print that a model on the hub may have to be downloaded."""
         from protembed.model.catalog import hub_name
 
-        model = self._config(ModelConfig)
-        name = None if model is None else hub_name(model.model)
-        if name is not None:
+        model = self._model_config()
+        for name in filter(None, map(hub_name, [] if model is None else model.names)):
             self.say(f"downloading {name} from the Hugging Face hub, unless it is in the cache")
 
     def plan(self, plan: Any, lines: Iterable[str]) -> None:
@@ -221,10 +220,10 @@ class Display:
             self.say(f"next: {next_step}")
         if self._show.json:
             content = dict(summary) if isinstance(summary, Mapping) else _plain(summary)
-            model = self._config(ModelConfig)
+            model = self._model_config()
             self._print_json(
                 {
-                    "model": None if model is None else _model_name(model),
+                    "model": None if model is None else _model_names(model),
                     "device": None if is_dry_run or content.get("was_done") else self._device(),
                     "files": [] if is_dry_run else _files_of(content.get("output")),
                     **content,
@@ -244,6 +243,10 @@ class Display:
         """Return the config of a kind among the options; None if there is none."""
         configs = () if self.options is None else vars(self.options).values()
         return next((config for config in configs if isinstance(config, kind)), None)
+
+    def _model_config(self) -> ModelConfig | ModelsConfig | None:
+        found: ModelConfig | ModelsConfig | None = self._config(ModelConfig) or self._config(ModelsConfig)
+        return found
 
     def _device(self) -> str | None:
         device = self._config(DeviceConfig)
@@ -287,10 +290,11 @@ def _now() -> str:
     return datetime.now().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _model_name(config: ModelConfig) -> str:
+def _model_names(config: ModelConfig | ModelsConfig) -> str | list[str]:
     from protembed.model.catalog import model_name
 
-    return model_name(config.model)
+    names = list(map(model_name, config.names))
+    return names[0] if len(names) == 1 else names
 
 
 def _files_of(output: Path | None) -> list[Path]:

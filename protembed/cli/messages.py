@@ -183,7 +183,8 @@ def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
     variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
     indels = f", {summary.num_with_indels:,} with insertions or deletions" if summary.num_with_indels else ""
     mutated = f"mutated at {pluralize(summary.num_positions, 'position')}{indels}"
-    yield f"{summary.output or 'stdout'}: {summary.method} of {variants} of {wild_types}, {mutated}"
+    models = f" by {len(summary.models)} models and their mean" if summary.models else ""
+    yield f"{summary.output or 'stdout'}: {summary.method} of {variants} of {wild_types}{models}, {mutated}"
 
 
 def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:

@@ -340,3 +340,43 @@ class ModelConfig(Config, kw_only=False):
         short="-m",
         reads="model",
     )
+
+    @property
+    def names(self) -> list[Path | None]:
+        """The model in a list, as `ModelsConfig` lists several; None is the default model."""
+        return [self.model]
+
+    @property
+    def only(self) -> Path | None:
+        """The model; None is the default model."""
+        return self.model
+
+
+class ModelsConfig(Config):
+    """Model: the model to use, or several."""
+
+    model: list[Path] = option(
+        [],
+        "A model directory (ESM-2, ESM-1b, ESM-1v or ESM-C in Hugging Face layout), a run directory, a bundled model, "
+        "or a model on the hub (esm2_t12_35M, esmc_300m, owner/model). Variants are scored by several models if it is "
+        f"given several times: each has a column, and the score is their mean. Default: {DEFAULT_MODEL}. See "
+        "`protembed models`.",
+        short="-m",
+        reads="model",
+    )
+
+    @property
+    def names(self) -> list[Path | None]:
+        """The models, in their order; None is the default model."""
+        return [*self.model] or [None]
+
+    @property
+    def only(self) -> Path | None:
+        """The model, where there can be only one; None is the default model.
+
+        Raises:
+            ConfigError: Several are given.
+        """
+        if len(self.model) > 1:
+            raise ConfigError("model", str(self.model[1]), "several models score tables of variants only: give one")
+        return self.names[0]

@@ -52,7 +52,7 @@ def options_from_record(kind: type[_Options], path: PathLike, **values: Any) -> 
     _check_names(kind, file, recorded)
     for name in sorted(_paths_given(settings, hints) - values.keys()):
         raise ConfigError(name, None, f"{file} does not record where that file is: give it")
-    model = {} if "model" not in hints or "model" in values else {"model": _model_of({**content, **settings}, file)}
+    model = {} if "model" not in hints or "model" in values else {"model": _models_of({**content, **settings}, file)}
     known = {name: value for name, value in recorded.items() if value is not None}
     return kind.from_values(**known | model | values)
 
@@ -104,9 +104,15 @@ def _paths_given(settings: Mapping[str, Any], hints: Mapping[str, Any]) -> set[s
     return {name for name in paths if settings.get(name) not in (None, [], _NO_FILES)}
 
 
-def _model_of(settings: Mapping[str, Any], file: Path) -> str:
-    """Return the recorded model if its name is enough to find it: it is bundled, or on the hub."""
-    name, revision = settings.get("model_name"), settings.get("model_revision")
-    if name == DEFAULT_MODEL or revision is not None:
-        return f"{name}@{revision}" if revision is not None else DEFAULT_MODEL
+def _models_of(settings: Mapping[str, Any], file: Path) -> str | list[str]:
+    """Return the recorded model, or several, if the names are enough to find them: they are bundled, or on the hub."""
+    if "models" in settings:
+        pairs = [name.partition("@") for name in settings["models"]]
+        return [_model_of(name, revision, file) for name, _, revision in pairs]
+    return _model_of(settings.get("model_name"), settings.get("model_revision"), file)
+
+
+def _model_of(name: str | None, revision: str | None, file: Path) -> str:
+    if name == DEFAULT_MODEL or revision:
+        return f"{name}@{revision}" if revision else DEFAULT_MODEL
     raise ConfigError("model", None, f"{file} does not record where the model is: give it")

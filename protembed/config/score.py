@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protembed.config.base import Config, Options, option
-from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelConfig, precision_option, window_option
+from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelsConfig, precision_option, window_option
 from protembed.config.embed import EmbedPrecisionName
 from protembed.config.fill import FillConfig
 from protembed.config.positions import PositionsConfig
@@ -42,13 +42,14 @@ PROBABILITY = (
 PER_RESIDUE_FORMULA = "PLL(mutated sequence) / its residues - PLL(wild type) / its residues"
 
 
-def describe_formula(method: ScoreMethod, *, has_indels: bool = False) -> str:
+def describe_formula(method: ScoreMethod, *, num_models: int = 1, has_indels: bool = False) -> str:
     """Describe what a score is, in one line; with what insertions and deletions have if there are any."""
+    mean = f"mean over {num_models} models of " if num_models > 1 else ""
     indels = ""
     if has_indels:
         pll = FORMULAS["pseudo-perplexity"]
         indels = f"; of variants with insertions or deletions {pll}; score_per_residue, {PER_RESIDUE_FORMULA}"
-    return f"{method}, {FORMULAS[method]}{indels}; {PROBABILITY}"
+    return f"{mean}{method}, {FORMULAS[method]}{indels}; {PROBABILITY}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ class ScoreOptions(Options):
     """All options of `protembed score`."""
 
     command = "score"
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelsConfig = field(default_factory=ModelsConfig)
     table: VariantTableConfig = field(default_factory=VariantTableConfig)
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
     per_position: PositionsConfig = field(default_factory=PositionsConfig)

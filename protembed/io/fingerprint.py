@@ -34,6 +34,7 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings that are recorded only if they differ from these values: results of versions without them stay the same.
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
+    **dict.fromkeys(("models", "models_sha256")),
     **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
 }
@@ -42,7 +43,7 @@ _DERIVED = ("slices", "dim", "command", "options")
 # What is not an option, in the user's words.
 _WORDS = {
     "protembed_version": "the version of protembed",
-    **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256"), "the model"),
+    **dict.fromkeys(("model", "model_name", "model_revision", "model_sha256", "models", "models_sha256"), "the model"),
     **dict.fromkeys(("fasta", "input_sha256"), "the input"),
     **dict.fromkeys(("labels", "labels_sha256"), "the table of labels"),
     **{"queries_sha256": "the file of queries", "database_sha256": "the database"},

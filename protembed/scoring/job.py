@@ -1,14 +1,18 @@
-"""The table of scores: read the variants, compute, and write it."""
+"""The table of scores of variants: compute with each model, and write it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from protembed.callbacks import Callbacks
-from protembed.config.score import ScoreMethod, ScoreOptions, describe_formula
+from protembed.config.score import ScoreMethod, describe_formula
 from protembed.errors import NotFiniteError
 from protembed.inference.engine import Engine, inference_engine
 from protembed.inference.loading import load_for_inference
@@ -16,10 +20,11 @@ from protembed.inference.marginals import Marginals
 from protembed.io.delimited import COMMENT
 from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
-from protembed.model.catalog import ResolvedModel
 from protembed.model.checkpoint import Checkpoint
 from protembed.scoring.positions import CheckedVariants
+from protembed.scoring.request import ScoringRequest
 from protembed.scoring.scorer import VariantScorer
+from protembed.scoring.variants import Variant
 from protembed.text import format_row, pluralize
 
 _NEW_COLUMNS = ("num_mutations", "score")
@@ -27,63 +32,121 @@ _NEW_COLUMNS = ("num_mutations", "score")
 _PER_RESIDUE = "score_per_residue"
 
 
-class _Job:
-    """The variants of a table, and their scorer."""
+class _Scores(NamedTuple):
+    """What one model says about a variant, in nats; `per_residue` is NaN where it has no meaning."""
 
-    def __init__(
-        self, variants: CheckedVariants, options: ScoreOptions, marginals: Marginals, on_crop: Callable[[int], None]
-    ) -> None:
-        table = variants.table
-        self._table, self._statistics = table, variants.statistics
-        self._has_indels = variants.mutated.num_with_indels > 0
-        names = [*_NEW_COLUMNS, *([_PER_RESIDUE] if self._has_indels else [])]
-        self._columns, self._notes = name_new_columns(table.header, names, table.path, table.line)
-        self.scorer = VariantScorer(
-            marginals=marginals, method=options.scoring.method, mutated=variants.mutated, on_crop=on_crop
-        )
+    total: float
+    per_residue: float
 
-    def lines(self, engine: Engine, precision: str, separator: str) -> Iterator[bytes]:
-        """Score the variants, and format the table: the formula, the names of the columns, a line per variant."""
-        formula = describe_formula(self.scorer.method, has_indels=self._has_indels)
-        yield f"{COMMENT}{self._columns[1]}: {formula}\n".encode()
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringJob:
+    """The variants of a table, and the models that score them.
+
+    Attributes:
+        requests: Models, in the order of their columns.
+        precision: Precision of the matrix products.
+    """
+
+    requests: Sequence[ScoringRequest]
+    variants: CheckedVariants
+    precision: str
+    callbacks: Callbacks
+
+    @property
+    def method(self) -> ScoreMethod:
+        """How the variants are scored."""
+        return self.requests[0].options.scoring.method
+
+    @property
+    def has_indels(self) -> bool:
+        """Whether any variant has insertions or deletions."""
+        return self.variants.mutated.num_with_indels > 0
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the new columns, before they are compared with those of the table."""
+        models = name_models([request.model.name for request in self.requests])
+        return [
+            *_NEW_COLUMNS,
+            *([_PER_RESIDUE] if self.has_indels else []),
+            *([f"{_NEW_COLUMNS[1]}_{name}" for name in models] if len(models) > 1 else []),
+        ]
+
+    def formula(self) -> str:
+        """Describe what the scores are."""
+        return describe_formula(self.method, num_models=len(self.requests), has_indels=self.has_indels)
+
+
+def name_models(names: Sequence[str]) -> list[str]:
+    """Shorten the names of models for columns: without owners, and numbered where two are the same.
+
+    >>> name_models(["facebook/esm1v_1", "esm1v_1", "mine"])
+    ['esm1v_1', 'esm1v_1_2', 'mine']
+    """
+    short = list[str]()
+    for name in names:
+        base = name.rpartition("/")[2]
+        number = sum(other.rpartition("/")[2] == base for other in names[: len(short)])
+        short.append(f"{base}_{number + 1}" if number else base)
+    return short
+
+
+class _Table:
+    """The table of scores, and what is recorded of it."""
+
+    def __init__(self, job: ScoringJob) -> None:
+        self._job, self._table, self._statistics = job, job.variants.table, job.variants.statistics
+        table = self._table
+        self._columns, self._notes = name_new_columns(table.header, job.names, table.path, table.line)
+
+    def lines(self, scored: Iterable[tuple[Variant, Sequence[_Scores]]], separator: str) -> Iterator[bytes]:
+        """Format the table: the formula, the names of the columns, a line per variant with the scores of each model."""
+        yield f"{COMMENT}{self._columns[1]}: {self._job.formula()}\n".encode()
         yield format_row([*self._table.header, *self._columns], separator)
-        for variant, score in self.scorer.scores(engine, self._table):
-            if not math.isfinite(score.total):
-                raise NotFiniteError(variant.name, precision, "float32", what="score")
-            new = [variant.num_mutations, score.total, score.per_residue][: len(self._columns)]
-            yield format_row([*variant.cells, *map(_format, new)], separator)
+        for variant, scores in scored:
+            totals, per_residue = zip(*scores, strict=True)
+            new = [_mean(totals)]
+            new += [_mean(per_residue)] if self._job.has_indels else []
+            new += totals if len(scores) > 1 else []
+            number = "" if variant.num_mutations is None else variant.num_mutations
+            yield format_row([*variant.cells, number, *map(_format, new)], separator)
 
     def counts(self) -> dict[str, Any]:
         """Describe what was scored, for the record of the table and the summary."""
+        mutated = self._job.variants.mutated
         return {
             "num_variants": self._statistics.num_records,
-            "num_wild_types": len(self.scorer.mutated.positions),
-            "num_positions": self.scorer.mutated.num_positions,
-            "num_with_indels": self.scorer.mutated.num_with_indels,
+            "num_wild_types": len(mutated.positions),
+            "num_positions": mutated.num_positions,
+            "num_with_indels": mutated.num_with_indels,
             "num_refused": len(self._statistics.skipped),
             **self._statistics.left_out(),
             "score_column": self._columns[1],
+            "formula": self._job.formula(),
             **({"notes": self._table.notes} if self._table.notes else {}),
         }
 
-    def warnings(self, checkpoint: Checkpoint) -> Iterator[str]:
-        """Yield what the user should know about the input and the model."""
+    def warnings(self, checkpoint_warnings: Iterable[str]) -> Iterator[str]:
+        """Yield what the user should know about the input and the models."""
         yield from self._statistics.warnings()
-        yield from checkpoint.warnings
+        yield from dict.fromkeys(checkpoint_warnings)
         yield from self._notes
-        if self._has_indels:
-            yield from _about_indels(self.scorer.mutated.num_with_indels, self._columns[1:], self.scorer.method)
-        if checkpoint.metadata.has_finetuned_encoder:
-            yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
+        if self._job.has_indels:
+            yield from _about_indels(self._job.variants.mutated.num_with_indels, self._columns[1:], self._job.method)
 
 
-def _format(value: float | None) -> str:
-    return "" if value is None else f"{value:.7g}"
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _format(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.7g}"
 
 
 def _about_indels(number: int, columns: Sequence[str], method: ScoreMethod) -> Iterator[str]:
     """Say what length does to the scores of insertions and deletions, and which other scores they compare with."""
-    score, per_residue = columns
+    score, per_residue = columns[:2]
     yield (
         f"{pluralize(number, 'variant')} with insertions or deletions: every residue adds its log probability, which "
         f"is negative, to {score!r}, so that it favours deletions and disfavours insertions; {per_residue!r} does not, "
@@ -96,27 +159,79 @@ def _about_indels(number: int, columns: Sequence[str], method: ScoreMethod) -> I
         )
 
 
-def write_scores(
-    table: Path,
-    model: ResolvedModel,
-    variants: CheckedVariants,
-    options: ScoreOptions,
-    precision: str,
-    callbacks: Callbacks,
-) -> dict[str, Any]:
-    """Score variants, and write the table; return counts, notes and warnings for its record.
+def _about_model(checkpoint: Checkpoint) -> Iterator[str]:
+    yield from checkpoint.warnings
+    if checkpoint.metadata.has_finetuned_encoder:
+        yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A model that is loaded, and the variants that it scores."""
+
+    job: ScoringJob
+    scorer: VariantScorer
+    engine: Engine
+    warnings: Sequence[str]
+
+    def scores(self) -> Iterator[tuple[Variant, _Scores]]:
+        for variant, score in self.scorer.scores(self.engine, self.job.variants.table):
+            if not math.isfinite(score.total):
+                raise NotFiniteError(variant.name, self.job.precision, "float32", what="score")
+            yield variant, _Scores(score.total, math.nan if score.per_residue is None else score.per_residue)
+
+    def num_tokens(self) -> int:
+        """Count the tokens that all models have to compute, each in its windows."""
+        marginals = self.scorer.marginals
+        return sum(
+            replace(self.scorer, marginals=replace(marginals, window_residues=request.window_residues)).num_tokens()
+            for request in self.job.requests
+        )
+
+
+@contextmanager
+def _running(job: ScoringJob, request: ScoringRequest) -> Iterator[_Run]:
+    """Load a model for as long as it computes; the first one announces the work of all."""
+    compute, callbacks = request.options.compute, job.callbacks
+    checkpoint = load_for_inference(request.model, compute, getattr(torch, job.precision), callbacks)
+    scorer = VariantScorer(
+        marginals=Marginals.from_checkpoint(checkpoint, request.window_residues),
+        method=job.method,
+        mutated=job.variants.mutated,
+        on_crop=callbacks.on_progress,
+    )
+    shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
+    with inference_engine(compute, checkpoint.device, shape, layers=layers) as engine:
+        run = _Run(job=job, scorer=scorer, engine=engine, warnings=[*_about_model(checkpoint)])
+        if request is job.requests[0]:
+            callbacks.on_start(run.num_tokens())
+        yield run
+
+
+def _merge(
+    last: Iterable[tuple[Variant, _Scores]], held: Sequence["array[float]"]
+) -> Iterator[tuple[Variant, list[_Scores]]]:
+    """Yield each variant with the scores of all models, of which all but the last are held."""
+    earlier = [map(_Scores._make, zip(*[iter(scores)] * len(_Scores._fields), strict=True)) for scores in held]
+    for (variant, score), *others in zip(last, *earlier, strict=True):
+        yield variant, [*others, score]
+
+
+def write_scores(path: Path, job: ScoringJob) -> dict[str, Any]:
+    """Score variants by each model in turn, and write the table; only the scores of earlier models are held.
+
+    Returns:
+        Counts, notes and warnings for the record of the table.
 
     Raises:
-        ProtembedError: A variant, the model or the device does not allow it.
+        ProtembedError: A variant, a model or the device does not allow it.
     """
-    checkpoint = load_for_inference(model, options.compute, getattr(torch, precision), callbacks)
-    shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
-    marginals = Marginals.from_checkpoint(checkpoint, options.scoring.window_residues)
-    job = _Job(variants, options, marginals, callbacks.on_computed)
-    callbacks.on_start(job.scorer.num_tokens())
-    with (
-        inference_engine(options.compute, checkpoint.device, shape, layers=layers) as engine,
-        atomic_file(table) as stream,
-    ):
-        stream.writelines(job.lines(engine, precision, separator_of(table)))
-    return {**job.counts(), "warnings": [*job.warnings(checkpoint)]}
+    table, held, warnings = _Table(job), list["array[float]"](), list[str]()
+    for request in job.requests[:-1]:
+        with _running(job, request) as run:
+            held.append(array("d", chain.from_iterable(scores for _, scores in run.scores())))
+            warnings += run.warnings
+    with _running(job, job.requests[-1]) as run, atomic_file(path) as stream:
+        stream.writelines(table.lines(_merge(run.scores(), held), separator_of(path)))
+        warnings += run.warnings
+    return {**table.counts(), "warnings": [*table.warnings(warnings)]}

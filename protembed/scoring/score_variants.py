@@ -1,4 +1,4 @@
-"""Score a table of variants with a model, without training. Imports torch only to compute."""
+"""Score a table of variants with a model or several, without training. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -8,14 +8,11 @@ from typing import Any, Literal
 from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.score import ScoreMethod, ScoreOptions, describe_formula
-from protembed.inference.precision import resolve_precision
-from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
 from protembed.io.result import Result
 from protembed.io.writing import seekable_inputs
-from protembed.model.catalog import locate_model
-from protembed.model.longest import check_max_residues
 from protembed.scoring.positions import CheckedVariants
+from protembed.scoring.request import ScoringRequest, describe_models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +23,7 @@ class ScoreSummary:
         output: Table of scores; None for stdout.
         num_positions: Positions of all wild types at which variants without insertions and deletions are mutated.
         num_with_indels: Variants with insertions or deletions.
+        models: Names of several models, of which each has a column; empty for one.
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
         notes: How the table was read, in sentences.
@@ -43,6 +41,7 @@ class ScoreSummary:
     num_refused: int
     score_column: str
     num_with_indels: int = 0
+    models: Sequence[str] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
@@ -55,7 +54,8 @@ def score_variants(
 
     The first line of the table is a comment with the formula, after `# `: pandas reads it with `comment="#"`. The
     columns `num_mutations` and `score` follow those of the input; if the input has a column of that name, the new one
-    is `protembed_num_mutations` or `protembed_score`.
+    is `protembed_num_mutations` or `protembed_score`. Insertions and deletions add `score_per_residue`, and several
+    models, whose mean the score is, a column each.
 
     Args:
         variants: CSV or TSV file of variants; `-` is stdin.
@@ -70,30 +70,27 @@ def score_variants(
     """
     options, callbacks = options or ScoreOptions(), callbacks or Callbacks()
     inputs = [as_path("variants", variants), *filter(None, [options.table.wild_type])]
-    scoring, model = options.scoring, locate_model(options.model.model)
-    window = check_max_residues(
-        model.shape, "window_residues", scoring.window_residues or model.metadata.window_residues
-    )
-    output = scoring.output or default_path(inputs[0], ".scores.tsv")
-    result = Result.table(output, [*inputs, model.directory], force=scoring.force)
+    requests = ScoringRequest.make_each(options)
+    output = options.scoring.output or default_path(inputs[0], ".scores.tsv")
+    directories = [request.model.directory for request in requests]
+    result = Result.table(output, [*inputs, *directories], force=options.scoring.force)
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
-        settings = as_plain_values(options.table, scoring, options.reader)
-        settings |= {"window_residues": window}
-        fingerprint = make_fingerprint(options, settings, model, paths if result.output else None)
-        # After the input was read, because a GPU can decide this, and torch, which finds it, takes seconds to import.
-        fingerprint |= {"precision": resolve_precision(scoring.precision, result, options.compute)}
+        settings = as_plain_values(options.table) | describe_models(requests)
+        fingerprint = requests[0].fingerprint(result, paths, settings)
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
             checked = CheckedVariants.read(paths, options)
-            from protembed.scoring.job import write_scores  # which imports torch
+            from protembed.scoring.job import ScoringJob, write_scores  # which import torch
 
-            facts = write_scores(claim.path, model, checked, options, fingerprint["precision"], callbacks)
+            precision = fingerprint["precision"]
+            job = ScoringJob(requests=requests, variants=checked, precision=precision, callbacks=callbacks)
+            facts = write_scores(claim.path, job)
             check_inputs()
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> ScoreSummary:
     facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
-    formula = describe_formula(recorded["method"], has_indels=bool(recorded.get("num_with_indels")))
-    return ScoreSummary(output=output, formula=formula, was_done=was_done, **facts)
+    formula = recorded.get("formula") or describe_formula(recorded["method"])  # which older records lack
+    return ScoreSummary(**{**facts, "output": output, "formula": formula, "was_done": was_done})

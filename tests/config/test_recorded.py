@@ -6,6 +6,7 @@ from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import FinetuneOptions, PredictOptions
 from protembed.config.pretrain import PretrainOptions
 from protembed.config.recorded import options_from_record
+from protembed.config.score import ScoreOptions
 from protembed.errors import ConfigError, FormatError, InputNotFoundError
 
 BUNDLED = {"protembed_version": "0.2.0", "model_name": "protembed_t6_8M", "model_revision": None}
@@ -110,3 +111,17 @@ def test_model_of_a_fine_tuning_is_recorded_beside_what_makes_two_the_same(recor
     path = record({**BUNDLED, "identity": FinetuneOptions().as_given()})
 
     assert str(options_from_record(FinetuneOptions, path).model.model) == "protembed_t6_8M"
+
+
+def test_several_models_are_found_in_their_order(record):
+    facts = {"command": "score", "options": {}, "protembed_version": "0.2.0", "model_name": "owner/name"}
+    several = {**facts, "model_revision": "abc", "models": ["owner/name@abc", "protembed_t6_8M"]}
+
+    options = options_from_record(ScoreOptions, record(several))
+
+    assert list(map(str, options.model.model)) == several["models"]
+    with pytest.raises(ConfigError, match="does not record where the model is"):
+        options_from_record(ScoreOptions, record({**several, "models": ["owner/name@abc", "mine"]}))
+    assert list(
+        map(str, options_from_record(ScoreOptions, record({**facts, "model_revision": "abc"})).model.model)
+    ) == ["owner/name@abc"]

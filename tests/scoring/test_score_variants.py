@@ -9,10 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from protembed.config.common import ModelConfig
+from protembed.callbacks import Callbacks
+from protembed.config.common import ModelsConfig
+from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
 from protembed.data.alphabet import AMINO_ACIDS as CLASSES
 from protembed.errors import (
+    ConfigError,
     FaultyRowsError,
     InputNotFoundError,
     MismatchedResidueError,
@@ -25,7 +28,8 @@ from protembed.finetuning.finetune import finetune_model
 from protembed.inference.engine import Engine
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.model.catalog import locate_model
-from protembed.model.checkpoint import load_checkpoint, save_checkpoint
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+from protembed.scoring.score import score as score_file
 from protembed.scoring.score_variants import score_variants
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -308,7 +312,7 @@ def test_an_existing_table_needs_force_and_an_input_is_never_overwritten(tiny_mo
 
     for config in (ScoreConfig(output=output), ScoreConfig(output=path, force=True)):
         with pytest.raises(OutputExistsError):
-            score_variants(path, ScoreOptions(model=ModelConfig(model=tiny_model), scoring=config))
+            score_variants(path, ScoreOptions(model=ModelsConfig(model=tiny_model), scoring=config))
 
     assert output.read_text() == "precious"
     assert path.read_text() == rows(wild_type, ["WT"])
@@ -372,7 +376,7 @@ def test_scores_record_their_model_their_input_and_their_settings(tiny_model, wi
 
 
 def test_missing_files_are_reported_by_name(tiny_model, tmp_path):
-    model, output = ModelConfig(model=tiny_model), ScoreConfig(output=tmp_path / "scores.tsv")
+    model, output = ModelsConfig(model=tiny_model), ScoreConfig(output=tmp_path / "scores.tsv")
     (tmp_path / "variants.csv").write_text("mutant\nWT\n")
 
     with pytest.raises(InputNotFoundError, match="missing.csv"):
@@ -481,3 +485,89 @@ def test_stop_codons_and_frameshifts_are_listed_as_left_out(score, wild_type, tm
     assert (len(table), summary.num_refused) == (1, 2)
     reasons = [row["reason"] for row in read_json(tmp_path / "scores.tsv.meta.json")["left_out"]]
     assert ["frameshift" in reasons[0], "stop codon" in reasons[1]] == [True, True]
+
+
+# Several models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Three models of different architectures and windows, on disk; two have the same folder name."""
+    shapes = {
+        "a/one": ESM2Shape(num_layers=2, dim=32, num_heads=4),
+        "b/one": ESM2Shape(num_layers=1, dim=32, num_heads=4, num_positions=34),
+        "c": ESMCShape(num_layers=2, dim=64, num_heads=4),
+    }
+    top = tmp_path_factory.mktemp("models")
+    for seed, (name, shape) in enumerate(shapes.items()):
+        save_checkpoint(new_checkpoint(shape, "uniform", seed), top / name, "# card\n")
+    return [top / name for name in shapes]
+
+
+def test_several_models_have_a_column_each_and_their_mean(score, models, wild_type, mutants):
+    content = rows(wild_type, [*mutants, f"{wild_type[4]}5del"])
+    alone = [score(content, model=model)[1] for model in models]
+
+    summary, table = score(content, model=models)
+
+    columns = ["score_one", "score_one_2", "score_c"]
+    assert list(table[0])[-6:] == ["num_mutations", "score", "score_per_residue", *columns]
+    for column, rows_of_one in zip(columns, alone, strict=True):
+        assert [row[column] for row in table] == [row["score"] for row in rows_of_one]
+    for column in ("score", "score_per_residue"):
+        means = [
+            float(np.mean([float(row[column] or "nan") for row in of_each])) for of_each in zip(*alone, strict=True)
+        ]
+        np.testing.assert_allclose([float(row[column] or "nan") for row in table], means, rtol=1e-5)
+    assert list(summary.models) == ["one", "one", "c"]
+    assert summary.formula.startswith("mean over 3 models of masked-marginals, ")
+
+
+def test_the_same_command_with_several_models_is_done_and_another_model_is_refused(
+    models, wild_type, mutants, tmp_path
+):
+    path, output = tmp_path / "variants.csv", tmp_path / "scores.tsv"
+    path.write_text(rows(wild_type, mutants))
+
+    def run(*named):
+        return score_variants(path, ScoreOptions.from_values(model=list(named), output=output, threads=1))
+
+    assert not run(*models[:2]).was_done
+    assert run(*models[:2]).was_done and run(*models[:2]).formula.startswith("mean over 2")
+    for named in (models[:1], models, [models[0], models[2]], models[1::-1]):
+        with pytest.raises(OutputExistsError, match="the model differs|the model was"):
+            run(*named)
+
+
+def test_progress_with_several_models_counts_the_tokens_of_all(models, wild_type, mutants, tmp_path):
+    path, expected, computed = tmp_path / "variants.csv", [], []
+    path.write_text(rows(wild_type, mutants))
+
+    options = ScoreOptions.from_values(model=models, output=tmp_path / "scores.tsv", threads=1)
+    score_variants(path, options, Callbacks(on_start=expected.append, on_progress=computed.append))
+
+    assert expected == [sum(computed)]
+
+
+def test_the_same_model_twice_or_another_vocabulary_is_an_error_before_any_work(models, wild_type, tmp_path):
+    path = tmp_path / "variants.csv"
+    path.write_text(rows(wild_type, ["WT"]))
+    other = tmp_path / "other"
+    shutil.copytree(models[2], other)
+    (other / "vocab.txt").write_text("<cls>\n<pad>\n<eos>\n<unk>\nA\n")
+
+    def run(*named):
+        score_variants(path, ScoreOptions.from_values(model=list(named), output=tmp_path / "scores.tsv"))
+
+    with pytest.raises(ConfigError, match="the same model is given twice"):
+        run(models[0], models[1], models[0])
+    with pytest.raises(ModelFormatError, match="token 4 is 'A', in ESM-C 'L'"):
+        run(models[0], other)
+    assert not (tmp_path / "scores.tsv").exists()
+
+
+def test_several_models_are_for_tables_of_variants_only(models, tmp_path):
+    (tmp_path / "one.fasta").write_text(">a\nMKTAYI\n")
+
+    with pytest.raises(ConfigError, match="several models score tables of variants only: give one"):
+        score_file(tmp_path / "one.fasta", ScoreOptions.from_values(model=models))
