@@ -185,6 +185,8 @@ def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
     mutated = f"mutated at {pluralize(summary.num_positions, 'position')}{indels}"
     models = f" by {len(summary.models)} models and their mean" if summary.models else ""
     yield f"{summary.output or 'stdout'}: {summary.method} of {variants} of {wild_types}{models}, {mutated}"
+    for comparison in summary.comparisons:
+        yield from comparison.lines()
 
 
 def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:

@@ -126,6 +126,11 @@ class VariantTableConfig(Config):
         "Column that names each row's record of --wild-type. Default: id or protein, if there are several records or "
         "the column names the only one.",
     )
+    measurement: str | None = option(
+        None,
+        "Column with measured values, higher for better variants: their rank correlation with the scores, and with "
+        "those of BLOSUM62, is printed. Default: DMS_score, if there is one.",
+    )
     position_offset: int = option(
         0, "Number added to every position of the mutations, if they do not count from the wild type's first residue."
     )

@@ -34,7 +34,7 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings that are recorded only if they differ from these values: results of versions without them stay the same.
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
-    **dict.fromkeys(("models", "models_sha256")),
+    **dict.fromkeys(("models", "models_sha256", "measurement")),
     **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
 }

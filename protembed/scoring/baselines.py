@@ -94,6 +94,7 @@ class MeasuredComparison:
         num_groups: Groups of variants with the same mutated positions, the units of the intervals.
         spearman: Spearman's correlation of each predictor with the measurements, the model's first.
         differences: The model's correlation minus that of each baseline, on the same variants.
+        kind: Kind of the variants, in the plural.
     """
 
     column: str
@@ -101,6 +102,7 @@ class MeasuredComparison:
     num_groups: int
     spearman: Mapping[str, MetricWithInterval]
     differences: Mapping[str, MetricWithInterval]
+    kind: str = "variants"
 
     @classmethod
     def measure(
@@ -110,6 +112,7 @@ class MeasuredComparison:
         predictions: Mapping[str, Values],
         baselines: Mapping[str, Values],
         groups: NDArray[np.int64],
+        kind: str = "variants",
     ) -> Self:
         """Compare predictors on the same variants.
 
@@ -119,6 +122,7 @@ class MeasuredComparison:
             predictions: Scores by the name of the model, (variants,), float64 each; the first is compared.
             baselines: Scores by the name of the baseline, (variants,), float64 each.
             groups: Number of each variant's group, as in `spearman_with_interval`.
+            kind: Kind of the variants, in the plural.
         """
         raw = {name: _spearman(measured, values, groups) for name, values in {**predictions, **baselines}.items()}
         first = raw[next(iter(predictions))]
@@ -128,6 +132,7 @@ class MeasuredComparison:
             num_groups=_num_groups(groups),
             spearman={name: _with_interval(*pair, groups) for name, pair in raw.items()},
             differences={name: _difference(first, raw[name], groups) for name in baselines},
+            kind=kind,
         )
 
     @classmethod
@@ -146,17 +151,18 @@ class MeasuredComparison:
     def verdict(self, baseline: str) -> str | None:
         """Say whether the model ranks better than a baseline; None where a correlation is undefined."""
         difference = self.differences[baseline]
+        name = "its position-independent means" if baseline == POSITION_INDEPENDENT else baseline
         if difference.value is None:
             return None
         size = f"Spearman {format_difference(difference.value)}"
         if difference.low is None or difference.high is None:
-            return f"too few measured positions to compare the model with {baseline}: {size}"
+            return f"too few measured positions to compare the model with {name}: {size}"
         size += f" (95 % interval {format_difference(difference.low)} to {format_difference(difference.high)})"
         if difference.low > 0:
-            return f"the model ranks these variants better than {baseline}: {size}"
+            return f"the model ranks these variants better than {name}: {size}"
         if difference.high < 0:
-            return f"the model is no better than {baseline} here, but worse: {size}"
-        return f"the model is no better than {baseline} here, as far as these variants show: {size}"
+            return f"the model is no better than {name} here, but worse: {size}"
+        return f"the model is no better than {name} here, as far as these variants show: {size}"
 
     def lines(self) -> list[str]:
         """Report the correlations in one line, and how the model compares with each baseline."""
@@ -164,7 +170,7 @@ class MeasuredComparison:
             f"{name} {format_with_interval(metric.value, metric.low, metric.high, 3)}"
             for name, metric in self.spearman.items()
         ]
-        counts = f"{self.num_variants:,} variants at {self.num_groups:,} positions"
+        counts = f"{self.num_variants:,} {self.kind} at {self.num_groups:,} positions"
         verdicts = [self.verdict(name) for name in self.differences]
         return [f"Spearman with {self.column!r} ({counts}): {', '.join(values)}", *filter(None, verdicts)]
 

@@ -21,6 +21,8 @@ from protembed.io.delimited import COMMENT
 from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
 from protembed.model.checkpoint import Checkpoint
+from protembed.scoring.baselines import Values
+from protembed.scoring.measurements import MeasuredRow, MeasuredScores, sum_over_substitutions
 from protembed.scoring.positions import CheckedVariants
 from protembed.scoring.request import ScoringRequest
 from protembed.scoring.scorer import VariantScorer
@@ -33,10 +35,11 @@ _PER_RESIDUE = "score_per_residue"
 
 
 class _Scores(NamedTuple):
-    """What one model says about a variant, in nats; `per_residue` is NaN where it has no meaning."""
+    """What one model says about a variant, in nats; NaN where a score has no meaning, such as per residue."""
 
     total: float
     per_residue: float
+    position_independent: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +102,35 @@ class _Table:
         self._job, self._table, self._statistics = job, job.variants.table, job.variants.statistics
         table = self._table
         self._columns, self._notes = name_new_columns(table.header, job.names, table.path, table.line)
+        names = [name for name, new in zip(self._columns[1:], job.names[1:], strict=True) if new != _PER_RESIDUE]
+        self._measured = None
+        if table.measurement is not None and job.variants.num_measured:
+            self._measured = MeasuredScores(table.measurement, names, _PER_RESIDUE)
 
     def lines(self, scored: Iterable[tuple[Variant, Sequence[_Scores]]], separator: str) -> Iterator[bytes]:
         """Format the table: the formula, the names of the columns, a line per variant with the scores of each model."""
         yield f"{COMMENT}{self._columns[1]}: {self._job.formula()}\n".encode()
         yield format_row([*self._table.header, *self._columns], separator)
         for variant, scores in scored:
-            totals, per_residue = zip(*scores, strict=True)
-            new = [_mean(totals)]
-            new += [_mean(per_residue)] if self._job.has_indels else []
-            new += totals if len(scores) > 1 else []
+            totals, per_residue, independent = zip(*scores, strict=True)
+            each = totals if len(scores) > 1 else ()
+            new = [_mean(totals), *([_mean(per_residue)] if self._job.has_indels else []), *each]
+            if self._measured is not None:
+                row = MeasuredRow(
+                    variant=variant,
+                    measured=self._table.measured(variant),
+                    scores=[_mean(totals), *each],
+                    per_residue=_mean(per_residue),
+                    position_independent=_mean(independent),
+                )
+                self._measured.add(row)
             number = "" if variant.num_mutations is None else variant.num_mutations
             yield format_row([*variant.cells, number, *map(_format, new)], separator)
 
     def counts(self) -> dict[str, Any]:
         """Describe what was scored, for the record of the table and the summary."""
         mutated = self._job.variants.mutated
+        compared = [] if self._measured is None else self._measured.compare()
         return {
             "num_variants": self._statistics.num_records,
             "num_wild_types": len(mutated.positions),
@@ -124,6 +140,7 @@ class _Table:
             **self._statistics.left_out(),
             "score_column": self._columns[1],
             "formula": self._job.formula(),
+            **({"comparisons": [comparison.as_record() for comparison in compared]} if compared else {}),
             **({"notes": self._table.notes} if self._table.notes else {}),
         }
 
@@ -132,6 +149,7 @@ class _Table:
         yield from self._statistics.warnings()
         yield from dict.fromkeys(checkpoint_warnings)
         yield from self._notes
+        yield from self._job.variants.warnings()
         if self._job.has_indels:
             yield from _about_indels(self._job.variants.mutated.num_with_indels, self._columns[1:], self._job.method)
 
@@ -175,10 +193,14 @@ class _Run:
     warnings: Sequence[str]
 
     def scores(self) -> Iterator[tuple[Variant, _Scores]]:
+        """Score the variants of the table; the means of substitutions are complete before the first is yielded."""
+        means: Values | None = None
         for variant, score in self.scorer.scores(self.engine, self.job.variants.table):
             if not math.isfinite(score.total):
                 raise NotFiniteError(variant.name, self.job.precision, "float32", what="score")
-            yield variant, _Scores(score.total, math.nan if score.per_residue is None else score.per_residue)
+            means = self.scorer.means.matrix() if means is None else means
+            independent = math.nan if variant.has_indels else sum_over_substitutions(means, variant.substitutions)
+            yield variant, _Scores(score.total, score.per_residue, independent)
 
     def num_tokens(self) -> int:
         """Count the tokens that all models have to compute, each in its windows."""

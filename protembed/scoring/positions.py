@@ -1,14 +1,17 @@
 """The mutated positions of a table of variants, all of whose rows are checked before anything is computed. No torch."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from protembed.config.score import ScoreOptions
 from protembed.data.fasta import ReadStatistics
+from protembed.errors import TableError
 from protembed.io.faults import Faults
 from protembed.scoring.variants import Variant, VariantTable, read_wild_types
+from protembed.text import pluralize
 
 
 @dataclass(kw_only=True)
@@ -54,11 +57,15 @@ class CheckedVariants:
         table: The table, which can be read again.
         mutated: Mutated positions of its variants.
         statistics: Counts of its rows, and of the unusual residues in the file of wild types.
+        num_measured: Number of variants with a measured value.
+        num_unreadable: Number of variants whose measured value is not a number.
     """
 
     table: VariantTable
     mutated: MutatedPositions
     statistics: ReadStatistics
+    num_measured: int
+    num_unreadable: int
 
     @classmethod
     def read(cls, paths: Sequence[Path], options: ScoreOptions) -> "CheckedVariants":
@@ -66,12 +73,46 @@ class CheckedVariants:
 
         Raises:
             FaultyRowsError: Several rows are invalid.
-            DataError: A row, the header or the file of wild types is invalid.
+            DataError: A row, the header or the file of wild types is invalid, or the column of measurements that the
+                user named has no number.
         """
         statistics, wild_types = ReadStatistics(), None
         if len(paths) > 1:
             wild_types = read_wild_types(paths[1], reader=options.reader, statistics=statistics)
         table, mutated = VariantTable(paths[0], options.table, wild_types, options.reader), MutatedPositions()
+        values: Counter[str] = Counter()
         with Faults() as faults:
-            mutated.add(table.read(statistics, faults))
-        return cls(table=table, mutated=mutated, statistics=statistics)
+            mutated.add(_counted(table, table.read(statistics, faults), values))
+        num_measured, num_unreadable = values["number"], values["text"]
+        if options.table.measurement is not None and not num_measured:
+            found = f"the column {table.measurement!r} has no number"
+            raise TableError(table.path, found, "name a column of measured values with `measurement`")
+        return cls(
+            table=table,
+            mutated=mutated,
+            statistics=statistics,
+            num_measured=num_measured,
+            num_unreadable=num_unreadable,
+        )
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what the user should know about the measurements."""
+        name, num_wild_types = self.table.measurement, len(self.mutated.positions)
+        if name is None or not self.num_measured:
+            return
+        if self.num_unreadable:
+            values = pluralize(self.num_unreadable, "value")
+            yield f"{values} of {name!r} cannot be read as a number, and the variants are not compared with them"
+        if num_wild_types > 1:
+            yield (
+                f"the measurements of {num_wild_types:,} wild types are compared together: if their scales differ, "
+                "score each wild type's table by itself"
+            )
+
+
+def _counted(table: VariantTable, variants: Iterable[Variant], values: Counter[str]) -> Iterator[Variant]:
+    """Count the measured values of variants while they are read."""
+    for variant in variants:
+        measured = table.measured(variant)
+        values["text" if measured is None else "none" if math.isnan(measured) else "number"] += 1
+        yield variant

@@ -11,6 +11,7 @@ from protembed.config.score import ScoreMethod, ScoreOptions, describe_formula
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
 from protembed.io.result import Result
 from protembed.io.writing import seekable_inputs
+from protembed.scoring.baselines import MeasuredComparison
 from protembed.scoring.positions import CheckedVariants
 from protembed.scoring.request import ScoringRequest, describe_models
 
@@ -24,6 +25,7 @@ class ScoreSummary:
         num_positions: Positions of all wild types at which variants without insertions and deletions are mutated.
         num_with_indels: Variants with insertions or deletions.
         models: Names of several models, of which each has a column; empty for one.
+        comparisons: How well the scores, BLOSUM62 and others rank measured variants; empty without measurements.
         num_refused: Rows that were left out on request.
         score_column: Column of the scores: `score`, or `protembed_score` if the input has a column of that name.
         notes: How the table was read, in sentences.
@@ -42,6 +44,7 @@ class ScoreSummary:
     score_column: str
     num_with_indels: int = 0
     models: Sequence[str] = ()
+    comparisons: Sequence[MeasuredComparison] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
@@ -92,5 +95,6 @@ def score_variants(
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> ScoreSummary:
     facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
+    facts["comparisons"] = [MeasuredComparison.from_record(values) for values in facts.get("comparisons", ())]
     formula = recorded.get("formula") or describe_formula(recorded["method"])  # which older records lack
     return ScoreSummary(**{**facts, "output": output, "formula": formula, "was_done": was_done})

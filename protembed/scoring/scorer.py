@@ -4,6 +4,7 @@ Source: Meier et al. 2021, "Language models enable zero-shot prediction of the e
 function", section 3; the formulas are in `protembed.config.score`.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -50,11 +51,11 @@ class Score(NamedTuple):
     Attributes:
         total: The score, nats; 0 for the wild type.
         per_residue: Difference of the means over the residues, nats, where the score is a difference of
-            pseudo-log-likelihoods; None for sums over mutated positions.
+            pseudo-log-likelihoods; NaN for sums over mutated positions.
     """
 
     total: float
-    per_residue: float | None
+    per_residue: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class VariantScorer:
             if self._is_whole(variant):
                 yield variant, Score(*next(likelihoods).minus(references[variant.wild_type]))
             else:
-                per_residue = None if self._is_by_position else 0.0
+                per_residue = math.nan if self._is_by_position else 0.0
                 yield variant, Score(self._sum_over_positions(rows, variant), per_residue)
 
     @property

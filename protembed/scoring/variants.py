@@ -1,5 +1,6 @@
 """Tables of variants: CSV or TSV with mutations, mutated sequences or both, and the wild types of the variants."""
 
+import math
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -74,6 +75,7 @@ _USUAL_NAMES: Mapping[str, Sequence[str]] = {
         *("mut", "mt", "mut_aa", "aa_mut", "mutant_aa", "aa_mutant", "mt_aa", "mut_residue", "mutant_residue"),
         *("mutated_residue", "alt_aa", "aa_alt"),
     ),
+    "measurement": ("dms_score",),
 }
 _WILD_TYPE_ADVICE = "give it with `wild_type` FASTA, or name its column with `sequence`"
 _IN_THREE_COLUMNS = ("wild_type_residue", "position", "mutant_residue")
@@ -228,6 +230,25 @@ class VariantTable:
         known = (*_USUAL_NAMES["mutations"], *_USUAL_NAMES["mutated_sequence"], *_USUAL_NAMES["mutant_residue"])
         named = (self._config.mutations, self._config.mutated_sequence)
         return reading_table(stream, self.path, known=(*named, *known), faults=faults)
+
+    @property
+    def measurement(self) -> str | None:
+        """Name of the column of measured values; None if there is none."""
+        return self.header[self._indices["measurement"]] if "measurement" in self._indices else None
+
+    def measured(self, variant: Variant) -> float | None:
+        """Return the measured value of a variant.
+
+        It is NaN where there is no value, or one that stands for a missing one, and None where it is not a number.
+        """
+        text = variant.cells[self._indices["measurement"]].strip() if "measurement" in self._indices else ""
+        if not text or is_stand_in(text):
+            return math.nan
+        try:
+            value = float(text)
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else math.nan
 
     def __iter__(self) -> Iterator[Variant]:
         """Read the variants, each time from the beginning."""

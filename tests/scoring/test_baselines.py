@@ -109,7 +109,7 @@ def test_a_model_that_knows_no_position_is_no_better_than_itself(measured, group
     )
 
     assert comparison.differences[POSITION_INDEPENDENT].value == 0
-    assert "no better than position-independent" in comparison.verdict(POSITION_INDEPENDENT)
+    assert "no better than its position-independent means here" in comparison.verdict(POSITION_INDEPENDENT)
 
 
 def test_comparison_survives_its_record(measured, groups):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 
 from protembed.callbacks import Callbacks
+from protembed.cli.messages import score_summary_lines
 from protembed.config.common import ModelsConfig
 from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
@@ -29,6 +31,7 @@ from protembed.inference.engine import Engine
 from protembed.io.reading import read_json, sha256_of_file
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
+from protembed.scoring.baselines import blosum62
 from protembed.scoring.score import score as score_file
 from protembed.scoring.score_variants import score_variants
 
@@ -571,3 +574,127 @@ def test_several_models_are_for_tables_of_variants_only(models, tmp_path):
 
     with pytest.raises(ConfigError, match="several models score tables of variants only: give one"):
         score_file(tmp_path / "one.fasta", ScoreOptions.from_values(model=models))
+
+
+# Measurements
+
+
+@pytest.fixture(scope="module")
+def scan(wild_type):
+    """Names of five substitutions at each of 20 positions, and a measured value of each."""
+    names = [
+        f"{wild_type[position]}{position + 1}{letter}"
+        for position in range(20)
+        for letter in "GAVLW"
+        if wild_type[position] != letter
+    ]
+    return dict(zip(names, np.random.default_rng(0).normal(size=len(names)).tolist(), strict=True))
+
+
+def measured_rows(wild_type, values, column="DMS_score"):
+    return f"mutant,{column},sequence\n" + "".join(f"{name},{value},{wild_type}\n" for name, value in values.items())
+
+
+def test_measured_values_are_compared_with_the_scores_and_baselines(score, wild_type, scan, tmp_path):
+    summary, table = score(measured_rows(wild_type, scan))
+
+    (comparison,) = summary.comparisons
+    assert (comparison.column, comparison.num_variants, comparison.num_groups) == ("DMS_score", len(scan), 20)
+    assert list(comparison.spearman) == ["score", "BLOSUM62", "position-independent"]
+    expected = spearmanr(list(scan.values()), scores_of(table)).statistic
+    assert comparison.spearman["score"].value == pytest.approx(expected, abs=1e-3)
+    assert comparison.spearman["score"].low < expected < comparison.spearman["score"].high
+    assert read_json(tmp_path / "scores.tsv.meta.json")["comparisons"] == [comparison.as_record()]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_as_measurements_are_found_and_beat_blosum62(method, score, wild_type, scan):
+    _, table = score(measured_rows(wild_type, scan), method=method)
+    values = dict(zip(scan, scores_of(table), strict=True))
+
+    summary, _ = score(measured_rows(wild_type, values, "mine"), table={"measurement": "mine"}, method=method)
+
+    (comparison,) = summary.comparisons
+    assert comparison.spearman["score"].value == pytest.approx(1, abs=1e-3)
+    lines = list(score_summary_lines(summary))
+    assert "Spearman with 'mine' (" in lines[1] and "score 1.000, BLOSUM62" in lines[1]
+    assert lines[2].startswith("the model ranks these variants better than BLOSUM62: Spearman +")
+
+
+def test_blosum62_as_measurement_is_said_to_be_better_than_the_model(score, wild_type, scan):
+    matrix = blosum62()
+    values = {name: matrix[CLASSES.index(name[0]), CLASSES.index(name[-1])] for name in scan}
+
+    summary, _ = score(measured_rows(wild_type, values))
+
+    assert "the model is no better than BLOSUM62 here" in "\n".join(score_summary_lines(summary))
+
+
+def test_position_independent_scores_are_the_means_of_a_scan(score, wild_type):
+    scan = [f"{old}{position}{new}" for position, old in enumerate(wild_type, 1) for new in CLASSES if new != old]
+    _, table = score(rows(wild_type, scan))
+    of_pair = dict[str, list[float]]()
+    for name, value in zip(scan, scores_of(table), strict=True):
+        of_pair.setdefault(name[0] + name[-1], []).append(value)
+    values = {name: np.mean(of_pair[name[0] + name[-1]]) for name in scan}
+
+    summary, _ = score(measured_rows(wild_type, values))
+
+    assert summary.comparisons[0].spearman["position-independent"].value == pytest.approx(1, abs=1e-4)
+
+
+def test_several_models_are_each_compared(score, models, wild_type, scan):
+    summary, _ = score(measured_rows(wild_type, scan), model=models[:2])
+
+    names = ["score", "score_one", "score_one_2", "BLOSUM62", "position-independent"]
+    assert list(summary.comparisons[0].spearman) == names
+
+
+def test_insertions_and_deletions_are_compared_by_themselves(score, wild_type, scan):
+    deletions = {f"{wild_type[position]}{position + 1}del": position / 7 for position in range(0, 30, 2)}
+
+    summary, table = score(measured_rows(wild_type, {**scan, **deletions}))
+
+    substitutions, indels = summary.comparisons
+    assert (substitutions.kind, indels.kind) == ("substitutions", "insertions and deletions")
+    assert list(indels.spearman) == ["score", "score_per_residue"] and not indels.differences
+    found = [float(row["score_per_residue"]) for row in table[len(scan) :]]
+    expected = spearmanr(list(deletions.values()), found).statistic
+    assert indels.spearman["score_per_residue"].value == pytest.approx(expected, abs=1e-3)
+
+
+def test_missing_and_unreadable_measurements_are_left_out_with_a_warning(score, wild_type, scan):
+    names = list(scan)
+    values = {**scan, names[0]: "", names[1]: "NA", names[2]: "inf", names[3]: "high"}
+
+    summary, _ = score(measured_rows(wild_type, values))
+
+    assert summary.comparisons[0].num_variants == len(scan) - 4
+    assert any("1 value of 'DMS_score' cannot be read as a number" in warning for warning in summary.warnings)
+
+
+def test_measurements_that_are_no_numbers_are_an_error_if_the_user_named_them(score, wild_type, scan):
+    content = measured_rows(wild_type, dict.fromkeys(scan, "high"))
+
+    with pytest.raises(TableError, match="the column 'DMS_score' has no number; name a column of measured values"):
+        score(content, table={"measurement": "DMS_score"})
+    with pytest.raises(TableError, match="'fitness'"):
+        score(content, table={"measurement": "fitness"})
+    assert not score(content)[0].comparisons
+
+
+def test_a_table_without_measurements_has_no_comparison(score, wild_type, mutants):
+    assert not score(rows(wild_type, mutants))[0].comparisons
+
+
+def test_measurements_of_several_wild_types_are_compared_with_a_warning(score, proteins):
+    content = "mutant,DMS_score,sequence\n" + "".join(
+        f"{protein[position]}{position + 1}{'W' if protein[position] != 'W' else 'A'},{position},{protein}\n"
+        for protein in proteins[3:5]
+        for position in range(12)
+    )
+
+    summary, _ = score(content)
+
+    assert summary.comparisons[0].num_groups == 24
+    assert any("the measurements of 2 wild types are compared together" in warning for warning in summary.warnings)

@@ -132,7 +132,7 @@ def test_a_deletion_scores_the_difference_of_pseudo_log_likelihoods_by_every_met
     assert total == pytest.approx(after - before, abs=1e-4)
     expected = after / (len(wild_type) - 3) - before / len(wild_type)
     assert score.per_residue[1] == pytest.approx(expected, abs=1e-6)
-    assert (score.per_residue[0] is None) == (method != "pseudo-perplexity")
+    assert np.isnan(score.per_residue[0]) == (method != "pseudo-perplexity")
 
 
 def test_substitutions_score_the_same_beside_deletions(score, wild_type):
