@@ -173,7 +173,7 @@ def _about_indels(number: int, columns: Sequence[str], method: ScoreMethod) -> I
     if method != "pseudo-perplexity":
         yield (
             f"the scores of these variants are not on one scale with {method} of substitutions: rank the two apart, or "
-            "pass `method` pseudo-perplexity to score all variants alike"
+            "score all variants alike by the method pseudo-perplexity"
         )
 
 

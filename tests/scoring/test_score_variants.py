@@ -456,7 +456,7 @@ def test_a_deletion_and_its_mutated_sequence_have_the_score_of_whole_sequences(s
     assert alike[1]["score"] == by_name[1]["score"] and alike[0]["score_per_residue"]
     assert named.num_with_indels == 1
     assert "every residue adds its log probability" in named.warnings[0]
-    assert "rank the two apart, or pass `method` pseudo-perplexity" in named.warnings[1]
+    assert "rank the two apart, or score all variants alike by the method pseudo-perplexity" in named.warnings[1]
 
 
 def test_an_insertion_equals_a_plain_computation_with_transformers(plain_model, score, wild_type):
