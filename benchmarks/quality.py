@@ -30,7 +30,7 @@ import homology_search
 import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
-from protembed import AttentionConfig, ModelConfig, ScoreConfig, inspect_attention, score_variants
+from protembed import AttentionConfig, ModelConfig, ModelsConfig, ScoreConfig, inspect_attention, score_variants
 from protembed.config.common import METRIC_NAMES, DeviceConfig
 from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.score import ScoreOptions
@@ -194,7 +194,7 @@ def zero_shot(table: Path, model: Path, method: Any, threads: int) -> NDArray[np
     with tempfile.TemporaryDirectory() as folder:
         scoring = ScoreConfig(output=Path(folder) / "scores.tsv", method=method)
         summary = score_variants(
-            table, ScoreOptions(model=ModelConfig(model=model), scoring=scoring, compute=DeviceConfig(threads=threads))
+            table, ScoreOptions(model=ModelsConfig(model=model), scoring=scoring, compute=DeviceConfig(threads=threads))
         )
         lines = scoring.output.read_text(encoding="utf-8").splitlines()[1:]
     return np.array([float(row[summary.score_column]) for row in csv.DictReader(lines, delimiter="\t")])

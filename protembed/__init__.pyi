@@ -8,6 +8,7 @@ from protembed.config.common import (
     DeviceConfig as DeviceConfig,
     InputConfig as InputConfig,
     ModelConfig as ModelConfig,
+    ModelsConfig as ModelsConfig,
     OptimizerConfig as OptimizerConfig,
 )
 from protembed.config.embed import (

@@ -188,6 +188,20 @@ def test_probabilities_of_positions_are_written_to_stdout_and_their_summary_to_s
     assert json.loads(result.stderr.splitlines()[-1])["kind"] == "positions"
 
 
+def test_two_models_score_with_a_column_each_and_their_mean(variants, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("score", variants, "-m", tiny_model, "-m", DEFAULT_MODEL, "-o", "-", "--json")
+
+    header = result.stdout.splitlines()[1].split("\t")
+    assert header[-4:] == ["num_mutations", "score", f"score_{tiny_model.name}", f"score_{DEFAULT_MODEL}"]
+    summary = json.loads(result.stderr.splitlines()[-1])
+    assert summary["model"] == summary["models"] == [tiny_model.name, DEFAULT_MODEL]
+    shown = invoke("score", variants, "-m", tiny_model, "-m", DEFAULT_MODEL)
+    assert "masked-marginals of 4 variants of 1 wild type by 2 models and their mean" in shown.stderr
+    again = invoke("score", variants, "-m", tiny_model, "-m", tiny_model)
+    assert again.exit_code == 2 and "--model is" in again.stderr and "the same model is given twice" in again.stderr
+
+
 def test_score_table_begins_with_the_formula(variants, tiny_model):
     for method in ("masked-marginals", "wildtype-marginals", "pseudo-perplexity"):
         lines = invoke(
