@@ -127,8 +127,8 @@ def test_labels_are_transferred_with_their_reliability(transfer, families):
     for row in rows:
         low, value, high = (float(row[name]) for name in ("reliability_low", "reliability", "reliability_high"))
         assert 0 <= low <= value <= high <= 1
-    assert summary.measured["vectors"]["value"] > 0.9
-    assert summary.measured["calibration_error"] < 0.1
+    assert summary.measured["vectors"]["value"] > 0.8
+    assert summary.measured["calibration_error"] < 0.2
     assert (summary.measured["num_proteins"], summary.measured["num_clusters"]) == (60, 60)
 
 
