@@ -1,9 +1,11 @@
 """Arrays on disk in the formats of numpy and HDF5, without pickle."""
 
 import hashlib
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
@@ -176,6 +178,46 @@ class MapFile:
                 stream.close()
         with suppress(OSError, OutputError):
             self._stack.__exit__(InterruptedError, InterruptedError(), None)
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array in a file, parts of which are read when they are used.
+
+    The file is mapped into memory, or read, for each part alone. An array that stays mapped counts as memory of this
+    process, as far as it has been read.
+
+    Attributes:
+        path: Path of the file.
+        dtype: Type of the numbers.
+        shape: Shape of the array.
+        offset: Where its numbers begin, in bytes.
+    """
+
+    path: Path
+    dtype: "np.dtype[Any]"
+    shape: tuple[int, ...]
+    offset: int
+
+    @classmethod
+    def from_mapped(cls, array: NDArray[Any]) -> "ArrayFile":
+        """Describe an array that was mapped into memory as a whole."""
+        assert isinstance(array, np.memmap), "the array is in a file"
+        return cls(Path(str(array.filename)), array.dtype, array.shape, array.offset)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Read consecutive rows, as many as there are."""
+        row = math.prod(self.shape[1:])
+        number = max(0, min(stop, len(self)) - start)
+        begin = self.offset + start * row * self.dtype.itemsize
+        return np.fromfile(self.path, self.dtype, number * row, offset=begin).reshape(-1, *self.shape[1:])
+
+    def mapped(self) -> NDArray[Any]:
+        """Map the array into memory, for as long as the caller holds it."""
+        return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
 
 
 def open_array(path: Path) -> NDArray[Any]:

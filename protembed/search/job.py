@@ -1,5 +1,6 @@
 """The table of hits: read both sides, search, and write it."""
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,13 +100,13 @@ class _HitTable:
 
     Attributes:
         labels: Labels of the database; None if no table was given.
-        nearest: Cosine and z-score of the nearest hit of each query that has one.
+        nearest: Cosine and z-score of the nearest hit of each query that has one, in turn.
     """
 
     sides: OpenedSides
     options: SearchOptions
     labels: Labels | None
-    nearest: list[tuple[float, float]]
+    nearest: "array[float]"
 
     @cached_property
     def header(self) -> list[str]:
@@ -132,7 +133,7 @@ class _HitTable:
             place = queries[hit], columns[hit]
             cosine, z_score = float(neighbours.cosines[place]), float(neighbours.z_scores[place])
             if ranks[hit] == 1:
-                self.nearest.append((cosine, z_score))
+                self.nearest.extend((cosine, z_score))
             distance = [] if neighbours.distances is None else [f"{neighbours.distances[place]:.7g}"]
             similarity = similarities[hit]
             yield [
@@ -166,7 +167,7 @@ def write_hits(
     labels_path, sequences = divide_files(others, options)
     opened = OpenedSides.open(sides, sequences, claim.directory)
     labels = None if labels_path is None else read_labels_of(opened.database, options.labels, labels_path)
-    table = _HitTable(sides=opened, options=options, labels=labels, nearest=[])
+    table = _HitTable(sides=opened, options=options, labels=labels, nearest=array("d"))
     with searching(opened, options) as (search, recall, pool), atomic_file(claim.path) as stream:
         separator, num_hits = separator_of(claim.path), 0
         stream.write(format_row(table.header, separator))
@@ -177,7 +178,8 @@ def write_hits(
                 num_hits += 1
             for _ in range(len(neighbours.rows)):
                 callbacks.on_progress(1)
-    medians = np.median(table.nearest, axis=0).tolist() if table.nearest else [None, None]
+    nearest = np.reshape(table.nearest, (-1, 2))
+    medians = np.median(nearest, axis=0).tolist() if len(nearest) else [None, None]
     return {
         "num_queries": len(opened.queries),
         "num_database": len(opened.database),

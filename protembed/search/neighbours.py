@@ -15,6 +15,7 @@ from torch import Tensor
 
 from protembed.config.search import MetricName
 from protembed.device import WorkerPool
+from protembed.io.arrays import ArrayFile
 
 # Queries and database rows that are compared at once: their products are 16 MB.
 _QUERY_ROWS, DATABASE_ROWS = 8192, 512
@@ -46,10 +47,10 @@ class Vectors:
     """The rows of one array or of several, one after the other, read when they are used.
 
     Args:
-        arrays: Arrays of the same width, (rows, dim), such as memory-mapped shards of one result.
+        arrays: Arrays of the same width, (rows, dim), such as the files of the shards of one result.
     """
 
-    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+    def __init__(self, arrays: Sequence[NDArray[Any] | ArrayFile]) -> None:
         self._arrays = list(arrays)
         self._starts = np.cumsum([0, *map(len, self._arrays)])
         self.dim = self._arrays[0].shape[1]
@@ -60,18 +61,25 @@ class Vectors:
     def rows(self, start: int, stop: int) -> NDArray[np.float64]:
         """Read consecutive rows, (rows, dim), float64."""
         parts = [
-            array[max(0, start - first) : max(0, stop - first)]
+            _read_rows(array, max(0, start - first), stop - first)
             for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True)
+            if first < stop and first + len(array) > start
         ]
-        return np.concatenate(parts, dtype=np.float64)
+        return np.concatenate([np.empty((0, self.dim)), *parts], dtype=np.float64)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Read the rows of some numbers, (numbers, dim), float64."""
         taken = np.empty((len(rows), self.dim))
         for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True):
             is_here = (rows >= first) & (rows < first + len(array))
-            taken[is_here] = array[rows[is_here] - first]
+            if is_here.any():
+                mapped = array.mapped() if isinstance(array, ArrayFile) else array
+                taken[is_here] = mapped[rows[is_here] - first]
         return taken
+
+
+def _read_rows(array: NDArray[Any] | ArrayFile, start: int, stop: int) -> NDArray[Any]:
+    return array.rows(start, stop) if isinstance(array, ArrayFile) else array[start:stop]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from protembed.data.similarity import kmer_set, pair_similarities, stack_kmer_se
 from protembed.embedding.metadata import read_ids_lines
 from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError, reason_of
-from protembed.io.arrays import array_file, open_array
+from protembed.io.arrays import ArrayFile, array_file
 from protembed.io.writing import atomic_file
 from protembed.search.neighbours import Vectors
 from protembed.search.sides import Side
@@ -49,12 +49,12 @@ class KmerFile:
     """The 5-mers of proteins, in a file.
 
     Attributes:
-        indices: 5-mers of all known sequences, one set after the other, int32.
+        file: 5-mers of all known sequences, one set after the other, int32.
         starts: Where the 5-mers of each protein begin, (proteins,), int64.
         sizes: Number of 5-mers of each protein, (proteins,), int64; -1 where its sequence is not known.
     """
 
-    indices: NDArray[np.int32]
+    file: ArrayFile
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
@@ -65,8 +65,9 @@ class KmerFile:
 
     def sets(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Read the 5-mers of some proteins whose sequences are known."""
+        indices = self.file.mapped()
         return [
-            self.indices[start : start + size]
+            np.array(indices[start : start + size])
             for start, size in zip(self.starts[rows].tolist(), self.sizes[rows].tolist(), strict=True)
         ]
 
@@ -146,7 +147,7 @@ def _find_kmers(side: Side, fasta: Sequence[Path], hashes: NDArray[np.uint64], p
             found = kmer_set(sequence)
             starts[rows], sizes[rows] = kmers.num_rows, len(found)
             kmers.append(found)
-    return KmerFile(indices=open_array(path), starts=starts, sizes=sizes)
+    return KmerFile(file=ArrayFile.from_mapped(np.load(path, mmap_mode="r")), starts=starts, sizes=sizes)
 
 
 def find_sequences(
@@ -189,25 +190,27 @@ def pairwise_similarity(
 
 
 def open_vectors(side: Side, scratch: Path) -> Vectors:
-    """Map the vectors of a side into memory; those of `.tsv` and `.h5` are copied into a file first.
+    """Find the vectors of a side in its files; those of `.tsv` and `.h5` are copied into a file first.
 
     Raises:
         VerificationError: A result is damaged.
     """
-    arrays = [np.empty((0, side.dim), np.float32)]
+    arrays: list[NDArray[np.float32] | ArrayFile] = [np.empty((0, side.dim), np.float32)]
     for number, part in enumerate(side.parts):
         if part.num_proteins:
             try:
-                arrays.append(_map_vectors(part.vectors, side.dim, scratch.with_name(f"{scratch.name}.{number}.npy")))
+                arrays.append(_find_vectors(part.vectors, side.dim, scratch.with_name(f"{scratch.name}.{number}.npy")))
             except (OSError, ValueError, KeyError) as error:
                 raise VerificationError(part.path, f"it cannot be read ({reason_of(error)})") from error
     return Vectors(arrays)
 
 
-def _map_vectors(vectors: StoredVectors, dim: int, path: Path) -> NDArray[np.floating]:
+def _find_vectors(vectors: StoredVectors, dim: int, path: Path) -> ArrayFile:
     if vectors.format_name in ("npy", "npz"):
-        return np.asarray(vectors.open())
+        mapped = vectors.open()
+        assert isinstance(mapped, np.ndarray), "there is a vector per protein"
+        return ArrayFile.from_mapped(mapped)
     with array_file(path, (dim,), "float32") as rows:
         for block in vectors.blocks():
             rows.append(block)
-    return open_array(path)
+    return ArrayFile.from_mapped(np.load(path, mmap_mode="r"))
