@@ -5,7 +5,10 @@ what is behind it (WCAG 2.2, level AA), in light and in dark.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 
 class Colour(NamedTuple):
@@ -54,10 +57,22 @@ SCALES: Mapping[str, tuple[str, str]] = {
     "statistic": ("viridis", "viridis"),
     "contact": ("Blues", "Blues_r"),
 }
+# Colours of the scale of effects, which has two ends: below zero, zero itself, which is the surface, and above it.
+_EFFECTS = ("contrast", "less", "surface", "more", "accent")
 _NUM_STOPS = 17
 
 # Sizes of type in figures, in points of 1/72 inch; an inch of a figure is 96 pixels of a page.
 TYPE = {"title": 10.5, "label": 9.5, "small": 8.5, "tiny": 7.0}
+
+
+def colour_scale(use: str, theme: str = "light") -> "Colormap":
+    """Return the colours of a scale by what it shows: a name in `SCALES`, or `effect`, which has two ends."""
+    from matplotlib import colormaps
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if use == "effect":
+        return LinearSegmentedColormap.from_list(use, [getattr(COLOURS[name], theme) for name in _EFFECTS])
+    return colormaps[SCALES[use][theme == "dark"]]
 
 
 def scale_colours(use: str) -> dict[str, list[str]]:
@@ -66,11 +81,8 @@ def scale_colours(use: str) -> dict[str, list[str]]:
     >>> scale_colours("attention")["dark"][0], scale_colours("attention")["light"][-1]
     ('#000004', '#000004')
     """
-    from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     steps = [step / (_NUM_STOPS - 1) for step in range(_NUM_STOPS)]
-    return {
-        theme: [to_hex(colormaps[name](step)) for step in steps]
-        for theme, name in zip(("light", "dark"), SCALES[use], strict=True)
-    }
+    scales = {theme: colour_scale(use, theme) for theme in ("light", "dark")}
+    return {theme: [to_hex(scale(step)) for step in steps] for theme, scale in scales.items()}
