@@ -91,10 +91,11 @@ class CanvasPen {
     this.rect(0, 0, width, height, { fill: colours.surface });
   }
 
-  rect(x, y, width, height, { fill, stroke, thick = 1 }) {
-    Object.assign(this.context, { fillStyle: fill ?? "", strokeStyle: stroke ?? "", lineWidth: thick });
+  rect(x, y, width, height, { fill, stroke, thick = 1, opacity = 1 }) {
+    Object.assign(this.context, { fillStyle: fill ?? "", strokeStyle: stroke ?? "", lineWidth: thick, globalAlpha: opacity });
     if (fill) this.context.fillRect(x, y, width, height);
     if (stroke) this.context.strokeRect(x, y, width, height);
+    this.context.globalAlpha = 1;
   }
 
   text(x, y, words, { align = "start", size = 12, bold = false, turned = false, fill = this.theme.ink } = {}) {
@@ -140,8 +141,8 @@ class SvgPen {
     return made;
   }
 
-  rect(x, y, width, height, { fill = "none", stroke = "none", thick = 1 }) {
-    this.make("rect", { x, y, width, height, fill, stroke, "stroke-width": thick });
+  rect(x, y, width, height, { fill = "none", stroke = "none", thick = 1, opacity }) {
+    this.make("rect", { x, y, width, height, fill, stroke, "stroke-width": thick, ...(opacity && { opacity }) });
   }
 
   text(x, y, words, { align = "start", size = 12, bold = false, turned = false, fill = this.theme.ink } = {}) {

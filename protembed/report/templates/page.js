@@ -49,11 +49,13 @@ function sortTable(table, header, column) {
   body.append(...[...body.rows].sort(compare));
 }
 
-// All digits, and both ends of an interval in columns of their own. A spreadsheet reads no text as a formula.
+// The text of a cell of a TSV, which a spreadsheet does not read as a formula.
+const asCell = (words) => (/^[=+\-@"]/.test(words) && isNaN(words) ? `'${words}` : words).replace(/[\t\n\r]/g, " ");
+
+// All digits, and both ends of an interval in columns of their own.
 function asTsv(table) {
   const rows = [...table.tBodies[0].rows], names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   const widths = names.map((_, column) => Math.max(1, ...rows.map((row) => valuesOf(row.cells[column])?.length ?? 1)));
-  const text = (words) => (/^[=+\-@"]/.test(words) && isNaN(words) ? `'${words}` : words).replace(/[\t\n\r]/g, " ");
   const header = names.flatMap((name, column) => (widths[column] === 3 ? [name, `${name} low`, `${name} high`] : [name]));
   const lines = rows.map((row) =>
     widths.flatMap((width, column) => {
@@ -61,7 +63,7 @@ function asTsv(table) {
       return Array.from({ length: width }, (_, index) => values[index] ?? "");
     }),
   );
-  return [header, ...lines].map((cells) => `${cells.map(text).join("\t")}\n`).join("");
+  return [header, ...lines].map((cells) => `${cells.map(asCell).join("\t")}\n`).join("");
 }
 
 async function copyTable(table, button) {
