@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 GUARANTEES = ROOT / "docs" / "guarantees.md"
 BEGIN, END = "<!-- promises: made by tests/test_promises.py -->\n", "<!-- end of promises -->\n"
 PROMISES = {
-    1: "SIGKILL at any moment of `pretrain`, `finetune` or `embed` costs at most one save interval; no file under its "
-    "final name is incomplete; the next run removes what was left",
+    1: "SIGKILL at any moment of `pretrain`, `finetune`, `embed` or `score` of FASTA costs at most one save interval; "
+    "no file under its final name is incomplete; the next run removes what was left",
     2: "a resumed run sees the same records and masks; on the same device and number of processes it ends with the "
     "same bits",
     3: "SIGINT, SIGTERM, SIGHUP and the warnings of schedulers (SIGUSR1, SIGUSR2, SIGXCPU) save and exit with their "

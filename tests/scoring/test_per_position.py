@@ -101,6 +101,7 @@ def test_a_repeated_sequence_is_computed_once(tiny_model, fasta, tmp_path):
         np.testing.assert_array_equal(stored["log_probs"][0], stored["log_probs"][-1])
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("suffix", ["npz", "h5", "tsv"])
 def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(
     suffix, windowed_model, proteins, tmp_path, monkeypatch

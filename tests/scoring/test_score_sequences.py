@@ -137,6 +137,15 @@ def test_identifiers_are_escaped(run, tiny_model):
     assert table[0]["id"] == "'=cmd()"
 
 
+@pytest.mark.parametrize("method", ["masked-marginals", "wildtype-marginals"])
+def test_a_model_computed_layer_by_layer_gives_the_same_scores(run, tiny_model, proteins, method):
+    sequences = [protein[:40] for protein in proteins[:6]]
+
+    tables = [run(sequences, model=tiny_model, method=method, offload=offload)[1] for offload in ("never", "always")]
+
+    assert tables[0] == tables[1]
+
+
 # Bad input
 
 
@@ -164,6 +173,7 @@ def test_an_input_of_which_nothing_is_left_is_an_error(run, tiny_model):
         run({"a": "XX"}, model=tiny_model, on_illegal="skip")
 
 
+@pytest.mark.promise(6)
 def test_infinite_likelihoods_are_errors(run, tiny_model, monkeypatch):
     monkeypatch.setattr(
         "protembed.inference.marginals.Marginals._log_probabilities",
@@ -186,6 +196,7 @@ def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("num_saved", [1, 7, 33])
 def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(
     windowed_model, proteins, tmp_path, num_saved, monkeypatch
@@ -223,6 +234,7 @@ def progress_of(output):
         return None
 
 
+@pytest.mark.promise(1)
 @pytest.mark.slow
 def test_a_killed_run_gives_the_same_bytes(windowed_model, proteins, tmp_path):
     fasta = write_fasta(tmp_path / "a.fasta", [protein[:120] for protein in proteins * 5])
