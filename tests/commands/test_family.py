@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import protembed
 from protembed.attention.contact_predictors import ContactPredictor
-from protembed.attention.structures import read_chains
 from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.embed import EmbedOptions
 from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.data.alphabet import CLS, EOS, encode
+from protembed.data.structures import read_chains
 from protembed.embedding.embed import embed_fasta
 from protembed.model.checkpoint import load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.metadata import ModelMetadata
