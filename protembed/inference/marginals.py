@@ -57,6 +57,11 @@ class PositionQuery:
         """Query every position of a protein that is masked, by its token ids as in `residues`."""
         return cls(residues=residues, positions=np.flatnonzero(residues == MASK))
 
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """Index in the alphabet of the residue at each position, (positions,), if all of them are standard."""
+        return self.residues[self.positions].astype(np.int64) - FIRST_AMINO_ACID
+
     def select_own(self, log_probs: LogProbabilities) -> NDArray[np.float32]:
         """Select the log probability of the residue that the protein has at each position, (positions,).
 
@@ -64,7 +69,7 @@ class PositionQuery:
             log_probs: Log probabilities of the amino acids at the positions, (positions, 20); all of the protein's
                 residues there are standard.
         """
-        columns = self.residues[self.positions] - FIRST_AMINO_ACID
+        columns = self.columns
         return log_probs[np.arange(len(columns)), columns]
 
 

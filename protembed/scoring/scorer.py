@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protembed.config.score import ScoreMethod
-from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, encode
+from protembed.data.alphabet import AMINO_ACIDS, encode
 from protembed.inference.engine import Engine, InferenceJob
 from protembed.inference.marginals import LogProbabilities, Marginals, PositionQuery
 from protembed.scoring.baselines import SubstitutionMeans
@@ -165,17 +164,10 @@ class VariantScorer:
         return engine.run(self.marginals.masked(), map(PositionQuery.amino_acids, sequences), self.on_crop)
 
     def _add_means(self, query: PositionQuery, log_probs: LogProbabilities) -> None:
-        columns = _columns(query)
-        self.means.add(columns, log_probs - log_probs[np.arange(len(columns)), columns][:, None])
-
-
-def _columns(query: PositionQuery) -> NDArray[np.int64]:
-    """Return the index in the alphabet of the residue at each position of a query, (positions,)."""
-    return query.residues[query.positions].astype(np.int64) - FIRST_AMINO_ACID
+        self.means.add(query.columns, log_probs - query.select_own(log_probs)[:, None])
 
 
 def _likelihood(query: PositionQuery, log_probs: LogProbabilities) -> Likelihood:
     """Sum the log probabilities of the residues that a protein has, and average them."""
-    columns = _columns(query)
-    total = float(log_probs[np.arange(len(columns)), columns].sum(dtype=np.float64))
-    return Likelihood(total, total / max(len(columns), 1))
+    total = float(query.select_own(log_probs).sum(dtype=np.float64))
+    return Likelihood(total, total / max(len(query.positions), 1))
