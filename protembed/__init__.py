@@ -23,6 +23,7 @@ The commands, each as one function from files to files:
     search_embeddings   protembed search                score_sequences     protembed score, of FASTA
     pretrain_model      protembed pretrain              score_positions     protembed score --positions
     make_map            protembed map                   score               any, by the content of the input
+                                                        scan_proteins       score --scan
                                                         inspect_attention   protembed inspect-attention
     plan_embedding      embed --dry-run                 plan_pretraining    pretrain --dry-run
     fill_fasta          score --fill

@@ -38,6 +38,7 @@ from protembed.config.pretrain import (
     PretrainOptions as PretrainOptions,
 )
 from protembed.config.recorded import options_from_record as options_from_record
+from protembed.config.scan import ScanConfig as ScanConfig
 from protembed.config.score import (
     ScoreConfig as ScoreConfig,
     ScoreOptions as ScoreOptions,
@@ -64,6 +65,7 @@ from protembed.model.encoder import Encoder as Encoder
 from protembed.pretraining.pretrain import plan_pretraining as plan_pretraining, pretrain_model as pretrain_model
 from protembed.scoring.fill import fill_fasta as fill_fasta
 from protembed.scoring.per_position import score_positions as score_positions
+from protembed.scoring.scan import scan_proteins as scan_proteins
 from protembed.scoring.score import score as score
 from protembed.scoring.score_sequences import score_sequences as score_sequences
 from protembed.scoring.score_variants import score_variants as score_variants

@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
     from protembed.scoring.fill import FillSummary
     from protembed.scoring.per_position import PositionsSummary
+    from protembed.scoring.scan import ScanSummary
     from protembed.scoring.score import AnyScoreSummary
     from protembed.scoring.score_sequences import SequencesSummary
     from protembed.scoring.score_variants import ScoreSummary
     from protembed.search.map import MapSummary
     from protembed.search.search import SearchSummary
 
-_MAX_CLASSES, _MAX_LETTERS = 6, 30
+_MAX_CLASSES, _MAX_LETTERS, _MAX_BEST = 6, 30, 5
 
 
 def fault_lines(error: "FaultyRowsError") -> Iterator[str]:
@@ -147,7 +148,10 @@ def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iter
 
 
 def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
-    """Report what was scored by this command."""
+    """Report what was scored by this command, or, of a scan, what was found."""
+    if summary.kind == "scan":
+        yield from _scan_lines(summary)
+        return
     if summary.was_done:
         return
     match summary.kind:
@@ -220,6 +224,20 @@ def map_summary_lines(summary: "MapSummary") -> Iterator[str]:
         return
     labelled = "" if summary.num_labelled is None else f", {summary.num_labelled:,} of them in the table of labels"
     yield f"{summary.output}: {pluralize(summary.num_proteins, 'protein')}{labelled}"
+
+
+def _scan_lines(summary: "ScanSummary") -> Iterator[str]:
+    """Report what was scanned, the mutants that score highest, and how scores compare with measurements."""
+    if not summary.was_done:
+        mutants, proteins = pluralize(summary.num_mutants, "single mutant"), pluralize(summary.num_proteins, "protein")
+        shown = f"; heat maps of {pluralize(summary.num_displayed, 'protein')} in report.html"
+        yield f"{summary.output}: {summary.method} of {mutants} of {proteins}{shown}"
+    if summary.num_structures:
+        yield f"structures/: mean scores as B factors, for {pluralize(summary.num_structures, 'protein')}"
+    names = {name for name, _, _ in summary.best} if summary.num_proteins > 1 else set()
+    best = [f"{f'{name} ' if names else ''}{mutant} ({score:+.2f})" for name, mutant, score in summary.best[:_MAX_BEST]]
+    yield f"highest scores: {', '.join(best)}"
+    yield from summary.notes
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:

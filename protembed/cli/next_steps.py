@@ -92,6 +92,8 @@ def after_predict(summary: "PredictSummary", options: PredictOptions) -> str | N
 
 def after_score(summary: "AnyScoreSummary") -> str | None:
     """Suggest to look at the scores, or to score the sequences that were drawn."""
+    if summary.kind == "scan":
+        return f"open {summary.output / 'report.html'} in a browser"
     if summary.output is None or (summary.kind == "positions" and summary.output.suffix not in (".tsv", ".csv")):
         return None
     if summary.kind == "positions":

@@ -11,7 +11,8 @@ from protembed.config.score import ScoreOptions
 def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
     """Score variants or sequences zero-shot: how likely the model finds them. Higher is better.
 
-    A table holds variants; FASTA holds sequences, and the same command resumes an interrupted run.
+    A table holds variants; FASTA holds sequences, and the same command resumes an interrupted run. With --scan, all
+    single mutants of the sequences are scored and drawn.
 
     Examples:
         protembed score variants.csv --wild-type wild_type.fasta
@@ -19,6 +20,7 @@ def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
         protembed score designs.fasta -o likelihoods.tsv
         protembed score masked.fasta --fill --top 3
         protembed score masked.fasta --fill --samples 10 --temperature 0.7
+        protembed score protein.fasta --scan
     """
     from protembed.scoring.score import score as score_input
 

@@ -10,12 +10,13 @@ from protembed.config.common import InferenceDeviceConfig, InputConfig, ModelsCo
 from protembed.config.embed import EmbedPrecisionName
 from protembed.config.fill import FillConfig
 from protembed.config.positions import PositionsConfig
+from protembed.config.scan import ScanConfig
 from protembed.errors import ConfigError
 
 ScoreMethod = Literal["masked-marginals", "wildtype-marginals", "pseudo-perplexity"]
-# What is scored: the variants of a table, the sequences of a FASTA file, each position of these, or residues at their
-# masked positions.
-ScoreMode = Literal["variants", "sequences", "positions", "fill"]
+# What is scored: the variants of a table, the sequences of a FASTA file, each position of these, residues at their
+# masked positions, or all their single mutants.
+ScoreMode = Literal["variants", "sequences", "positions", "fill", "scan"]
 
 # What each score is, for the help, the table and the summary. Higher is always better.
 # Source: Meier et al. 2021, "Language models enable zero-shot prediction of the effects of mutations on protein
@@ -149,7 +150,7 @@ class ScoreConfig(Config):
     output: Path | None = option(
         None,
         "Output table, CSV if its name ends in .csv, else TSV; - is stdout. Default: the name of the input with "
-        ".scores.tsv.",
+        ".scores.tsv. Of a scan: the directory; default: with .scan.",
         short="-o",
     )
     method: ScoreMethod = option(
@@ -167,7 +168,7 @@ class ScoreConfig(Config):
 
 
 # The options that request a mode other than the usual one of the input; all of them need FASTA.
-_REQUESTS: Sequence[ScoreMode] = ("positions", "fill")
+_REQUESTS: Sequence[ScoreMode] = ("positions", "fill", "scan")
 # The configs, as `ScoreOptions` names them, whose options belong to some modes only.
 _MODES_OF: Mapping[str, Sequence[ScoreMode]] = {
     "table": ("variants",),
@@ -179,12 +180,14 @@ _METHODS_OF: Mapping[ScoreMode, Sequence[ScoreMethod]] = {
     "sequences": tuple(LIKELIHOODS),
     "positions": tuple(LIKELIHOODS),
     "fill": ("masked-marginals",),
+    "scan": ("masked-marginals", "wildtype-marginals"),
 }
 _WORDS: Mapping[ScoreMode, str] = {
     "variants": "a table of variants",
     "sequences": "sequences in FASTA",
     "positions": "each position of sequences in FASTA",
     "fill": "masked positions in FASTA",
+    "scan": "single mutants of a scan",
 }
 
 
@@ -201,6 +204,7 @@ class ScoreOptions(Options):
     scoring: ScoreConfig = field(default_factory=ScoreConfig)
     per_position: PositionsConfig = field(default_factory=PositionsConfig)
     filling: FillConfig = field(default_factory=FillConfig)
+    scan: ScanConfig = field(default_factory=ScanConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
 

@@ -7,10 +7,11 @@ from protembed.io.reading import PathLike, as_path, display_name
 from protembed.io.writing import seekable_inputs
 from protembed.scoring.fill import FillSummary, fill_fasta
 from protembed.scoring.per_position import PositionsSummary, score_positions
+from protembed.scoring.scan import ScanSummary, scan_proteins
 from protembed.scoring.score_sequences import SequencesSummary, score_sequences
 from protembed.scoring.score_variants import ScoreSummary, score_variants
 
-AnyScoreSummary = ScoreSummary | SequencesSummary | PositionsSummary | FillSummary
+AnyScoreSummary = ScoreSummary | SequencesSummary | PositionsSummary | FillSummary | ScanSummary
 
 
 def score(input: PathLike, options: ScoreOptions | None = None, callbacks: Callbacks | None = None) -> AnyScoreSummary:
@@ -33,6 +34,8 @@ def score(input: PathLike, options: ScoreOptions | None = None, callbacks: Callb
         match mode:
             case "fill":
                 return fill_fasta(path, options, callbacks)
+            case "scan":
+                return scan_proteins(path, options, callbacks)
             case "variants":
                 return score_variants(path, options, callbacks)
             case "sequences":

@@ -197,6 +197,21 @@ def test_hostile_identifiers_of_attention_are_text(hostile_fasta, tiny_model, tm
 
 
 @pytest.mark.promise(17)
+def test_hostile_identifiers_of_a_scan_are_text(hostile_fasta, tiny_model, tmp_path, invoke):
+    output = tmp_path / "out" / "hostile.scan"
+
+    result = invoke(
+        *("score", hostile_fasta, "--scan", "-m", tiny_model, "-o", output, "--threads", 1),
+        *("--method", "wildtype-marginals", "--region", "1-4"),
+    )
+
+    assert result.exit_code == 0, result.output
+    assert_harmless(result.output)
+    assert_all_is_tame(tmp_path / "out")
+    assert {name.split("/")[0] for name in files_of(tmp_path)} == {"in", "out"}
+
+
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_identifier_in_a_casp_file_is_one_word(tmp_path, name):
     record = Record(row=0, id=name, description=name, sequence="MKTAYIAKQR", path="x.fasta", line=1)

@@ -1,10 +1,15 @@
+import numpy as np
 import pytest
 import torch
 
 from protembed.config.model_sizes import ESM2Shape, ESMCShape
-from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode
+from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode, is_amino_acid
+from protembed.data.fasta import Record
 from protembed.data.windows import most_central_window, window_spans
 from protembed.model.formats import config_json, format_of
+from protembed.scoring.displayed_scan import DisplayedScan
+from protembed.scoring.protein_scan import ProteinScan
+from protembed.scoring.scan_measurements import compare_with_measurements
 
 _SHAPES = {
     "ESM-2": ESM2Shape(num_layers=2, dim=64, num_heads=4),
@@ -51,3 +56,38 @@ def plain_model(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("plain") / request.param
     model.save_pretrained(directory)
     return PlainModel(directory, model)
+
+
+@pytest.fixture(scope="session")
+def make_scan():
+    """Return a function that makes the scan of a protein from random probabilities, with measured values or without."""
+
+    def make(sequence=None, *, num_residues=40, id="P12345", first=1, has_measurements=False, seed=0):
+        rng = np.random.default_rng(seed)
+        if sequence is None:
+            sequence = "".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), num_residues))
+        record = Record(row=0, id=id, description=id, sequence=sequence, path="x.fasta", line=1)
+        positions = np.flatnonzero(is_amino_acid(encode(sequence)))
+        positions = positions[positions >= first - 1]
+        logits = rng.normal(size=(len(positions), 20))
+        log_probs = (logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32)
+        scan = ProteinScan(record=record, positions=positions, log_probs=log_probs)
+        if not has_measurements:
+            return scan
+        measured = scan.scores + rng.normal(size=scan.scores.shape)
+        measured[scan.scores == 0] = np.nan
+        measured[:3] = np.nan
+        return ProteinScan(record=record, positions=positions, log_probs=log_probs, measured=measured)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def add_to_page():
+    """Return a function that adds a scan to a page, with its comparison if it has measured values."""
+
+    def add(page, scan):
+        comparison = None if scan.measured is None else compare_with_measurements(scan, "DMS_score")
+        page.add(scan, DisplayedScan.from_scan(scan), comparison)
+
+    return add

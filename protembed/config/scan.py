@@ -1,0 +1,49 @@
+"""Options of a scan of all single mutants. No torch."""
+
+from pathlib import Path
+
+from protembed.config.base import Config, option
+from protembed.config.common import region_option
+from protembed.config.effects import Condition
+from protembed.errors import ConfigError
+
+_MEASURED = Condition("`measurements`", lambda given: given["measurements"] is not None)
+
+
+class ScanConfig(Config):
+    """Scan: all single mutants of each protein, with a page."""
+
+    scan: bool = option(
+        False,
+        "Score all 19 substitutions of every position of each protein of a FASTA file, and write a directory with the "
+        "table, the matrix, figures and a page with heat maps.",
+    )
+    region: str | None = region_option(
+        None,
+        "Scan only these residues of each protein, such as 20-80, numbered from 1 (also -80 and 20-). The model still "
+        "reads the whole protein.",
+    )
+    measurements: Path | None = option(
+        None,
+        "Table of measured variants, such as a deep mutational scan, to show beside the scan: CSV or TSV with "
+        "mutations and values. Variants with several mutations are left out.",
+        reads="table",
+    )
+    measured_column: str | None = option(
+        None,
+        "Column of --measurements with the values. Default: DMS_score, score, fitness, effect or similar.",
+        needs=[_MEASURED],
+        advanced=True,
+    )
+    structure: Path | None = option(
+        None,
+        "PDB or mmCIF file whose B factors are set to the mean score of each position, in every chain that matches a "
+        "protein; PyMOL and ChimeraX colour by it.",
+        reads="structures",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("region", "measurements", "measured_column", "structure"):
+            if getattr(self, name) is not None and not self.scan:
+                raise ConfigError(name, str(getattr(self, name)), "it is an option of a scan: add `scan`")
