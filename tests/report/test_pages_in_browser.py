@@ -20,6 +20,7 @@ from protembed.config.finetune import FinetuneOptions
 from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.map import MapOptions
 from protembed.config.pretrain import PretrainOptions
+from protembed.config.score import ScoreOptions
 from protembed.data.structures import read_chains
 from protembed.embedding.embed import embed_fasta
 from protembed.evaluation.intervals import MetricWithInterval
@@ -28,6 +29,7 @@ from protembed.pretraining.pretrain import pretrain_model
 from protembed.report.figures import inline_svg
 from protembed.report.page import Card, Details, Figure, Page, Section, render_page
 from protembed.report.table import Column, Table
+from protembed.scoring.scan import scan_proteins
 from protembed.search.map import make_map
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -181,6 +183,17 @@ def map_page(model, output):
     ).page
 
 
+def scan_page(model, output):
+    """Scan proteins, one of them with an X and measured values, so that all parts of the page are there."""
+    proteins, table = output.with_suffix(".fasta"), output.with_suffix(".csv")
+    proteins.write_text(">p1\nMKTAYXAKQRQISFVKSHFS\n>p2\nMSILVTRPSPAGEELVSRLR\n")
+    positions = [(letter, number) for number, letter in enumerate("MKTAYXAKQRQISFVKSHFS", 1) if letter not in "XW"]
+    rows = [f"p1,{letter}{number}W,{number % 7}" for letter, number in positions]
+    table.write_text("\n".join(["id,mutant,DMS_score", *rows]) + "\n")
+    scan_proteins(proteins, ScoreOptions.from_values(model=model, output=output, scan=True, measurements=table))
+    return output / "report.html"
+
+
 # The kinds of pages, and what makes each from the directory of a tiny model and the path of a result.
 PAGES = {
     "classification": partial(finetuning_page, task="classification"),
@@ -188,6 +201,7 @@ PAGES = {
     "regression": partial(finetuning_page, task="regression"),
     "pretraining": pretraining_page,
     "attention": attention_page,
+    "scan": scan_page,
     "vectors": embedding_page,
     "vectors per residue": partial(embedding_page, per_residue=True),
     "map": map_page,
