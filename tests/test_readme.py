@@ -83,7 +83,18 @@ def test_documented_commands_run(page, workplace):
 def test_pages_document_commands_of_all_kinds():
     commands = {command for page in PAGES for language, command in runnable(page.read_text()) if language == "sh"}
 
-    for name in ("embed", "check", "join", "pretrain", "finetune", "predict", "score", "inspect-attention", "models"):
+    for name in (
+        "embed",
+        "check",
+        "join",
+        "search",
+        "pretrain",
+        "finetune",
+        "predict",
+        "score",
+        "inspect-attention",
+        "models",
+    ):
         assert any(f"protembed {name}" in command for command in commands), name
 
 

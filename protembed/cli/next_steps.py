@@ -61,7 +61,11 @@ def after_join(summary: "JoinSummary") -> str | None:
 
 def after_search(summary: "SearchSummary") -> str | None:
     """Suggest to look at the hits."""
-    return None if summary.output is None else f"open {summary.output} in a spreadsheet; docs/search.md explains it"
+    return (
+        None
+        if summary.output is None
+        else f"open {summary.output} in a spreadsheet; docs/search.md explains its columns"
+    )
 
 
 def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:

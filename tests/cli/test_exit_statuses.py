@@ -17,13 +17,14 @@ COMMANDS = {
     "embed": "embed {input} -m {model} -o {out}",
     "check": "check {result} {input} -m {model}",
     "join": "join {result} -o {out}",
+    "search": "search {result} {result} -o {out}",
     "finetune": "finetune {input} -m {model} -o {out} --method frozen --skip-random-baseline --threads 1",
     "predict": "predict {input} -m {model} -o {out}",
     "score": "score {input} -m {model} -o {out}",
     "inspect-attention": "inspect-attention {input} -m {model} -o {out} --save-maps 0",
     "models": "models",
 }
-WITH_INPUT = [name for name in COMMANDS if name not in ("models", "join")]
+WITH_INPUT = [name for name in COMMANDS if name not in ("models", "join", "search")]
 WITH_MODEL = [name for name in WITH_INPUT if name != "pretrain"]
 WITH_OUTPUT = [name for name in COMMANDS if name not in ("models", "check")]
 NAMES = {"finetune": "small.csv", "score": "variants.csv"}
@@ -57,7 +58,7 @@ def run(place, invoke):
 
     def run_one(name, *more, out="made", **changes):
         places = {"input": place / NAMES.get(name, "small.fasta"), "model": place / "model", "result": "true.npy"}
-        suffix = {"embed": ".npy", "join": ".npy", "predict": ".tsv", "score": ".tsv"}.get(name, "")
+        suffix = {"embed": ".npy", "join": ".npy", "predict": ".tsv", "score": ".tsv", "search": ".tsv"}.get(name, "")
         words = COMMANDS[name].format(**places | {"out": f"{out}{suffix}"} | changes).split()
         result = invoke(*words, *more)
         assert result.exit_code in DOCUMENTED, result.output
@@ -190,7 +191,7 @@ def test_existing_or_unwritable_output_exits_1(run, name, place):
 
 
 @pytest.mark.promise(23)
-@pytest.mark.parametrize("name", ["check", "join"])
+@pytest.mark.parametrize("name", ["check", "join", "search"])
 def test_a_wrong_result_exits_1_and_a_missing_one_66(run, place, name):
     content = (place / "true.npy").read_bytes()
     (place / "true.npy").write_bytes(content[:-1] + b"\x01")
@@ -244,6 +245,7 @@ def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, e
     monkeypatch.setattr("protembed.io.reading.decompressed", happen)
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
     monkeypatch.setattr("protembed.embedding.join.convert", happen)
+    monkeypatch.setattr("protembed.search.job.in_parts", happen)
     monkeypatch.setattr("protembed.cli.process.redirect_stdout_to_null", lambda: None)  # the stdout of the tests
 
     ended = run(name)

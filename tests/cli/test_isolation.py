@@ -13,6 +13,7 @@ COMMANDS = (
     "embed small.fasta -o - --format npz -m tiny",
     "check made/bundled.npy small.fasta",
     "join made/bundled.npy -o made/joined.h5",
+    "search made/bundled.npy made/bundled.npy -o made/hits.tsv",
     "finetune small.csv -m tiny -o made/b.model --method full --epochs 1 --skip-random-baseline --threads 1",
     "predict small.fasta -m made/b.model -o made/p.tsv",
     "score variants.csv -o made/s.tsv",

@@ -5,13 +5,19 @@ import pytest
 
 from protembed.attention.summary import AttentionSummary, BestContactHead
 from protembed.cli.layout import Table
-from protembed.cli.messages import attention_summary_lines, finetune_summary_lines, pretrain_summary_lines
+from protembed.cli.messages import (
+    attention_summary_lines,
+    finetune_summary_lines,
+    pretrain_summary_lines,
+    search_summary_lines,
+)
 from protembed.config.common import TASKS
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
 from protembed.finetuning.comparison import Comparison
 from protembed.finetuning.finetune import FinetuneSummary
 from protembed.pretraining.report import PretrainSummary
+from protembed.search.search import SearchSummary
 
 SUMMARY = PretrainSummary(
     output=Path("a.run"),
@@ -150,3 +156,34 @@ def test_columns_of_a_fine_tuning_have_the_same_decimals():
     ]
     assert verdict == "whether the language model was worth it is not known: Spearman of all baselines is undefined"
     assert last == "a.model: the model, its metrics and report.html"
+
+
+HITS = SearchSummary(
+    output=Path("a.hits.tsv"),
+    num_queries=1,
+    num_database=40,
+    num_hits=10,
+    metric="cosine",
+    is_same=False,
+    median_cosine=0.9314,
+    median_z_score=3.26,
+)
+
+
+def test_search_reports_the_hits_and_the_recall_of_an_approximate_search():
+    hits = "a.hits.tsv: 10 hits of 1 protein in a database of 40 proteins; the nearest have a median cosine of 0.931, "
+    hits += "3.3 standard deviations above the query's mean"
+
+    assert list(search_summary_lines(HITS)) == [hits]
+    recall = "approximate search: 97 % of the exact neighbours of a sample of the queries were found"
+    assert list(search_summary_lines(replace(HITS, recall=0.97))) == [recall, hits]
+    assert list(search_summary_lines(replace(HITS, was_done=True))) == []
+
+
+def test_search_reports_what_was_measured_of_transferred_labels():
+    summary = replace(HITS, median_reliability=0.98, findings=["vectors add nothing"])
+
+    assert list(search_summary_lines(summary)) == [
+        "vectors add nothing",
+        "a.hits.tsv: labels of 1 protein, with a median reliability of 0.98",
+    ]

@@ -12,6 +12,7 @@ from protembed.cli.next_steps import (
     after_join,
     after_predict,
     after_pretrain,
+    after_search,
 )
 from protembed.config.embed import EmbedOptions
 from protembed.config.finetune import PredictOptions
@@ -45,6 +46,13 @@ def test_page_about_a_result_is_opened():
 
     assert after_embed(summary, [Path("x.fasta")], EmbedOptions()) == "open a.report.html in a browser"
     assert after_join(summary) == "open a.report.html in a browser"
+
+
+def test_a_table_of_hits_is_opened_in_a_spreadsheet():
+    sentence = after_search(SimpleNamespace(output=Path("a.hits.tsv")))
+
+    assert sentence == "open a.hits.tsv in a spreadsheet; docs/search.md explains its columns"
+    assert after_search(SimpleNamespace(output=None)) is None
 
 
 def test_shards_are_joined():
