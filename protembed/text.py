@@ -231,7 +231,8 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == " " else _escape(letter) for letter in text)
 
 
-def _cell(value: object) -> str:
+def format_cell(value: object) -> str:
+    """Format a cell of a table without what a terminal or a spreadsheet would interpret."""
     if not isinstance(value, str):
         return str(value)
     text = printable(value)
@@ -249,7 +250,7 @@ def unescape(cell: str) -> str:
     >>> unescape("'=cmd()"), unescape("'quoted'"), unescape("'-1"), unescape("P1")
     ('=cmd()', "'quoted'", "'-1", 'P1')
     """
-    return cell[1:] if cell.startswith("'") and _cell(cell[1:]) == cell else cell
+    return cell[1:] if cell.startswith("'") and format_cell(cell[1:]) == cell else cell
 
 
 def format_row(cells: Sequence[object], separator: str = "\t") -> bytes:
@@ -264,7 +265,15 @@ def format_row(cells: Sequence[object], separator: str = "\t") -> bytes:
     >>> format_row(["one, two", 'a "b" c', 0.5], ",")
     b'"one, two","a ""b"" c",0.5\n'
     """
-    texts = [_cell(cell) for cell in cells]
+    return join_cells([format_cell(cell) for cell in cells], separator)
+
+
+def join_cells(texts: Sequence[str], separator: str = "\t") -> bytes:
+    r"""Format one line of a TSV or CSV of cells that are escaped already, as numbers and cells of other tables are.
+
+    >>> join_cells(["'=cmd()", "one, two", "0.5"], ",")
+    b'\'=cmd(),"one, two",0.5\n'
+    """
     if separator == ",":
         texts = ['"{}"'.format(text.replace('"', '""')) if _QUOTED_IN_CSV.search(text) else text for text in texts]
     return (separator.join(texts) + "\n").encode()

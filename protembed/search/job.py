@@ -1,7 +1,7 @@
 """The table of hits: read both sides, search, and write it."""
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from protembed.search.labels import Labels, read_labels_of
 from protembed.search.neighbours import Neighbours, NeighbourSearch, Vectors
 from protembed.search.proteins import Proteins, open_vectors, pairwise_similarity
 from protembed.search.sides import Side
-from protembed.text import LabelText, format_row
+from protembed.text import format_row, join_cells
 
 # Queries whose hits are described at once.
 _QUERY_ROWS = 256
@@ -100,12 +100,14 @@ class _HitTable:
 
     Attributes:
         labels: Labels of the database; None if no table was given.
+        separator: What separates the columns.
         nearest: Cosine and z-score of the nearest hit of each query that has one, in turn.
     """
 
     sides: OpenedSides
     options: SearchOptions
     labels: Labels | None
+    separator: str
     nearest: "array[float]"
 
     @cached_property
@@ -119,30 +121,30 @@ class _HitTable:
             *(["target_label"] if self.labels is not None else []),
         ]
 
-    def rows(self, neighbours: Neighbours, first: int) -> Iterator[list[object]]:
-        """Yield the cells of each hit of some queries, the first of which has a number."""
+    def lines(self, neighbours: Neighbours, first: int) -> list[bytes]:
+        """Format the hits of some queries, the first of which has a number, a line each."""
         is_hit = neighbours.rows >= 0
         if self.options.search.min_cosine is not None:
             is_hit &= neighbours.cosines >= self.options.search.min_cosine
-        queries, columns = np.nonzero(is_hit)
-        targets = neighbours.rows[queries, columns]
+        places = np.nonzero(is_hit)
+        queries, targets = places[0] + first, neighbours.rows[places]
+        cosines, z_scores, ranks = neighbours.cosines[places], neighbours.z_scores[places], is_hit.cumsum(1)[places]
+        self.nearest.extend(np.column_stack([cosines, z_scores])[ranks == 1].ravel().tolist())
         sides = self.sides
-        similarities = pairwise_similarity(sides.queries, queries + first, sides.database, targets)
-        ranks = np.cumsum(is_hit, 1)[queries, columns]
-        for hit, (query, target) in enumerate(zip((queries + first).tolist(), targets.tolist(), strict=True)):
-            place = queries[hit], columns[hit]
-            cosine, z_score = float(neighbours.cosines[place]), float(neighbours.z_scores[place])
-            if ranks[hit] == 1:
-                self.nearest.extend((cosine, z_score))
-            distance = [] if neighbours.distances is None else [f"{neighbours.distances[place]:.7g}"]
-            similarity = similarities[hit]
-            yield [
-                *(sides.queries.ids[query], sides.database.ids[target], int(ranks[hit])),
-                *(f"{cosine:.7f}", f"{z_score:.3f}", *distance),
-                *(sides.queries.num_residues[query], sides.database.num_residues[target]),
-                "" if np.isnan(similarity) else f"{similarity:.4f}",
-                *([LabelText(self.labels.text(target))] if self.labels is not None else []),
-            ]
+        similarities = pairwise_similarity(sides.queries, queries, sides.database, targets)
+        columns: list[Iterable[str]] = [
+            map(sides.queries.cells.__getitem__, queries.tolist()),
+            map(sides.database.cells.__getitem__, targets.tolist()),
+            map(str, ranks.tolist()),
+            map("{:.7f}".format, cosines.tolist()),
+            map("{:.3f}".format, z_scores.tolist()),
+            *([] if neighbours.distances is None else [map("{:.7g}".format, neighbours.distances[places].tolist())]),
+            map(str, sides.queries.num_residues[queries].tolist()),
+            map(str, sides.database.num_residues[targets].tolist()),
+            ("" if value != value else f"{value:.4f}" for value in similarities.tolist()),  # NaN
+            *([] if self.labels is None else [map(self.labels.cell, targets.tolist())]),
+        ]
+        return [join_cells(cells, self.separator) for cells in zip(*columns, strict=True)]
 
 
 def write_hits(
@@ -167,15 +169,16 @@ def write_hits(
     labels_path, sequences = divide_files(others, options)
     opened = OpenedSides.open(sides, sequences, claim.directory)
     labels = None if labels_path is None else read_labels_of(opened.database, options.labels, labels_path)
-    table = _HitTable(sides=opened, options=options, labels=labels, nearest=array("d"))
+    separator = separator_of(claim.path)
+    table = _HitTable(sides=opened, options=options, labels=labels, separator=separator, nearest=array("d"))
     with searching(opened, options) as (search, recall, pool), atomic_file(claim.path) as stream:
-        separator, num_hits = separator_of(claim.path), 0
+        num_hits = 0
         stream.write(format_row(table.header, separator))
         callbacks.on_start(len(opened.queries))
         for first, neighbours in in_parts(search.run(opened.query_vectors, pool)):
-            for cells in table.rows(neighbours, first):
-                stream.write(format_row(cells, separator))
-                num_hits += 1
+            lines = table.lines(neighbours, first)
+            stream.writelines(lines)
+            num_hits += len(lines)
             for _ in range(len(neighbours.rows)):
                 callbacks.on_progress(1)
     nearest = np.reshape(table.nearest, (-1, 2))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from protembed.io.tables import (
     reading_table,
 )
 from protembed.search.proteins import Proteins
-from protembed.text import pluralize
+from protembed.text import LabelText, format_cell, pluralize
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
     "id": IDENTIFIER_COLUMNS,
@@ -54,10 +55,14 @@ class Labels:
         """Rows of the proteins with a label, (labelled,), int64."""
         return np.flatnonzero(self.codes >= 0)
 
-    def text(self, row: int) -> str:
-        """Return the label of a protein; empty without one."""
-        code = self.codes[row]
-        return self.texts[code] if code >= 0 else ""
+    @cached_property
+    def _cells(self) -> list[str]:
+        """Each label as a cell of a table, and an empty one at the end."""
+        return [format_cell(LabelText(text)) for text in [*self.texts, ""]]
+
+    def cell(self, row: int) -> str:
+        """Return the label of a protein as a cell of a table; empty without one."""
+        return self._cells[int(self.codes[row])]
 
 
 class _LabelTable:
@@ -107,7 +112,7 @@ class _LabelTable:
             yield from (self.codes.get(int(key), -1) for key in proteins.hashes)
             return
         for row in range(len(proteins)):
-            record_id = proteins.ids[row]
+            record_id = proteins.record_id(row)
             code = self.codes.get(record_id)
             yield self.codes.get(parse_accession(record_id), -1) if code is None else code
 

@@ -23,6 +23,8 @@ _QUERY_ROWS, DATABASE_ROWS = 8192, 512
 _EXACT_ROWS = 256
 # Float32 may order neighbours differently whose cosines differ by less than a millionth; so many more are kept.
 _NUM_SPARE = 8
+# Above so many times the needed scores, selecting the best of a whole block is faster than collecting better ones.
+_SPARSE_WIDTH = 3
 # Rounding alone gives equal cosines a standard deviation of less than this.
 _MIN_DEVIATION = 1e-7
 
@@ -332,14 +334,40 @@ class _Best:
     def add(self, first: int, scores: Tensor) -> None:
         """Add the scores of a block of the database, (queries, rows), whose first row has a number."""
         number = self._scores.shape[1]
-        # After a few blocks few queries have a better one in a block, and only these are sorted.
+        # After a few blocks few queries have a better one in a block, and few of these many.
         improved = (scores.amax(1) > self._scores[:, -1]).nonzero()[:, 0]
-        values, columns = scores[improved].topk(min(number, scores.shape[1]), dim=1)
+        if not len(improved):
+            return
+        values, columns = _better_ones(scores[improved], self._scores[improved, -1:], number)
         columns = torch.where(values == -torch.inf, -1, columns + first)
         values = torch.cat((self._scores[improved], values), dim=1)
         rows = torch.cat((self.rows[improved], columns), dim=1)
         self._scores[improved], order = values.topk(number, dim=1)
         self.rows[improved] = rows.gather(1, order)
+
+
+def _better_ones(scores: Tensor, lowest: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Select the best scores of each query in a block, all of a number of them that are above its lowest best one.
+
+    Args:
+        scores: Scores of a block, (queries, rows).
+        lowest: Lowest of the best scores of each query so far, (queries, 1).
+        number: How many of the selected ones may be needed.
+
+    Returns:
+        The scores and their columns, (queries, selected); the lowest possible score where there are fewer.
+    """
+    queries, columns = (scores > lowest).nonzero(as_tuple=True)
+    counts = torch.bincount(queries, minlength=len(scores))
+    width = int(counts.max())
+    if width > _SPARSE_WIDTH * number:
+        best = scores.topk(min(number, scores.shape[1]), dim=1)
+        return best.values, best.indices
+    places = torch.arange(len(queries), device=scores.device) - (counts.cumsum(0) - counts)[queries]
+    selected = scores.new_full((len(scores), width), -torch.inf)
+    selected_columns = columns.new_zeros((len(scores), width))
+    selected[queries, places], selected_columns[queries, places] = scores[queries, columns], columns
+    return selected, selected_columns
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

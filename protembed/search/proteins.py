@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,12 @@ class Texts:
 
     Args:
         path: Path of the file that holds them, one after the other.
-        ends: Where each text ends, (texts,), int64, in bytes.
+        ends: Where each text ends, in bytes.
     """
 
-    def __init__(self, path: Path, ends: NDArray[np.int64]) -> None:
-        self._bytes = np.memmap(path, np.uint8, "r")
+    def __init__(self, path: Path, ends: "array[int]") -> None:
+        with path.open("rb") as stream:
+            self._bytes = mmap(stream.fileno(), 0, access=ACCESS_READ)
         self._ends = ends
 
     def __len__(self) -> int:
@@ -41,7 +43,7 @@ class Texts:
 
     def __getitem__(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
-        return self._bytes[start : self._ends[index]].tobytes().decode()
+        return self._bytes[start : self._ends[index]].decode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +79,13 @@ class Proteins:
     """The proteins of a side, in the order of its rows.
 
     Attributes:
-        ids: Identifiers.
+        cells: Identifiers, as cells of a table.
         num_residues: Residues of each protein, (proteins,), int64.
         hashes: Hash of each sequence, (proteins,), uint64.
         kmers: 5-mers of the sequences that are known.
     """
 
-    ids: Texts
+    cells: Texts
     num_residues: NDArray[np.int64]
     hashes: NDArray[np.uint64]
     kmers: KmerFile
@@ -112,7 +114,7 @@ class Proteins:
             stream.write(b"\n")  # an empty file cannot be mapped
         sequence_hashes = np.array(hashes, np.uint64)
         return cls(
-            ids=Texts(ids, np.array(ends, np.int64)),
+            cells=Texts(ids, ends),
             num_residues=np.array(residues, np.int64),
             hashes=sequence_hashes,
             kmers=_find_kmers(side, fasta, sequence_hashes, scratch.with_name(f"{scratch.name}.kmers.npy")),
@@ -121,16 +123,20 @@ class Proteins:
     def __len__(self) -> int:
         return len(self.num_residues)
 
+    def record_id(self, row: int) -> str:
+        """Return the identifier of a protein."""
+        return unescape(self.cells[row])
+
 
 def _read_ids(side: Side) -> Iterator[tuple[str, int, int]]:
-    """Read the identifier, the residues and the hash of the sequence of each protein."""
+    """Read the identifier, as a cell, the residues and the hash of the sequence of each protein."""
     for part in side.parts:
         number = 0
         try:
             for line in read_ids_lines(part.path):
                 _, record_id, residues, _, _, _, sha256, *_ = line.split("\t")
                 number += 1
-                yield unescape(record_id), int(residues), int.from_bytes(bytes.fromhex(sha256[:16]), "little")
+                yield record_id, int(residues), int.from_bytes(bytes.fromhex(sha256[:16]), "little")
         except ValueError as error:
             raise VerificationError(part.path, f"its table of identifiers cannot be read ({error})") from error
         if number != part.num_proteins:

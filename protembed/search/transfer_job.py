@@ -198,7 +198,7 @@ class _LabelTable:
         for row, query in enumerate(queries.tolist()):
             reliabilities.append(float(intervals[row, 0]))
             yield [
-                sides.queries.ids[query],
+                sides.queries.record_id(query),
                 LabelText(self.labelled.known.text(guesses, row)),
                 *(f"{value:.3f}" for value in intervals[row]),
                 *self._value_interval(guesses, row),
@@ -217,11 +217,11 @@ class _LabelTable:
         index = int(neighbours.rows[row, 0])
         if index < 0:
             return ["", "", ""]
-        target = self.labelled.sides.database.ids[int(self.labelled.rows[index])]
+        target = self.labelled.sides.database.record_id(int(self.labelled.rows[index]))
         return [target, f"{neighbours.cosines[row, 0]:.7f}", f"{neighbours.z_scores[row, 0]:.3f}"]
 
     def _nearest_by_kmers(self, of_kmers: Guesses, row: int, index: int) -> list[str]:
         if index < 0:
             return ["", ""]
-        target = self.labelled.sides.database.ids[int(self.labelled.rows[index])]
+        target = self.labelled.sides.database.record_id(int(self.labelled.rows[index]))
         return [LabelText(self.labelled.known.text(of_kmers, row)), target]
