@@ -16,11 +16,9 @@ def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
 
     Examples:
         protembed score variants.csv --wild-type wild_type.fasta
-        protembed score variants.csv --sequence wild_type --mutations mutant
-        protembed score designs.fasta -o likelihoods.tsv
-        protembed score masked.fasta --fill --top 3
-        protembed score masked.fasta --fill --samples 10 --temperature 0.7
+        protembed score designs.fasta
         protembed score protein.fasta --scan
+        protembed score masked.fasta --fill --top 3
     """
     from protembed.scoring.score import score as score_input
 
