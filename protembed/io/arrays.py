@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -184,8 +185,7 @@ class MapFile:
 class ArrayFile:
     """An array in a file, parts of which are read when they are used.
 
-    The file is mapped into memory, or read, for each part alone. An array that stays mapped counts as memory of this
-    process, as far as it has been read.
+    They are read and not mapped: of a mapped file, much more than was used counts as memory of the process.
 
     Attributes:
         path: Path of the file.
@@ -215,9 +215,20 @@ class ArrayFile:
         begin = self.offset + start * row * self.dtype.itemsize
         return np.fromfile(self.path, self.dtype, number * row, offset=begin).reshape(-1, *self.shape[1:])
 
-    def mapped(self) -> NDArray[Any]:
-        """Map the array into memory, for as long as the caller holds it."""
-        return np.asarray(np.memmap(self.path, self.dtype, "r", self.offset, self.shape))
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read the rows of some numbers."""
+        return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *self.spans(rows, np.ones_like(rows))])
+
+    def spans(self, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Read several groups of consecutive rows, each with its first row and its number of rows."""
+        row, shape = math.prod(self.shape[1:]) * self.dtype.itemsize, self.shape[1:]
+        with self.path.open("rb") as stream:
+            file = stream.fileno()
+            read = (
+                os.pread(file, size * row, self.offset + start * row)
+                for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
+            )
+            return [np.frombuffer(data, self.dtype).reshape(-1, *shape) for data in read]
 
 
 def open_array(path: Path) -> NDArray[Any]:

@@ -75,8 +75,8 @@ class Vectors:
         for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True):
             is_here = (rows >= first) & (rows < first + len(array))
             if is_here.any():
-                mapped = array.mapped() if isinstance(array, ArrayFile) else array
-                taken[is_here] = mapped[rows[is_here] - first]
+                here = rows[is_here] - first
+                taken[is_here] = array.take(here) if isinstance(array, ArrayFile) else array[here]
         return taken
 
 

@@ -67,11 +67,7 @@ class KmerFile:
 
     def sets(self, rows: NDArray[np.int64]) -> list[NDArray[np.int32]]:
         """Read the 5-mers of some proteins whose sequences are known."""
-        indices = self.file.mapped()
-        return [
-            np.array(indices[start : start + size])
-            for start, size in zip(self.starts[rows].tolist(), self.sizes[rows].tolist(), strict=True)
-        ]
+        return self.file.spans(self.starts[rows], self.sizes[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +108,10 @@ class Proteins:
                 residues.append(num_residues)
                 hashes.append(sequence_hash)
             stream.write(b"\n")  # an empty file cannot be mapped
-        sequence_hashes = np.array(hashes, np.uint64)
+        sequence_hashes = np.frombuffer(hashes, np.uint64)
         return cls(
             cells=Texts(ids, ends),
-            num_residues=np.array(residues, np.int64),
+            num_residues=np.frombuffer(residues, np.int64),
             hashes=sequence_hashes,
             kmers=_find_kmers(side, fasta, sequence_hashes, scratch.with_name(f"{scratch.name}.kmers.npy")),
         )

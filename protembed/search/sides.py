@@ -90,6 +90,9 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
             opened.append(opened[0])
         else:
             opened.append(_embed(paths, model, options, callbacks))
+    for side in opened:
+        if not side.num_proteins:
+            raise VerificationError(side.parts[0].path, "it has no proteins, as a shard of a small input may")
     _check_comparable(*opened)
     return opened[0], opened[1]
 

@@ -235,6 +235,13 @@ def test_vectors_of_residues_and_changed_files_are_refused(store, draw, find):
         find(database, database)
 
 
+def test_a_side_without_proteins_is_refused(sides, store, find):
+    empty = store(np.zeros((0, 16)), name="empty").path
+
+    with pytest.raises(VerificationError, match="it has no proteins"):
+        find(empty, sides[1])
+
+
 def test_missing_sides_pipes_and_tables_of_other_formats_are_refused(sides, find, tmp_path):
     with pytest.raises(InputNotFoundError):
         find(tmp_path / "missing.npy", sides[1])
