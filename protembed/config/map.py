@@ -34,7 +34,7 @@ class MapConfig(Config):
         "Table (CSV, TSV, Excel) with a column of identifiers, whose other columns can colour the points.",
         reads="table",
     )
-    id: str | None = option(
+    id_column: str | None = option(
         None, "Column of --labels with the identifiers. Default: id, protein, accession or similar."
     )
     colour: str | None = option(
@@ -63,7 +63,7 @@ class MapConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("id", "colour"):
+        for name in ("id_column", "colour"):
             if self.labels is None and getattr(self, name) is not None:
                 raise ConfigError(name, getattr(self, name), "it is a column of `labels`, which is not given")
 

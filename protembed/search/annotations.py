@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from protembed.data.clusters import parse_accession
 from protembed.data.fasta import ReadStatistics, open_records
 from protembed.errors import TableError
 from protembed.io.reading import display_name
@@ -105,7 +106,7 @@ class AnnotationTable:
             index = find_column(table.header, name, "id", IDENTIFIER_COLUMNS, id_column, line=table.line)
             if index is None:
                 found = f"no column of identifiers among {column_names(table.header)}"
-                raise TableError(name, found, "name it with `id`", line=table.line)
+                raise TableError(name, found, "name it with `id_column`", line=table.line)
             for row in table.rows:
                 cells = [cell for column, cell in enumerate(row.cells) if column != index]
                 if rows.setdefault(row.cells[index], cells) != cells:
@@ -119,7 +120,7 @@ class AnnotationTable:
     def annotations(self, ids: Sequence[str]) -> Iterator[Annotation]:
         """Yield the columns with classes or values, with a cell for each of some proteins."""
         empty = [""] * len(self.names)
-        cells = [self.rows.get(record_id, empty) for record_id in ids]
+        cells = [self._row(record_id) or empty for record_id in ids]
         for column, name in enumerate(self.names):
             annotation = Annotation.make(name, [row[column] for row in cells])
             if annotation is not None:
@@ -127,4 +128,8 @@ class AnnotationTable:
 
     def count(self, ids: Sequence[str]) -> int:
         """Count the proteins that the table has."""
-        return sum(record_id in self.rows for record_id in ids)
+        return sum(self._row(record_id) is not None for record_id in ids)
+
+    def _row(self, record_id: str) -> Sequence[str] | None:
+        """Return the cells of a protein, whose row may be named by the accession in its identifier."""
+        return self.rows.get(record_id) or self.rows.get(parse_accession(record_id))

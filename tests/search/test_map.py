@@ -247,4 +247,4 @@ def test_rarest_of_many_classes_become_one():
 def test_table_is_found_by_any_usual_name_of_the_identifiers(tmp_path):
     path = write_labels(tmp_path / "labels.tsv", ["a\tx", "b\ty"], "Accession\tkind")
     table = AnnotationTable.read(path)
-    assert (table.names, table.count(["a", "c"])) == (["kind"], 1)
+    assert (table.names, table.count(["a", "sp|b|B_HUMAN", "c"])) == (["kind"], 2)
