@@ -1,9 +1,9 @@
 """`protembed map`."""
 
 from protembed.cli.display import Display
-from protembed.cli.messages import map_summary_lines
 from protembed.cli.next_steps import after_map
 from protembed.cli.options import Results, configured
+from protembed.cli.search_messages import map_summary_lines
 from protembed.config.map import MapOptions
 
 

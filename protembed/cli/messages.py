@@ -11,7 +11,6 @@ from protembed.config.base import flags_in
 from protembed.text import (
     choose_decimals,
     format_bytes,
-    format_decimals,
     format_duration,
     format_loss,
     format_number,
@@ -35,16 +34,8 @@ if TYPE_CHECKING:
     from protembed.finetuning.predict import PredictSummary
     from protembed.model.catalog import ModelEntry
     from protembed.pretraining.report import PretrainPlan, PretrainSummary
-    from protembed.scoring.fill import FillSummary
-    from protembed.scoring.per_position import PositionsSummary
-    from protembed.scoring.scan import ScanSummary
-    from protembed.scoring.score import AnyScoreSummary
-    from protembed.scoring.score_sequences import SequencesSummary
-    from protembed.scoring.score_variants import ScoreSummary
-    from protembed.search.map import MapSummary
-    from protembed.search.search import SearchSummary
 
-_MAX_CLASSES, _MAX_LETTERS, _MAX_BEST = 6, 30, 5
+_MAX_CLASSES, _MAX_LETTERS = 6, 30
 
 
 def fault_lines(error: "FaultyRowsError") -> Iterator[str]:
@@ -145,99 +136,6 @@ def predict_summary_lines(summary: "PredictSummary", region_option: str) -> Iter
             columns = f"; sequences are from the column {summary.sequence_column!r}"
             columns += f", identifiers from {summary.id_column!r}" if summary.id_column else ""
         yield f"{summary.output or 'stdout'}: predictions of {summary.target!r} for {proteins}{columns}"
-
-
-def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
-    """Report what was scored by this command, or, of a scan, what was found."""
-    if summary.kind == "scan":
-        yield from _scan_lines(summary)
-        return
-    if summary.was_done:
-        return
-    match summary.kind:
-        case "variants":
-            yield from _variants_lines(summary)
-        case "sequences":
-            yield _proteins_line(summary, summary.score_column)
-        case "positions":
-            yield _proteins_line(summary, "log probabilities at each position")
-        case "fill":
-            yield _fill_line(summary)
-
-
-def _proteins_line(summary: "SequencesSummary | PositionsSummary", what: str) -> str:
-    proteins = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
-    windowed = f", {summary.num_windowed:,} of them in windows" if summary.num_windowed else ""
-    repeated = summary.num_proteins - summary.num_distinct
-    distinct = f", {repeated:,} of them with the sequence of an earlier one" if repeated else ""
-    return f"{summary.output or 'stdout'}: {what} of {proteins}{windowed}{distinct}"
-
-
-def _fill_line(summary: "FillSummary") -> str:
-    positions = pluralize(summary.num_positions, "masked position")
-    proteins = pluralize(summary.num_proteins, "protein")
-    if summary.num_samples is None:
-        return f"{summary.output or 'stdout'}: the most probable residues at {positions} of {proteins}"
-    samples = pluralize(summary.num_samples, "sample")
-    return f"{summary.output or 'stdout'}: {samples} of each of {proteins}, drawn at {positions}"
-
-
-def _variants_lines(summary: "ScoreSummary") -> Iterator[str]:
-    yield from summary.notes
-    variants, wild_types = pluralize(summary.num_variants, "variant"), pluralize(summary.num_wild_types, "wild type")
-    indels = f", {summary.num_with_indels:,} with insertions or deletions" if summary.num_with_indels else ""
-    mutated = f"mutated at {pluralize(summary.num_positions, 'position')}{indels}"
-    models = f" by {len(summary.models)} models and their mean" if summary.models else ""
-    yield f"{summary.output or 'stdout'}: {summary.method} of {variants} of {wild_types}{models}, {mutated}"
-    for comparison in summary.comparisons:
-        yield from comparison.lines()
-
-
-def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
-    """Report what was found by this command."""
-    if summary.was_done:
-        return
-    if summary.recall is not None:
-        yield (
-            f"approximate search: {format_percent(summary.recall)} of the exact neighbours of a sample of the queries "
-            "were found"
-        )
-    if summary.median_reliability is not None:
-        yield from summary.findings
-        labels = f"{summary.output or 'stdout'}: labels of {pluralize(summary.num_queries, 'protein')}"
-        yield f"{labels}, with a median reliability of {format_decimals(summary.median_reliability, 2)}"
-        return
-    where = "each other" if summary.is_same else f"a database of {pluralize(summary.num_database, 'protein')}"
-    nearest = ""
-    if summary.median_cosine is not None and summary.median_z_score is not None:
-        nearest = (
-            f"; the nearest have a median cosine of {summary.median_cosine:.3f}, {summary.median_z_score:.1f} standard "
-            "deviations above the query's mean"
-        )
-    hits, queries = pluralize(summary.num_hits, "hit"), pluralize(summary.num_queries, "protein")
-    yield f"{summary.output or 'stdout'}: {hits} of {queries} in {where}{nearest}"
-
-
-def map_summary_lines(summary: "MapSummary") -> Iterator[str]:
-    """Report what was drawn by this command."""
-    if summary.was_done:
-        return
-    labelled = "" if summary.num_labelled is None else f", {summary.num_labelled:,} of them in the table of labels"
-    yield f"{summary.output}: {pluralize(summary.num_proteins, 'protein')}{labelled}"
-
-
-def _scan_lines(summary: "ScanSummary") -> Iterator[str]:
-    """Report what was scanned, the mutants that score highest, and how scores compare with measurements."""
-    if not summary.was_done:
-        mutants, proteins = pluralize(summary.num_mutants, "single mutant"), pluralize(summary.num_proteins, "protein")
-        shown = f"; heat maps of {pluralize(summary.num_displayed, 'protein')} in report.html"
-        yield f"{summary.output}: {summary.method} of {mutants} of {proteins}{shown}"
-    if summary.num_structures:
-        yield f"structures/: mean scores as B factors, for {pluralize(summary.num_structures, 'protein')}"
-    names = {name for name, _, _ in summary.best} if summary.num_proteins > 1 else set()
-    best = [f"{f'{name} ' if names else ''}{mutant} ({score:+.2f})" for name, mutant, score in summary.best[:_MAX_BEST]]
-    yield f"highest scores: {', '.join(best)}"
-    yield from summary.notes
 
 
 def attention_plan_line(plan: "AttentionPlan") -> str:

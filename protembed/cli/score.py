@@ -1,9 +1,9 @@
 """`protembed score`."""
 
 from protembed.cli.display import Display
-from protembed.cli.messages import score_summary_lines
 from protembed.cli.next_steps import after_score
 from protembed.cli.options import ScoredPath, configured
+from protembed.cli.score_messages import score_summary_lines
 from protembed.config.score import ScoreOptions
 
 

@@ -1,9 +1,9 @@
 """`protembed search`."""
 
 from protembed.cli.display import Display
-from protembed.cli.messages import search_summary_lines
 from protembed.cli.next_steps import after_search
 from protembed.cli.options import DatabasePath, QueriesPath, configured
+from protembed.cli.search_messages import search_summary_lines
 from protembed.config.search import SearchOptions
 
 

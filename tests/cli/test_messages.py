@@ -9,8 +9,8 @@ from protembed.cli.messages import (
     attention_summary_lines,
     finetune_summary_lines,
     pretrain_summary_lines,
-    search_summary_lines,
 )
+from protembed.cli.search_messages import search_summary_lines
 from protembed.config.common import TASKS
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics

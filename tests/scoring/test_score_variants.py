@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
 from protembed.callbacks import Callbacks
-from protembed.cli.messages import score_summary_lines
+from protembed.cli.score_messages import score_summary_lines
 from protembed.config.common import ModelsConfig
 from protembed.config.model_sizes import ESM2Shape, ESMCShape
 from protembed.config.score import FORMULAS, ScoreConfig, ScoreOptions, VariantTableConfig
