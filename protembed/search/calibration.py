@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
-from protembed.evaluation.metrics import best_threshold
 from protembed.search.neighbours import Neighbours
 from protembed.search.reliability import Reliability, calibration_error, cross_fitted
 from protembed.search.transfer import Guesses, KnownLabels
@@ -21,6 +20,7 @@ _METRICS: Mapping[str, tuple[str, str]] = {
     "value": ("mean absolute error", "rmse"),
 }
 _COVERAGE = 0.95
+_THRESHOLDS = np.arange(1, 20) / 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,8 @@ class Calibration:
             nearest_by_kmers: The labelled protein of another cluster that is nearest by k-mers, (proteins,), int64; -1
                 where none shares more k-mers than unrelated proteins do.
         """
-        truth, threshold = known.of(rows), 0.0
-        if known.kind == "labels":
-            assert truth.labels is not None, "they are labels"
-            threshold = best_threshold(truth.labels.astype(np.float64), known.votes(neighbours))
+        truth = known.of(rows)
+        threshold = _best_threshold(known, neighbours, truth) if known.kind == "labels" else 0.0
         guesses, features = known.transfer(neighbours, threshold)
         right = known.right(guesses, truth)
         qualities = known.quality(guesses, truth), known.quality(known.of(nearest_by_kmers), truth)
@@ -132,6 +130,12 @@ class Calibration:
             "num_proteins": self.num_proteins,
             "num_clusters": self.num_clusters,
         }
+
+
+def _best_threshold(known: KnownLabels, neighbours: Neighbours, truth: Guesses) -> float:
+    """Find the share of a label among the neighbours above which the mean F1 of all proteins is largest."""
+    means = [known.quality(known.transfer(neighbours, threshold)[0], truth).mean() for threshold in _THRESHOLDS]
+    return float(_THRESHOLDS[int(np.argmax(means))])
 
 
 def _mean(values: NDArray[np.float64], clusters: NDArray[np.int64], metric: str) -> MetricWithInterval:

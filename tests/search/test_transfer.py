@@ -185,7 +185,8 @@ def test_several_labels_are_joined_by_semicolons(transfer):
 
     assert {name for row in rows for name in row["label"].split(";")} == {"cell", "a", "b"}
     assert all(row["label"].startswith("cell;") for row in rows)
-    assert summary.measured["threshold"] > 0
+    assert 0 < summary.measured["threshold"] < 1
+    assert summary.measured["vectors"]["value"] > 0.8
 
 
 def test_all_against_all_labels_every_protein_by_others(transfer, families, store, tmp_path, find):
