@@ -47,6 +47,7 @@ _COMPRESSED_SUFFIXES = {".gz", ".gzip", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", 
 _FORMAT_SUFFIXES = {
     *(".fasta", ".fas", ".fa", ".faa", ".fsa", ".mfa", ".mpfa", ".pep", ".aa", ".prot", ".seq", ".seqs"),
     *(".afa", ".aln", ".a3m", ".a2m", ".fna", ".ffn", ".txt", ".csv", ".tsv", ".tab", ".xlsx"),
+    *(".npy", ".npz", ".h5"),
 }
 
 # The size and times of a file when a reading began.

@@ -69,7 +69,7 @@ def make_map(embeddings: Paths, options: MapOptions | None = None, callbacks: Ca
     _check_suitable(parts)
     config = options.map
     files = [path for path in (config.labels, config.sequences) if path is not None]
-    output = config.output or default_path(as_paths("embeddings", embeddings)[0].with_suffix(""), ".map")
+    output = config.output or default_path(as_paths("embeddings", embeddings)[0], ".map")
     if output.suffix == ".html":
         expected = f"a directory is written, with {PAGE}, {POINTS} and {PICTURE}: name it {output.with_suffix('')}"
         raise ConfigError("output", str(output), expected)
