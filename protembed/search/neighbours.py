@@ -3,6 +3,7 @@
 Vectors stay on disk: a block of queries and a block of the database are in memory at a time, whatever their number.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -183,9 +184,11 @@ class NeighbourSearch:
 
     def run(self, queries: Rows, pool: WorkerPool) -> Iterator[Neighbours]:
         """Find the neighbours of all queries; yield those of a block of queries at a time, in their order."""
-        starts = range(0, len(queries), _QUERY_ROWS)
         _ = self._background  # computed once, before several threads need it
-        yield from pool.map(lambda start: self._search(queries, start), starts)
+        # Every worker gets equally many blocks, so that none waits for the last block of another.
+        blocks = pool.num_workers * math.ceil(len(queries) / (pool.num_workers * _QUERY_ROWS))
+        size = math.ceil(len(queries) / max(blocks, 1))
+        yield from pool.map(lambda start: self._search(queries, start, size), range(0, len(queries), max(size, 1)))
 
     @property
     def num_neighbours(self) -> int:
@@ -225,8 +228,8 @@ class NeighbourSearch:
         as_float32: NDArray[np.float32] = prepared.astype(np.float32)
         return as_float32
 
-    def _search(self, queries: Rows, start: int) -> Neighbours:
-        vectors = queries.rows(start, start + _QUERY_ROWS)
+    def _search(self, queries: Rows, start: int, size: int) -> Neighbours:
+        vectors = queries.rows(start, start + size)
         own_rows = np.full(len(vectors), -1) if self.own_rows is None else self.own_rows[start : start + len(vectors)]
         candidates = self._candidates(vectors, own_rows) if self.index is None else self._proposed(vectors, own_rows)
         parts = [
