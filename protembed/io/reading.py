@@ -284,7 +284,7 @@ class _InputStream(io.RawIOBase):
 def _advise_missing(path: Path) -> str:
     """Say what is unusual about the path of a file that cannot be opened, or which file of its folder may be meant."""
     name = str(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, it raises no error about a name that is too long
         return "name a file in it"
     if name[:1] in _QUOTATION_MARKS:
         return "type the path without quotation marks, or in straight ones"

@@ -1,6 +1,7 @@
 """The two sides of a search: results of `embed`, or FASTA files that are embedded first."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,7 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
 
 
 def _are_results(paths: Sequence[Path]) -> bool:
-    return any(is_result(path) or (not path.exists() and _ends_like_result(path)) for path in paths)
+    return any(is_result(path) or (not os.path.exists(path) and _ends_like_result(path)) for path in paths)
 
 
 def _ends_like_result(path: Path) -> bool:

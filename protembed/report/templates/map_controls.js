@@ -121,9 +121,6 @@ whenChosen(["selected"], () => {
 byId("map-select-shown").onclick = () => choose({ selected: new Set([...data.ids.keys()].filter(isShown)) });
 byId("map-clear").onclick = () => choose({ selected: new Set() });
 
-// A spreadsheet reads no text as a formula, and a tab in a name begins no cell.
-const asCell = (text) => String(text).replace(/[\t\r\n]/g, " ").replace(/^[=+\-@]/, "'$&");
-
 byId("map-tsv").onclick = () => {
   const { x, y, origin, step, name } = projection(), coordinate = (value, axis) => (origin[axis] + value * 65535 * step).toPrecision(6);
   const header = ["id", "description", `${name}_1`, `${name}_2`, ...data.colourings.map((each) => each.name)];
@@ -131,9 +128,8 @@ byId("map-tsv").onclick = () => {
     data.ids[row], data.descriptions[row], coordinate(x[row], 0), coordinate(y[row], 1),
     ...data.colourings.map((each) => (each.classes ? valueOf(row, each) : Number.isNaN(each.values[row]) ? "" : each.values[row])),
   ]);
-  const numbers = (cell) => (typeof cell === "number" || /^-?[\d.]+(e[+-]?\d+)?$/.test(cell) ? cell : asCell(cell));
-  const text = [header.map(asCell), ...lines.map((line) => line.map(numbers))].map((cells) => cells.join("\t")).join("\n");
-  save(new Blob([`${text}\n`], { type: "text/tab-separated-values" }), "map_proteins.tsv");
+  const text = [header, ...lines].map((cells) => `${cells.map((cell) => asCell(String(cell))).join("\t")}\n`).join("");
+  save(new Blob([text], { type: "text/tab-separated-values" }), "map_proteins.tsv");
 };
 
 if (data.sequences)
