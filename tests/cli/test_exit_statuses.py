@@ -18,13 +18,14 @@ COMMANDS = {
     "check": "check {result} {input} -m {model}",
     "join": "join {result} -o {out}",
     "search": "search {result} {result} -o {out}",
+    "map": "map {result} -o {out}",
     "finetune": "finetune {input} -m {model} -o {out} --method frozen --skip-random-baseline --threads 1",
     "predict": "predict {input} -m {model} -o {out}",
     "score": "score {input} -m {model} -o {out}",
     "inspect-attention": "inspect-attention {input} -m {model} -o {out} --save-maps 0",
     "models": "models",
 }
-WITH_INPUT = [name for name in COMMANDS if name not in ("models", "join", "search")]
+WITH_INPUT = [name for name in COMMANDS if name not in ("models", "join", "search", "map")]
 WITH_MODEL = [name for name in WITH_INPUT if name != "pretrain"]
 WITH_OUTPUT = [name for name in COMMANDS if name not in ("models", "check")]
 NAMES = {"finetune": "small.csv", "score": "variants.csv"}
@@ -246,6 +247,7 @@ def test_signals_have_their_own_status_and_leave_no_unfinished_file(run, name, e
     monkeypatch.setattr("protembed.model.catalog.list_models", happen)
     monkeypatch.setattr("protembed.embedding.join.convert", happen)
     monkeypatch.setattr("protembed.search.job.in_parts", happen)
+    monkeypatch.setattr("protembed.search.map_result.project", happen)
     monkeypatch.setattr("protembed.cli.process.redirect_stdout_to_null", lambda: None)  # the stdout of the tests
 
     ended = run(name)
