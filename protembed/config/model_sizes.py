@@ -1,6 +1,7 @@
 """The shapes of encoders, their sizes by name, and what an architecture fixes for all of them. No torch."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,7 @@ _ESMC_UNSCALED_LAYERS = 36
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderShape:
+class EncoderShape(ABC):
     """The shape of an encoder; the subclass is its architecture, which fixes everything else."""
 
     num_layers: int
@@ -52,24 +53,24 @@ class EncoderShape:
         return None
 
     @property
+    @abstractmethod
     def feed_forward_dim(self) -> int:
         """Width between the linear maps of the feed-forward part."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_parameters(self) -> int:
         """Parameters of the encoder and its masked-LM head."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_layer_weights(self) -> int:
         """Weights of the matrices of one layer, each of which is multiplied and added once for each token."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def num_layer_parameters(self) -> int:
         """Parameters of one layer."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -277,32 +277,38 @@ def load_checkpoint(
     Checkpoint(t6_8M, 7.5 M parameters, task=None)
     """
     model = model if isinstance(model, ResolvedModel) else locate_model(model)
-    directory, shape, metadata = model.directory, model.shape, model.metadata
+    directory, shape = model.directory, model.shape
     check_vocabulary(directory, format_of(shape))
     with ExitStack() as files:
         stored = files.enter_context(WeightFiles(directory, format_of(shape)))
         stored.check_num_layers(shape.num_layers)
-        with torch.device("meta"):  # allocates no weights, so that a large model is not filled twice
-            checkpoint = Checkpoint(
-                encoder=new_encoder(shape),
-                lm_head=new_lm_head(shape),
-                contact_head=ContactHead(shape.num_layers * shape.num_heads),
-                metadata=metadata,
-                has_metadata=(directory / METADATA_FILE).exists() or lies_in_cache(directory),
-                directory=directory,
-            )
+        checkpoint = _without_weights(model)
         checkpoint.encoder.set_compute_dtype(precision)
         _fill(checkpoint, stored, torch.device(device), with_layers=not offload)
         if offload:
             checkpoint.offloaded = _offload(checkpoint.encoder, stored, torch.device(device))
             files.pop_all()  # they stay open for as long as the layers are used
     _read_contact_head(checkpoint, directory)
-    if metadata.target is not None:
-        checkpoint.task_head = _read_task_head(directory, shape, metadata)
+    if model.metadata.target is not None:
+        checkpoint.task_head = _read_task_head(directory, shape, model.metadata)
         checkpoint.training_kmers = _read_training_kmers(directory)
     for module in checkpoint._parts().values():
         module.eval().requires_grad_(True)
     return checkpoint.to(device)
+
+
+def _without_weights(model: ResolvedModel) -> Checkpoint:
+    """Make a model whose weights are on the meta device, so that a large one is not filled twice."""
+    shape = model.shape
+    with torch.device("meta"):
+        return Checkpoint(
+            encoder=new_encoder(shape),
+            lm_head=new_lm_head(shape),
+            contact_head=ContactHead(shape.num_layers * shape.num_heads),
+            metadata=model.metadata,
+            has_metadata=(model.directory / METADATA_FILE).exists() or lies_in_cache(model.directory),
+            directory=model.directory,
+        )
 
 
 def _read_contact_head(checkpoint: Checkpoint, directory: Path) -> None:

@@ -5,6 +5,7 @@ The engine, the training loop, LoRA, scores and attention maps need of an encode
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -143,19 +144,19 @@ def attention_weights(query: Tensor, key: Tensor, layout: PackedLayout) -> list[
     ]
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """What every layer is: a map of the residual stream, whose attention can be asked for."""
 
+    @abstractmethod
     def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
         """Map (tokens + padding, dim) to (tokens + padding, dim)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
         """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
-        raise NotImplementedError
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """What every encoder of the ESM family is: token embeddings, layers, a final LayerNorm.
 
     A subclass makes the layers, and says how tokens are embedded.
@@ -232,6 +233,7 @@ class Encoder(nn.Module):
             )
             raise ConfigError("window_residues", longest - NUM_SPECIAL_TOKENS, expected)
 
+    @abstractmethod
     def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:
         """Look up the tokens' vectors.
 
@@ -242,7 +244,6 @@ class Encoder(nn.Module):
         Returns:
             The embeddings, (tokens, dim), float32.
         """
-        raise NotImplementedError
 
     def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
         """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm.
