@@ -496,12 +496,3 @@ class VerificationError(ProtembedError):
     def __init__(self, path: Path, found: str) -> None:
         self.path, self.found = path, found
         super().__init__(f"{path} is not verified: {found}")
-
-
-def reason_of(error: Exception) -> str:
-    """Return the reason that an error of Python or a library gives, without the number and path of an OSError.
-
-    >>> reason_of(FileNotFoundError(2, "No such file or directory", "x.csv"))
-    'No such file or directory'
-    """
-    return getattr(error, "strerror", None) or str(error)

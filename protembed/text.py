@@ -277,3 +277,12 @@ def join_cells(texts: Sequence[str], separator: str = "\t") -> bytes:
     if separator == ",":
         texts = ['"{}"'.format(text.replace('"', '""')) if _QUOTED_IN_CSV.search(text) else text for text in texts]
     return (separator.join(texts) + "\n").encode()
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason that an error of Python or a library gives, without the number and path of an OSError.
+
+    >>> reason_of(FileNotFoundError(2, "No such file or directory", "x.csv"))
+    'No such file or directory'
+    """
+    return getattr(error, "strerror", None) or str(error)

@@ -22,8 +22,8 @@ from protembed.cli.process import STATUS_OF_SIGNAL, is_first_process
 from protembed.cli.progress import Progress
 from protembed.config.base import Options, flags_in
 from protembed.config.common import DEFAULT_MODEL, ConsoleConfig, DeviceConfig, ModelConfig, ModelsConfig
-from protembed.errors import FaultyRowsError, reason_of
-from protembed.text import pluralize, printable
+from protembed.errors import FaultyRowsError
+from protembed.text import pluralize, printable, reason_of
 
 
 class Display:

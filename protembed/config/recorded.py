@@ -9,9 +9,10 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from protembed.config.base import Config, Options, configs_of
 from protembed.config.common import DEFAULT_MODEL
-from protembed.errors import ConfigError, FormatError, InputNotFoundError, reason_of
+from protembed.errors import ConfigError, FormatError, InputNotFoundError
 from protembed.io.fingerprint import with_current_names
 from protembed.io.reading import PathLike, as_path, read_json
+from protembed.text import reason_of
 
 _Options = TypeVar("_Options", bound=Options)
 # Records of trainings hold the settings under the first name; all hold the options as given under the second.

@@ -28,12 +28,12 @@ from protembed.embedding.metadata import (
 )
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import VerificationError, reason_of
+from protembed.errors import VerificationError
 from protembed.io.arrays import array_file
 from protembed.io.reading import Paths, sha256_of_file
 from protembed.io.result import META, Claim, Result
 from protembed.io.writing import atomic_file
-from protembed.text import format_row, pluralize, unescape
+from protembed.text import format_row, pluralize, reason_of, unescape
 
 # In the directory of an unfinished result, for formats that are made from an array of rows.
 _GROUPS, _ROWS = "members.jsonl", "rows.npy"

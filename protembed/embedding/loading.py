@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from protembed.embedding.metadata import COUNTS, read_ids_lines
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import VerificationError, reason_of
+from protembed.errors import VerificationError
 from protembed.io.reading import Paths
-from protembed.text import pluralize, unescape
+from protembed.text import pluralize, reason_of, unescape
 
 # Settings that the vectors of joined files must share.
 _SETTINGS = ("model_sha256", "per_residue", "layer", "pooling", "region", "precision", "dtype")

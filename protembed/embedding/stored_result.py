@@ -9,9 +9,10 @@ from protembed.config.common import choose_region
 from protembed.embedding.metadata import IDS, read_ids_lines, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.stored_vectors import StoredVectors
-from protembed.errors import VerificationError, reason_of
+from protembed.errors import VerificationError
 from protembed.io.reading import follow_link, sha256_of_file
 from protembed.io.result import META, sidecar
+from protembed.text import reason_of
 
 
 def is_result(path: Path) -> bool:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from protembed.embedding.stored_result import StoredResult
 from protembed.embedding.stored_vectors import StoredVectors
-from protembed.errors import VerificationError, reason_of
+from protembed.errors import VerificationError
+from protembed.text import reason_of
 
 # A sample of this many vectors gives two million pairs; it has fewer if the vectors are very wide.
 _MAX_SAMPLED, _MAX_SAMPLED_NUMBERS = 2000, 1 << 24

@@ -26,9 +26,9 @@ from protembed.errors import (
     DataError,
     InputNotFoundError,
     VerificationError,
-    reason_of,
 )
 from protembed.io.archives import decompressed
+from protembed.text import reason_of
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Iterable[PathLike]

@@ -21,10 +21,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from protembed.errors import NoTemporaryDirectoryError, OutputError, reason_of
+from protembed.errors import NoTemporaryDirectoryError, OutputError
 from protembed.io.limitations import NOT_SUPPORTED, Limitation, note_limitation
 from protembed.io.reading import SPOOLED_STDIN, STANDARD_STREAM, is_stream, open_bytes
-from protembed.text import format_row
+from protembed.text import format_row, reason_of
 
 _BLOCK = 1 << 20
 # The directory in which Linux lets a file without a name be opened again, from its beginning.

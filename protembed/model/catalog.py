@@ -8,7 +8,7 @@ from typing import Any
 
 from protembed.config.common import DEFAULT_MODEL
 from protembed.config.model_sizes import BYTES_PER_NUMBER, EncoderShape
-from protembed.errors import InputNotFoundError, ModelFormatError, reason_of
+from protembed.errors import InputNotFoundError, ModelFormatError
 from protembed.io.reading import PathLike, as_path
 from protembed.model.formats import read_shape
 from protembed.model.hub import fetch_model, is_hub_name
@@ -22,6 +22,7 @@ from protembed.model.published import (
 )
 from protembed.model.unsupported import check_name, check_pickles
 from protembed.model.untrusted import model_sha256
+from protembed.text import reason_of
 
 _BUNDLED = Path(__file__).parent.parent / "bundled"
 

@@ -12,9 +12,10 @@ from fnmatch import fnmatchcase
 from http import HTTPStatus
 from pathlib import Path
 
-from protembed.errors import HubError, InputNotFoundError, ModelFormatError, reason_of
+from protembed.errors import HubError, InputNotFoundError, ModelFormatError
 from protembed.model.formats import READ_MODELS, format_of, read_shape
 from protembed.model.hf_format import CONFIG_FILE, TOKENIZER_FILES
+from protembed.text import reason_of
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # The files of a model directory that protembed reads; a repository may hold many others, pickled weights among them.

@@ -7,8 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from protembed.errors import ModelFormatError, reason_of
+from protembed.errors import ModelFormatError
 from protembed.io.reading import read_json, sha256_of_file
+from protembed.text import reason_of
 
 _SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 # The index of ESM-2's largest model and the names of all terms of the Gene Ontology take less than a megabyte each.

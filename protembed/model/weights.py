@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from protembed.errors import ModelFormatError, reason_of
+from protembed.errors import ModelFormatError
 from protembed.io.reading import is_utf8
 from protembed.io.writing import write_blocks
 from protembed.model.hf_format import ModelFormat
 from protembed.model.untrusted import check_regular_file, read_model_json
+from protembed.text import reason_of
 
 WEIGHTS_FILE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 # ESM-2's largest model has a header of a hundred kilobytes; reading one of 100 MB takes 2 GB.

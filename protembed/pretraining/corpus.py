@@ -26,13 +26,13 @@ from protembed.data.batching import Tokens
 from protembed.data.clusters import ClusterTable
 from protembed.data.fasta import ReadStatistics, read_fasta
 from protembed.data.hashing import hash_texts
-from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError, reason_of
+from protembed.errors import DamagedRunError, EmptyValidationSetError, TooFewProteinsError
 from protembed.io.arrays import array_file, hash_array, open_array
 from protembed.io.reading import default_path, read_json
 from protembed.io.writing import atomic_directory, remove, write_json
 from protembed.pretraining.clusters import Clusters, write_clusters
 from protembed.pretraining.hold_out import HoldOut
-from protembed.text import pluralize
+from protembed.text import pluralize, reason_of
 
 HELD_OUT_NAME = "held_out"
 

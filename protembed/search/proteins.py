@@ -14,12 +14,12 @@ from protembed.data.hashing import hash_texts
 from protembed.data.similarity import kmer_set, pair_similarities, stack_kmer_sets
 from protembed.embedding.metadata import read_ids_lines
 from protembed.embedding.stored_vectors import StoredVectors
-from protembed.errors import VerificationError, reason_of
+from protembed.errors import VerificationError
 from protembed.io.arrays import ArrayFile, array_file
 from protembed.io.writing import atomic_file
 from protembed.search.neighbours import Vectors
 from protembed.search.sides import Side
-from protembed.text import unescape
+from protembed.text import reason_of, unescape
 
 # Pairs of proteins whose 5-mers are in memory at once.
 _MAX_PAIRS = 2048

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from protembed._version import __version__
-from protembed.errors import DamagedRunError, reason_of
+from protembed.errors import DamagedRunError
 from protembed.io.reading import read_json
 from protembed.io.result import IDENTITY, RUN
 from protembed.io.writing import append_json_line, atomic_directory, write_json, write_json_lines
+from protembed.text import reason_of
 from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 LOG = "metrics.jsonl"
