@@ -131,8 +131,9 @@ class Marginals:
     def _at_asked(self, batch: Batch) -> Computation[list[LogProbabilities]]:
         """Compute the log probabilities at the residue asked about in each crop, (1, 20) each."""
         is_asked = batch.tokens == _ASKED
-        hidden = yield from self._hidden(replace(batch, tokens=batch.tokens.masked_fill(is_asked, MASK)))
-        return np.split(self._log_probabilities(hidden[to_device(is_asked, hidden.device)]), len(batch.rows))
+        masked = replace(batch, tokens=batch.tokens.masked_fill(is_asked, MASK))
+        hidden = yield from self._hidden(masked, is_asked.nonzero().squeeze(1))  # (crops, dim)
+        return np.split(self._log_probabilities(hidden), len(batch.rows))
 
     def _at_all_tokens(self, batch: Batch) -> Computation[list[LogProbabilities]]:
         """Compute the log probabilities at all tokens of each crop, (tokens, 20) each."""
@@ -150,10 +151,12 @@ class Marginals:
     def _concatenate(self, query: PositionQuery, parts: Sequence[LogProbabilities]) -> LogProbabilities:
         return np.concatenate([np.empty((0, NUM_AMINO_ACIDS), np.float32), *parts])
 
-    def _hidden(self, batch: Batch) -> Computation[Tensor]:
+    def _hidden(self, batch: Batch, indices: Tensor | None = None) -> Computation[Tensor]:
+        """Compute the last hidden states of all tokens, or of those at some indices, (tokens, dim)."""
         layout = self.encoder.layout(batch.offsets)
-        states = self.encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout)
-        (hidden,) = yield from take_states(states, [self.encoder.shape.num_layers])  # (tokens, dim)
+        selected = None if indices is None else layout.select(indices)
+        states = self.encoder.hidden_states(to_device(batch.tokens, layout.offsets.device), layout, selected)
+        (hidden,) = yield from take_states(states, [self.encoder.shape.num_layers])
         return hidden
 
     def _log_probabilities(self, hidden: Tensor) -> LogProbabilities:

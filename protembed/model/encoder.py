@@ -102,11 +102,42 @@ class PackedLayout:
         """Repeat one value per protein, (proteins,), for each of its tokens, (tokens,)."""
         return values.repeat_interleave(self.offsets.diff(), output_size=self.num_tokens)
 
+    def select(self, indices: Tensor) -> "SelectedTokens":
+        """Select tokens by their indices among all tokens, (selected,), int64, ascending, on the CPU."""
+        # From the lengths, because reading the offsets would wait for the GPU.
+        offsets = torch.searchsorted(indices, F.pad(torch.tensor(self.lengths).cumsum(0), (1, 0)))
+        padded = F.pad(indices, (0, padding_for(len(indices), self.offsets.device)))
+        return SelectedTokens(
+            rows=to_device(padded, self.offsets.device),
+            offsets=to_device(offsets, self.offsets.device),
+            lengths=offsets.diff().tolist(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedTokens:
+    """The tokens of a packed batch whose last hidden states are computed, where not all of them are needed.
+
+    Attributes:
+        rows: The index of each token among all tokens, (selected + padding,), int64; the padding repeats the first one.
+        offsets: The first selected token of each protein, and the end of the last one: (proteins + 1,), int64.
+        lengths: The number of selected tokens of each protein.
+    """
+
+    rows: Tensor
+    offsets: Tensor
+    lengths: list[int]
+
+    @property
+    def num_tokens(self) -> int:
+        """The number of selected tokens of all proteins."""
+        return sum(self.lengths)
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Mix the values of one protein's tokens: softmax(q · k / sqrt(head_dim)) · v in each head.
 
-    All arguments and the result are (length, head, head_dim).
+    Keys and values are (length, head, head_dim); queries and the result are that too, or those of some tokens only.
 
     Source: Vaswani et al. 2017, equation 1.
     """
@@ -115,21 +146,40 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
 
 
-def attend_packed(query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout) -> Tensor:
+def attend_packed(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None
+) -> Tensor:
     """Mix the values of each protein's tokens with `attend`, for all proteins of a batch.
 
-    All tensors are (tokens + padding, head, head_dim); the result is zero in the padding.
+    Args:
+        query: Queries of all tokens, (tokens + padding, head, head_dim).
+        key: Keys, shape of `query`.
+        value: Values, shape of `query`.
+        layout: Where each protein starts and ends.
+        selected: The tokens that attend; None for all.
+
+    Returns:
+        The mixed values of the tokens that attend, (tokens + padding, head, head_dim) or (selected + padding, …); zero
+        in the padding.
     """
+    asking = layout if selected is None else selected
+    if selected is not None:
+        query = query[selected.rows]  # (selected + padding, head, head_dim)
     if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
         # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
         from torch.nn.attention.varlen import varlen_attn
 
-        boundaries, longest = layout.offsets.int(), max(layout.lengths)
-        mixed = varlen_attn(query, key, value, boundaries, boundaries, longest, longest)
+        starts = asking.offsets.int(), layout.offsets.int()
+        mixed = varlen_attn(query, key, value, *starts, max(asking.lengths), max(layout.lengths))
         assert isinstance(mixed, Tensor)
         return mixed
-    mixed_proteins = [attend(*protein) for protein in layout.split(query, key, value)]
-    return torch.cat([*mixed_proteins, torch.zeros_like(value[layout.num_tokens :])])
+    queries = query[: asking.num_tokens].split(asking.lengths)
+    mixed_proteins = [
+        attend(protein, *others)
+        for protein, others in zip(queries, layout.split(key, value), strict=True)
+        if len(protein)
+    ]
+    return torch.cat([*mixed_proteins, torch.zeros_like(query[asking.num_tokens :])])
 
 
 def attention_weights(query: Tensor, key: Tensor, layout: PackedLayout) -> list[Tensor]:
@@ -148,8 +198,8 @@ class Layer(nn.Module, ABC):
     """What every layer is: a map of the residual stream, whose attention can be asked for."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
-        """Map (tokens + padding, dim) to (tokens + padding, dim)."""
+    def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
+        """Map (tokens + padding, dim) to the same, or to (selected + padding, dim) where tokens are selected."""
 
     @abstractmethod
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
@@ -245,8 +295,18 @@ class Encoder(nn.Module, ABC):
             The embeddings, (tokens, dim), float32.
         """
 
-    def hidden_states(self, tokens: Tensor, layout: PackedLayout) -> Iterator[Tensor]:
+    def hidden_states(
+        self, tokens: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None
+    ) -> Iterator[Tensor]:
         """Yield the embedding and each layer's output, (tokens, dim); the last one has passed the final LayerNorm.
+
+        Args:
+            tokens: Token ids of all proteins one after the other, (tokens,), int64.
+            layout: Where each protein starts and ends, from `Encoder.layout`.
+            selected: The tokens of which the last layer's output is computed, from `PackedLayout.select`; None for all.
+
+        Yields:
+            The hidden states, (tokens, dim), float32; the last ones are (selected, dim) where tokens are selected.
 
         Raises:
             ConfigError: The tokens are not those of the layout, one after the other.
@@ -257,24 +317,28 @@ class Encoder(nn.Module, ABC):
             )
             raise ConfigError("tokens", f"a tensor of shape {tuple(tokens.shape)}", expected)
         hidden = F.pad(self.embed(tokens, layout), (0, 0, 0, layout.num_padding))
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
             yield hidden[: layout.num_tokens]
+            arguments = (hidden, layout, selected if number == len(self.layers) else None)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, layout, use_reentrant=False, preserve_rng_state=False)
+                hidden = checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = layer(hidden, layout)
-        yield self.final_norm(hidden[: layout.num_tokens])
+                hidden = layer(*arguments)
+        yield self.final_norm(hidden[: (selected or layout).num_tokens])
 
-    def forward(self, tokens: Tensor, layout: PackedLayout, layer: int | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, layout: PackedLayout, layer: int | None = None, selected: SelectedTokens | None = None
+    ) -> Tensor:
         """Represent each token in its context.
 
         Args:
             tokens: Token ids of all proteins one after the other, (tokens,), int64.
             layout: Where each protein starts and ends, from `Encoder.layout`.
             layer: The layer whose output is returned, from 0 (the embedding) to the number of layers; None is the last.
+            selected: The tokens of which the last layer's output is computed, from `PackedLayout.select`; None for all.
 
         Returns:
-            The hidden states, (tokens, dim), float32.
+            The hidden states, (tokens, dim), float32; (selected, dim) in the last layer where tokens are selected.
 
         Raises:
             ConfigError: There is no such layer, or the tokens are not those of the layout.
@@ -292,7 +356,9 @@ class Encoder(nn.Module, ABC):
             raise ConfigError(
                 "layer", layer, f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
             )
-        return next(hidden for number, hidden in enumerate(self.hidden_states(tokens, layout)) if number == requested)
+        return next(
+            hidden for number, hidden in enumerate(self.hidden_states(tokens, layout, selected)) if number == requested
+        )
 
     def attention_maps(self, tokens: Tensor, layout: PackedLayout) -> Iterator[list[Tensor]]:
         """Yield each layer's attention weights: one (head, length, length) tensor per protein, special tokens too."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from protembed.config.model_sizes import LAYER_NORM_EPS, NUM_UNUSED_POSITIONS, ESM2Shape
 from protembed.data.alphabet import MASK, TOKENS
-from protembed.model.encoder import Encoder, Layer, PackedLayout, attend_packed, attention_weights
+from protembed.model.encoder import Encoder, Layer, PackedLayout, SelectedTokens, attend_packed, attention_weights
 from protembed.model.onednn_linear import Linear
 
 # The models were trained with 15 % of the residues chosen and 80 % of those replaced by <mask>. The constant does not
@@ -38,19 +38,22 @@ class SelfAttention(nn.Module):
         self.qkv = Linear(shape.dim, 3 * shape.dim)
         self.out = Linear(shape.dim, shape.dim)
 
-    def forward(self, hidden: Tensor, layout: PackedLayout, residual: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, layout: PackedLayout, residual: Tensor, selected: SelectedTokens | None = None
+    ) -> Tensor:
         """Mix the tokens of each protein with one another, and add the result to the residual stream.
 
         Args:
             hidden: Normalised hidden states of all proteins one after the other, (tokens, dim), float32.
             layout: Where each protein starts and ends, and the rotary angles of each token's position in it.
-            residual: The residual stream, (tokens, dim), float32.
+            residual: The residual stream, (tokens, dim), float32; (selected, dim) where tokens are selected.
+            selected: The tokens that attend to the others; None for all.
 
         Returns:
-            The new residual stream, (tokens, dim), float32.
+            The new residual stream, shape of `residual`, float32.
         """
         query, key, value = self._project(hidden, layout)  # 3 × (tokens, head, head_dim)
-        mixed = attend_packed(query, key, value, layout)  # (tokens, head, head_dim)
+        mixed = attend_packed(query, key, value, layout, selected)  # (tokens or selected, head, head_dim)
         return self.out.add_residual(residual, mixed.flatten(1))
 
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
@@ -90,9 +93,10 @@ class ESM2Layer(Layer):
         self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(shape)
 
-    def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim)."""
-        hidden = self.attention(self.attention_norm(hidden), layout, hidden)
+    def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
+        """Map (tokens, dim) to (tokens, dim), or to the selected tokens' (selected, dim)."""
+        residual = hidden if selected is None else hidden[selected.rows]
+        hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from protembed.config.model_sizes import ESMC_NUM_ROWS, LAYER_NORM_EPS, ESMCShape
-from protembed.model.encoder import Encoder, Layer, PackedLayout, attend_packed, attention_weights
+from protembed.model.encoder import Encoder, Layer, PackedLayout, SelectedTokens, attend_packed, attention_weights
 from protembed.model.heads import MaskedLMHead
 from protembed.model.onednn_linear import Linear
 
@@ -35,19 +35,22 @@ class SelfAttention(nn.Module):
         self.key_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS, bias=False)
         self.out = Linear(shape.dim, shape.dim, bias=False)
 
-    def forward(self, hidden: Tensor, layout: PackedLayout, residual: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, layout: PackedLayout, residual: Tensor, selected: SelectedTokens | None = None
+    ) -> Tensor:
         """Mix the tokens of each protein with one another, and add the result to the residual stream.
 
         Args:
             hidden: Normalised hidden states of all proteins one after the other, (tokens, dim), float32.
             layout: Where each protein starts and ends, and the rotary angles of each token's position in it.
-            residual: The residual stream, (tokens, dim), float32.
+            residual: The residual stream, (tokens, dim), float32; (selected, dim) where tokens are selected.
+            selected: The tokens that attend to the others; None for all.
 
         Returns:
-            The new residual stream, (tokens, dim), float32.
+            The new residual stream, shape of `residual`, float32.
         """
         query, key, value = self._project(hidden, layout)  # 3 × (tokens, head, head_dim)
-        mixed = attend_packed(query, key, value, layout)  # (tokens, head, head_dim)
+        mixed = attend_packed(query, key, value, layout, selected)  # (tokens or selected, head, head_dim)
         # Divided before the product, which has no bias, so that oneDNN can add the residual stream within it.
         return self.out.add_residual(residual, mixed.flatten(1) / self.residual_divisor)
 
@@ -96,9 +99,10 @@ class ESMCLayer(Layer):
         self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
         self.feed_forward = FeedForward(shape)
 
-    def forward(self, hidden: Tensor, layout: PackedLayout) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim)."""
-        hidden = self.attention(self.attention_norm(hidden), layout, hidden)
+    def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
+        """Map (tokens, dim) to (tokens, dim), or to the selected tokens' (selected, dim)."""
+        residual = hidden if selected is None else hidden[selected.rows]
+        hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:

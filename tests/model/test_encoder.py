@@ -206,6 +206,38 @@ def test_outputs_of_layers_are_the_same_with_and_without_gradients(family_encode
         torch.testing.assert_close(computed, reference.detach(), **PARITY)
 
 
+@pytest.mark.parametrize("has_gradients", [True, False])
+@pytest.mark.parametrize("indices", [[0], [3, 4, 30], list(range(0, 200, 3))])
+def test_selected_tokens_have_the_states_that_they_have_among_all(
+    family_encoder, whole_batch, proteins, indices, has_gradients
+):
+    batch = whole_batch(proteins[:3])
+    tokens, indices = with_some_hidden(batch), torch.tensor(indices)
+    assert indices.max() < len(tokens)
+
+    with torch.set_grad_enabled(has_gradients):
+        layout = family_encoder.layout(batch.offsets)
+        *_, expected = family_encoder.hidden_states(tokens, layout)
+        *_, states = family_encoder.hidden_states(tokens, layout, layout.select(indices))
+
+    assert states.shape == (len(indices), family_encoder.shape.dim)
+    torch.testing.assert_close(states, expected[indices], rtol=1e-5, atol=1e-6)
+
+
+def test_selected_tokens_do_not_depend_on_other_proteins_in_the_batch(family_encoder, whole_batch, proteins):
+    batch, alone = whole_batch(proteins[:3]), whole_batch(proteins[:1])
+    indices = torch.tensor([2, 7, 9])
+
+    with torch.no_grad():
+        states, expected = (
+            family_encoder(some.tokens, layout, selected=layout.select(torch.cat([indices, others])))
+            for some, others in ((batch, batch.offsets[1:2] + 5), (alone, indices[:0]))
+            for layout in [family_encoder.layout(some.offsets)]
+        )
+
+    assert torch.equal(states[:3], expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rotation_leaves_its_argument_unchanged_and_keeps_the_dtype(family_encoder, dtype):
     packed = family_encoder.layout(torch.tensor([0, 5, 8]))
