@@ -160,6 +160,15 @@ def choose_precision(precision: PrecisionName | EmbedPrecisionName, device: torc
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
+def fast_product_dtype(device: torch.device) -> torch.dtype:
+    """Return the precision of the fastest matrix products that add up in float32: bfloat16 on processors that have it.
+
+    On two cores of a Xeon with AMX such products take an eighth of the time of those of float32.
+    """
+    is_fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if is_fast else torch.float32
+
+
 def has_varlen_attention(device: torch.device, head_dim: int) -> bool:
     """Return whether a device has attention over packed sequences in one kernel: NVIDIA GPUs since Ampere do.
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Rows of a map that are converted and written at once.
 _ROWS_PER_BLOCK = 128
+# Reading a row alone takes about as long as reading so many rows that follow one another.
+_SPARSE = 8
 
 
 class ArrayStream:
@@ -216,7 +218,9 @@ class ArrayFile:
         return np.fromfile(self.path, self.dtype, number * row, offset=begin).reshape(-1, *self.shape[1:])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read the rows of some numbers."""
+        """Read the rows of some numbers; where they are close to one another, all rows between them are read at once."""
+        if len(rows) and (first := int(rows.min())) + _SPARSE * len(rows) > (last := int(rows.max())):
+            return self.rows(first, last + 1)[rows - first]
         return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *self.spans(rows, np.ones_like(rows))])
 
     def spans(self, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:

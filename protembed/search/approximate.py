@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from protembed.device import WorkerPool
 from protembed.errors import ConfigError
-from protembed.search.neighbours import Neighbours, NeighbourSearch, Rows, SelectedVectors, blocks_of
+from protembed.search.neighbours import Neighbours, NeighbourSearch
+from protembed.search.vectors import Rows, SelectedVectors, blocks_of
 
 # The share of exact neighbours that is enough.
 _ENOUGH = 0.95

@@ -20,9 +20,10 @@ from protembed.io.tables import separator_of
 from protembed.io.writing import atomic_file
 from protembed.search.approximate import approximate
 from protembed.search.labels import Labels, read_labels_of
-from protembed.search.neighbours import Neighbours, NeighbourSearch, Vectors
+from protembed.search.neighbours import Neighbours, NeighbourSearch
 from protembed.search.proteins import Proteins, open_vectors, pairwise_similarity
 from protembed.search.sides import Side
+from protembed.search.vectors import Vectors
 from protembed.text import format_row, join_cells
 
 # Queries whose hits are described at once.

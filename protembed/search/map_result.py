@@ -21,9 +21,10 @@ from protembed.resources import num_threads
 from protembed.search.annotations import Annotation, AnnotationTable
 from protembed.search.map_figure import draw_map
 from protembed.search.map_page import make_page
-from protembed.search.neighbours import NeighbourSearch, Vectors, blocks_of
+from protembed.search.neighbours import NeighbourSearch
 from protembed.search.projection import PrincipalComponents, choose_projections, project
 from protembed.search.protein_map import LENGTH, PAGE, PICTURE, POINTS, Points, ProteinMap
+from protembed.search.vectors import Vectors, blocks_of
 from protembed.text import pluralize, unescape
 
 _NUM_NEIGHBOURS = 5

@@ -1,13 +1,13 @@
-"""Exact nearest neighbours among vectors: products of blocks in float32 find candidates, float64 orders them.
+"""Exact nearest neighbours among vectors: products of low precision select candidates, float64 orders them.
 
 Vectors stay on disk: a block of queries and a block of the database are in memory at a time, whatever their number.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,109 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.search import MetricName
-from protembed.device import WorkerPool
-from protembed.io.arrays import ArrayFile
+from protembed.device import WorkerPool, fast_product_dtype
+from protembed.search.screening import Bounds, Rounded, Screen, join
+from protembed.search.vectors import Rows, blocks_of, unit
 
-# Queries and database rows that are compared at once: their products are 16 MB.
-_QUERY_ROWS, DATABASE_ROWS = 8192, 512
-# Queries whose candidates are compared in float64 at once.
-_EXACT_ROWS = 256
-# Float32 may order neighbours differently whose cosines differ by less than a millionth; so many more are kept.
+# Queries of a worker, for which the database is read and prepared once, and those that are multiplied at once: with a
+# block of the database, their products stay in the cache.
+_QUERY_ROWS, _SCREEN_ROWS = 8192, 1024
+# Pairs of a query and a candidate that are compared in float64 at once.
+_NUM_PAIRS = 2048
+# An index may order rows differently; so many more are compared.
 _NUM_SPARE = 8
-# Above so many times the needed scores, selecting the best of a whole block is faster than collecting better ones.
-_SPARSE_WIDTH = 3
 # Rounding alone gives equal cosines a standard deviation of less than this.
 _MIN_DEVIATION = 1e-7
-
-
-class Rows(Protocol):
-    """Vectors that are read when they are used."""
-
-    @property
-    def dim(self) -> int:
-        """Width of a vector."""
-
-    def __len__(self) -> int: ...
-
-    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Read consecutive rows, (rows, dim), float64."""
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Read the rows of some numbers, (numbers, dim), float64."""
-
-
-class Vectors:
-    """The rows of one array or of several, one after the other, read when they are used.
-
-    Args:
-        arrays: Arrays of the same width, (rows, dim), such as the files of the shards of one result.
-    """
-
-    def __init__(self, arrays: Sequence[NDArray[Any] | ArrayFile]) -> None:
-        self._arrays = list(arrays)
-        self._starts = np.cumsum([0, *map(len, self._arrays)])
-        self.dim = self._arrays[0].shape[1]
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Read consecutive rows, (rows, dim), float64."""
-        parts = [
-            _read_rows(array, max(0, start - first), stop - first)
-            for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True)
-            if first < stop and first + len(array) > start
-        ]
-        return np.concatenate([np.empty((0, self.dim)), *parts], dtype=np.float64)
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Read the rows of some numbers, (numbers, dim), float64."""
-        taken = np.empty((len(rows), self.dim))
-        for first, array in zip(self._starts[:-1].tolist(), self._arrays, strict=True):
-            is_here = (rows >= first) & (rows < first + len(array))
-            if is_here.any():
-                here = rows[is_here] - first
-                taken[is_here] = array.take(here) if isinstance(array, ArrayFile) else array[here]
-        return taken
-
-
-def _read_rows(array: NDArray[Any] | ArrayFile, start: int, stop: int) -> NDArray[Any]:
-    return array.rows(start, stop) if isinstance(array, ArrayFile) else array[start:stop]
-
-
-@dataclass(frozen=True)
-class SelectedVectors:
-    """Some rows of other vectors, such as those with a label.
-
-    Attributes:
-        vectors: The other vectors.
-        selected: Which of their rows these are, (rows,), int64.
-    """
-
-    vectors: Rows
-    selected: NDArray[np.int64]
-
-    @property
-    def dim(self) -> int:
-        """Width of a vector."""
-        return self.vectors.dim
-
-    def __len__(self) -> int:
-        return len(self.selected)
-
-    def rows(self, start: int, stop: int) -> NDArray[np.float64]:
-        """Read consecutive rows, (rows, dim), float64."""
-        return self.vectors.take(self.selected[start:stop])
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Read the rows of some numbers, (numbers, dim), float64."""
-        return self.vectors.take(self.selected[rows])
-
-
-def blocks_of(vectors: Rows, size: int = DATABASE_ROWS) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Read all rows a block at a time; yield the number of each block's first row, and the block."""
-    for start in range(0, len(vectors), size):
-        yield start, vectors.rows(start, start + size)
 
 
 class Neighbours(NamedTuple):
@@ -208,101 +118,180 @@ class NeighbourSearch:
         return self.mean if self.is_centred else np.zeros(self.database.dim)
 
     @cached_property
-    def _background(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The mean of the database's unit vectors, (dim,), and the sum of squares about it, (dim, dim).
+    def _mean_unit(self) -> NDArray[np.float64]:
+        """The mean of the database's unit vectors, (dim,)."""
+        total = np.zeros(self.database.dim)
+        for _, block in blocks_of(self.database):
+            total += unit(block - self._centre).sum(0)
+        return total / len(self.database)
 
-        They give the mean and the variance of the cosines of any query with the whole database, without these.
-        """
-        total, squares = np.zeros(self.database.dim), np.zeros((self.database.dim, self.database.dim))
+    @cached_property
+    def _background(self) -> "_Background":
+        squares, bounds = np.zeros((self.database.dim, self.database.dim)), Bounds()
         for _, block in blocks_of(self.database):
-            total += _unit(block - self._centre).sum(0)
-        mean = total / len(self.database)
-        for _, block in blocks_of(self.database):
-            deviations = _unit(block - self._centre) - mean
+            deviations = unit(block - self._centre) - self._mean_unit
             squares += deviations.T @ deviations
-        return mean, squares
+            bounds = bounds.including(self._round(block, fast_product_dtype(self.device), are_queries=False))
+        return _Background(self._mean_unit, squares, bounds)
 
     def prepare(self, vectors: NDArray[np.float64]) -> NDArray[np.float32]:
         """Prepare vectors, (rows, dim), so that their products, or their distances, order neighbours."""
-        prepared = vectors - self.mean if self.metric == "euclidean" else _unit(vectors - self._centre)
+        prepared = vectors - self.mean if self.metric == "euclidean" else unit(vectors - self._centre)
         as_float32: NDArray[np.float32] = prepared.astype(np.float32)
         return as_float32
+
+    def _round(self, vectors: NDArray[np.float64], dtype: torch.dtype, *, are_queries: bool) -> Rounded:
+        """Round vectors, (rows, dim), so that the products of queries and rows order neighbours.
+
+        What all vectors have in common is subtracted, because rounding is relative to what is left. Of unit vectors q
+        and d with the mean m, q · d = (q - m) · (d - m) + m · (d - m) + q · m, and the last changes no order. Of
+        distances, -|q - d|² / 2 = q · d - |d|² / 2 - |q|² / 2.
+        """
+        if self.metric == "euclidean":
+            shifted = vectors - self.mean
+            offsets = -np.einsum("rd,rd->r", shifted, shifted) / 2
+        else:
+            shifted = unit(vectors - self._centre) - self._mean_unit
+            offsets = shifted @ self._mean_unit
+        on_device = (torch.from_numpy(values.astype(np.float32)).to(self.device) for values in (shifted, offsets))
+        prepared, prepared_offsets = on_device
+        return Rounded.of(prepared, None if are_queries else prepared_offsets, dtype)
 
     def _search(self, queries: Rows, start: int, size: int) -> Neighbours:
         vectors = queries.rows(start, start + size)
         own_rows = np.full(len(vectors), -1) if self.own_rows is None else self.own_rows[start : start + len(vectors)]
-        candidates = self._candidates(vectors, own_rows) if self.index is None else self._proposed(vectors, own_rows)
-        parts = [
-            self._order(vectors[part], candidates[part], own_rows[part])
-            for first in range(0, len(vectors), _EXACT_ROWS)
-            for part in [slice(first, first + _EXACT_ROWS)]
-        ]
-        return concatenate(parts)
+        pairs = self._candidates(vectors, own_rows) if self.index is None else self._proposed(vectors, own_rows)
+        return self._order(vectors, *pairs, own_rows)
 
-    def _proposed(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Ask the index for candidates, (queries, candidates); -1 in place of those that may not be neighbours."""
+    def _proposed(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> "_Pairs":
+        """Ask the index for candidates, without those that may not be neighbours."""
         assert self.index is not None, "all rows are compared"
         rows = self.index.find(self.prepare(vectors), min(self.k + _NUM_SPARE, len(self.database)))
-        is_excluded = rows == own_rows[:, None]
+        is_excluded = (rows < 0) | (rows == own_rows[:, None])
         if self.groups is not None:
             is_excluded |= (self.groups[rows] == self.groups[own_rows][:, None]) & (own_rows >= 0)[:, None]
-        return np.where(is_excluded, -1, rows)
+        return np.nonzero(~is_excluded)[0], rows[~is_excluded]
 
-    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the rows that are nearest in float32, and a few more: (queries, candidates), in any order."""
-        queries = self._comparable(vectors)
-        best = _Best(len(vectors), min(self.k + _NUM_SPARE, len(self.database)), self.device)
-        products = torch.empty(len(vectors) * DATABASE_ROWS, device=self.device)
+    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> "_Pairs":
+        """Find the rows that may be the nearest; where these are too many, products in float32 select fewer."""
+        dtype = fast_product_dtype(self.device)
+        queries, rows, is_complete = self._screen(vectors, own_rows, dtype)
+        again = np.flatnonzero(~is_complete)
+        if dtype == torch.float32 or not len(again):
+            return queries, rows
+        is_kept = is_complete[queries]
+        more_queries, more_rows, _ = self._screen(vectors[again], own_rows[again], torch.float32)
+        return np.concatenate([queries[is_kept], again[more_queries]]), np.concatenate([rows[is_kept], more_rows])
+
+    def _screen(
+        self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64], dtype: torch.dtype
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Find candidates by products of a precision: query and row of each, and whether each query has all."""
+        bounds = self._background.bounds
+        bounds = bounds if dtype == fast_product_dtype(self.device) else replace(bounds, error=0.0)
+        parts = [slice(first, first + _SCREEN_ROWS) for first in range(0, len(vectors), _SCREEN_ROWS)]
+        rounded = (self._round(vectors[part], dtype, are_queries=True) for part in parts)
+        screens = [Screen(queries, bounds, self.num_neighbours) for queries in rounded]
         for first, block in blocks_of(self.database):
-            out = products[: len(vectors) * len(block)].view(len(vectors), len(block))
-            scores = torch.mm(queries, self._comparable(block).T, out=out)
-            if self.metric == "euclidean":  # |q - d|² = |q|² - 2 q · d + |d|², and |q|² changes no order
-                squares = torch.from_numpy(np.square(block - self.mean).sum(1)).to(self.device, torch.float32)
-                scores = scores.mul_(2).sub_(squares)
-            self._exclude(scores, first, own_rows)
-            best.add(first, scores)
-        rows: NDArray[np.int64] = best.rows.cpu().numpy()
-        return rows
+            rows = self._round(block, dtype, are_queries=False).vectors
+            for part, screen in zip(parts, screens, strict=True):
+                products = screen.products(rows)
+                self._exclude(products, first, own_rows[part])
+                screen.add(first, products)
+        queries, found, is_complete = join([screen.candidates() for screen in screens], _SCREEN_ROWS)
+        return queries.cpu().numpy(), found.cpu().numpy(), is_complete.cpu().numpy()
 
-    def _exclude(self, scores: Tensor, first: int, own_rows: NDArray[np.int64]) -> None:
-        """Give the lowest score to rows of a block that may not be a query's neighbours."""
-        stop = first + scores.shape[1]
+    def _exclude(self, products: Tensor, first: int, own_rows: NDArray[np.int64]) -> None:
+        """Give the lowest product to rows of a block, (rows, queries), that may not be a query's neighbours."""
+        stop = first + len(products)
         if self.groups is None:
             is_here = (own_rows >= first) & (own_rows < stop)
-            scores[np.flatnonzero(is_here), own_rows[is_here] - first] = -torch.inf
+            products[own_rows[is_here] - first, np.flatnonzero(is_here)] = -torch.inf
         else:
             own_groups = np.where(own_rows >= 0, self.groups[own_rows], -1)
-            is_same = torch.from_numpy(own_groups[:, None] == self.groups[None, first:stop])
-            scores.masked_fill_(is_same.to(self.device), -torch.inf)
+            is_same = torch.from_numpy(self.groups[first:stop, None] == own_groups[None])
+            products.masked_fill_(is_same.to(self.device), -torch.inf)
 
-    def _comparable(self, vectors: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(self.prepare(vectors)).to(self.device)
-
-    def _order(self, vectors: NDArray[np.float64], rows: NDArray[np.int64], own_rows: NDArray[np.int64]) -> Neighbours:
+    def _order(
+        self,
+        vectors: NDArray[np.float64],
+        queries: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        own_rows: NDArray[np.int64],
+    ) -> Neighbours:
         """Compare queries with their candidates in float64, and keep the nearest."""
-        distinct, inverse = np.unique(rows, return_inverse=True)
-        known, shifted = self.database.take(np.maximum(distinct, 0)) - self._centre, vectors - self._centre
-        places, unit = inverse.reshape(rows.shape), _unit(shifted)
-        cosines = _products(unit, _unit(known), places)
-        distances = np.sqrt(_square_distances(shifted, known, places)) if self.metric == "euclidean" else None
-        # The last bits of a cosine depend on the row, so that equal ones are recognised by fewer digits.
-        order = np.lexsort((rows, np.round(-cosines, 12) if distances is None else distances, rows < 0), axis=1)
-        order = order[:, : self.num_neighbours]
-        nearest = np.take_along_axis(cosines, order, axis=1)
-        return Neighbours(
-            rows=np.take_along_axis(rows, order, axis=1),
-            cosines=nearest,
-            distances=None if distances is None else np.take_along_axis(distances, order, axis=1),
-            z_scores=self._z_scores(unit, nearest, own_rows >= 0),
-        )
+        shifted = vectors - self._centre
+        units = unit(shifted)
+        cosines, distances = self._compare(shifted, units, queries, rows)
+        # The last bits of a cosine depend on rounding, so that equal ones are recognised by fewer digits.
+        order = np.lexsort((rows, np.round(-cosines, 12) if distances is None else distances, queries))
+        counts = np.bincount(queries, minlength=len(vectors))
+        rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+        order, rank = order[rank < self.num_neighbours], rank[rank < self.num_neighbours]
+        places, shape = (queries[order], rank), (len(vectors), self.num_neighbours)
+        nearest, nearest_rows = np.zeros(shape), np.full(shape, -1)
+        nearest[places], nearest_rows[places] = cosines[order], rows[order]
+        nearest_distances = None
+        if distances is not None:
+            nearest_distances = np.zeros(shape)
+            nearest_distances[places] = distances[order]
+        z_scores = self._background.z_scores(units, nearest, own_rows >= 0, len(self.database))
+        return Neighbours(nearest_rows, nearest, nearest_distances, z_scores)
 
-    def _z_scores(
-        self, unit_queries: NDArray[np.float64], cosines: NDArray[np.float64], is_inside: NDArray[np.bool_]
+    def _compare(
+        self,
+        shifted: NDArray[np.float64],
+        units: NDArray[np.float64],
+        queries: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Compute cosine, and distance where it orders, of each pair of a query and a row; both (pairs,)."""
+        cosines = np.empty(len(rows))
+        distances = np.empty(len(rows)) if self.metric == "euclidean" else None
+        by_row = np.argsort(rows, kind="stable")  # each row of the database is read about once
+        for start in range(0, len(rows), _NUM_PAIRS):
+            pairs = by_row[start : start + _NUM_PAIRS]
+            distinct, places = np.unique(rows[pairs], return_inverse=True)
+            known = self.database.take(distinct) - self._centre
+            cosines[pairs] = _products(units[queries[pairs]], unit(known)[places])
+            if distances is not None:
+                differences = shifted[queries[pairs]] - known[places]
+                distances[pairs] = np.sqrt(_products(differences, differences))
+        return cosines, distances
+
+
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class _Background(NamedTuple):
+    """What the whole database says about each query, without their cosines.
+
+    Attributes:
+        mean: The mean of the database's unit vectors, (dim,), float64.
+        squares: The sum of squares of the unit vectors about their mean, (dim, dim), float64.
+        bounds: Bounds of the rounded rows.
+    """
+
+    mean: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    bounds: Bounds
+
+    def z_scores(
+        self, units: NDArray[np.float64], cosines: NDArray[np.float64], is_inside: NDArray[np.bool_], size: int
     ) -> NDArray[np.float64]:
-        """Compare cosines with those of the query and the whole database, without the query if it is inside."""
-        (mean_vector, sums), size = self._background, len(self.database)
-        means, squares = unit_queries @ mean_vector, ((unit_queries @ sums) * unit_queries).sum(1)
-        own = np.square(unit_queries).sum(1) - means  # a cosine with itself is 1, or 0 for a vector of zeros
+        """Compare cosines with those of the query and the whole database, without the query if it is inside.
+
+        Args:
+            units: Unit vectors of the queries, (queries, dim), float64.
+            cosines: Cosines of each query with its neighbours, (queries, k), float64.
+            is_inside: Whether a query is in the database, (queries,).
+            size: Number of rows of the database.
+
+        Returns:
+            The cosines in standard deviations above their mean, (queries, k), float64.
+        """
+        means, squares = units @ self.mean, ((units @ self.squares) * units).sum(1)
+        own = np.square(units).sum(1) - means  # a cosine with itself is 1, or 0 for a vector of zeros
         others = max(size - 1, 1)
         mean = np.where(is_inside, means - own / others, means)
         variance = np.where(is_inside, (squares - own**2 * size / others) / others, squares / size)
@@ -312,69 +301,7 @@ class NeighbourSearch:
         return z_scores
 
 
-def _products(
-    queries: NDArray[np.float64], known: NDArray[np.float64], places: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Multiply each query, (queries, dim), with the known vectors at its places, (queries, k)."""
-    return np.stack([known[of_query] @ query for query, of_query in zip(queries, places, strict=True)])
-
-
-def _square_distances(
-    queries: NDArray[np.float64], known: NDArray[np.float64], places: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Compute the squared distance of each query, (queries, dim), to the known vectors at its places, (queries, k)."""
-    pairs = zip(queries, places, strict=True)
-    return np.stack([np.square(known[of_query] - query).sum(1) for query, of_query in pairs])
-
-
-class _Best:
-    """The rows with the best scores so far, of each of some queries."""
-
-    def __init__(self, num_queries: int, number: int, device: torch.device) -> None:
-        self._scores = torch.full((num_queries, number), -torch.inf, device=device)
-        self.rows = torch.full((num_queries, number), -1, device=device)
-
-    def add(self, first: int, scores: Tensor) -> None:
-        """Add the scores of a block of the database, (queries, rows), whose first row has a number."""
-        number = self._scores.shape[1]
-        # After a few blocks few queries have a better one in a block, and few of these many.
-        improved = (scores.amax(1) > self._scores[:, -1]).nonzero()[:, 0]
-        if not len(improved):
-            return
-        values, columns = _better_ones(scores[improved], self._scores[improved, -1:], number)
-        columns = torch.where(values == -torch.inf, -1, columns + first)
-        values = torch.cat((self._scores[improved], values), dim=1)
-        rows = torch.cat((self.rows[improved], columns), dim=1)
-        self._scores[improved], order = values.topk(number, dim=1)
-        self.rows[improved] = rows.gather(1, order)
-
-
-def _better_ones(scores: Tensor, lowest: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Select the best scores of each query in a block, all of a number of them that are above its lowest best one.
-
-    Args:
-        scores: Scores of a block, (queries, rows).
-        lowest: Lowest of the best scores of each query so far, (queries, 1).
-        number: How many of the selected ones may be needed.
-
-    Returns:
-        The scores and their columns, (queries, selected); the lowest possible score where there are fewer.
-    """
-    queries, columns = (scores > lowest).nonzero(as_tuple=True)
-    counts = torch.bincount(queries, minlength=len(scores))
-    width = int(counts.max())
-    if width > _SPARSE_WIDTH * number:
-        best = scores.topk(min(number, scores.shape[1]), dim=1)
-        return best.values, best.indices
-    places = torch.arange(len(queries), device=scores.device) - (counts.cumsum(0) - counts)[queries]
-    selected = scores.new_full((len(scores), width), -torch.inf)
-    selected_columns = columns.new_zeros((len(scores), width))
-    selected[queries, places], selected_columns[queries, places] = scores[queries, columns], columns
-    return selected, selected_columns
-
-
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale vectors, (rows, dim), to length 1; a vector of zeros stays as it is, and its cosines are 0."""
-    lengths = np.sqrt(np.square(vectors).sum(1, keepdims=True))
-    units: NDArray[np.float64] = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return units
+def _products(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Multiply vectors pair by pair, (pairs, dim), so that the bits of a product depend on its pair alone: (pairs,)."""
+    products: NDArray[np.float64] = np.einsum("pd,pd->p", left, right)
+    return products

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from protembed.config.map import MAX_TSNE_PROTEINS, MapConfig, ProjectionName
 from protembed.errors import ConfigError
-from protembed.search.neighbours import Vectors, blocks_of
 from protembed.search.protein_map import Points
+from protembed.search.vectors import Vectors, blocks_of
 
 # t-SNE and UMAP start from so many principal components, which hold most of the variance and take less time.
 _NUM_COMPONENTS = 50

@@ -17,8 +17,8 @@ from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError
 from protembed.io.arrays import ArrayFile, array_file
 from protembed.io.writing import atomic_file
-from protembed.search.neighbours import Vectors
 from protembed.search.sides import Side
+from protembed.search.vectors import Vectors
 from protembed.text import reason_of, unescape
 
 # Pairs of proteins whose 5-mers are in memory at once.

@@ -19,10 +19,11 @@ from protembed.io.writing import atomic_file
 from protembed.search.calibration import Calibration
 from protembed.search.job import OpenedSides, divide_files, in_parts, searching
 from protembed.search.labels import read_labels_of
-from protembed.search.neighbours import Neighbours, NeighbourSearch, SelectedVectors, concatenate
+from protembed.search.neighbours import Neighbours, NeighbourSearch, concatenate
 from protembed.search.proteins import find_sequences
 from protembed.search.sides import Side
 from protembed.search.transfer import Guesses, KnownLabels
+from protembed.search.vectors import SelectedVectors
 from protembed.text import LabelText, format_row
 
 # Labelled proteins that are tested, at most, and numbers in the table of their votes.

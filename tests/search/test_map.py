@@ -12,8 +12,8 @@ from protembed.embedding.embed import embed_fasta
 from protembed.errors import ConfigError, DataError, OutputExistsError, TableError, VerificationError
 from protembed.search.annotations import Annotation, AnnotationTable
 from protembed.search.map import make_map
-from protembed.search.neighbours import Vectors
 from protembed.search.projection import PrincipalComponents, choose_projections, project
+from protembed.search.vectors import Vectors
 
 NUM_PROTEINS = 40
 

@@ -4,7 +4,8 @@ import torch
 
 from protembed.device import WorkerPool
 from protembed.search import neighbours
-from protembed.search.neighbours import NeighbourSearch, SelectedVectors, Vectors
+from protembed.search.neighbours import NeighbourSearch
+from protembed.search.vectors import SelectedVectors, Vectors
 
 
 def run(queries, database, k=5, **settings):
@@ -74,7 +75,8 @@ def test_blocks_change_nothing(draw, monkeypatch):
     queries, database = draw(50), draw(90, seed=1)
     whole = run(queries, database)
     monkeypatch.setattr(neighbours, "_QUERY_ROWS", 7)
-    monkeypatch.setattr(neighbours, "_EXACT_ROWS", 3)
+    monkeypatch.setattr(neighbours, "_SCREEN_ROWS", 3)
+    monkeypatch.setattr(neighbours, "_NUM_PAIRS", 5)
     monkeypatch.setattr(neighbours, "blocks_of", lambda vectors: _small_blocks(vectors))
 
     again = run(queries, database)
