@@ -218,7 +218,7 @@ class ArrayFile:
         return np.fromfile(self.path, self.dtype, number * row, offset=begin).reshape(-1, *self.shape[1:])
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read the rows of some numbers; where they are close to one another, all rows between them are read at once."""
+        """Read the rows of some numbers, with the rows between them where they are close to one another."""
         if len(rows) and (first := int(rows.min())) + _SPARSE * len(rows) > (last := int(rows.max())):
             return self.rows(first, last + 1)[rows - first]
         return np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *self.spans(rows, np.ones_like(rows))])

@@ -131,7 +131,7 @@ class NeighbourSearch:
         for _, block in blocks_of(self.database):
             deviations = unit(block - self._centre) - self._mean_unit
             squares += deviations.T @ deviations
-            bounds = bounds.including(self._round(block, fast_product_dtype(self.device), are_queries=False))
+            bounds = bounds.including(self._round(block, _precisions(self.device)[0], are_queries=False))
         return _Background(self._mean_unit, squares, bounds)
 
     def prepare(self, vectors: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -153,9 +153,9 @@ class NeighbourSearch:
         else:
             shifted = unit(vectors - self._centre) - self._mean_unit
             offsets = shifted @ self._mean_unit
-        on_device = (torch.from_numpy(values.astype(np.float32)).to(self.device) for values in (shifted, offsets))
-        prepared, prepared_offsets = on_device
-        return Rounded.of(prepared, None if are_queries else prepared_offsets, dtype)
+        sums = np.float64 if dtype == torch.float64 else np.float32
+        prepared, of_rows = (torch.from_numpy(values.astype(sums)).to(self.device) for values in (shifted, offsets))
+        return Rounded.of(prepared, None if are_queries else of_rows, dtype)
 
     def _search(self, queries: Rows, start: int, size: int) -> Neighbours:
         vectors = queries.rows(start, start + size)
@@ -173,22 +173,24 @@ class NeighbourSearch:
         return np.nonzero(~is_excluded)[0], rows[~is_excluded]
 
     def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> "_Pairs":
-        """Find the rows that may be the nearest; where these are too many, products in float32 select fewer."""
-        dtype = fast_product_dtype(self.device)
-        queries, rows, is_complete = self._screen(vectors, own_rows, dtype)
-        again = np.flatnonzero(~is_complete)
-        if dtype == torch.float32 or not len(again):
-            return queries, rows
-        is_kept = is_complete[queries]
-        more_queries, more_rows, _ = self._screen(vectors[again], own_rows[again], torch.float32)
-        return np.concatenate([queries[is_kept], again[more_queries]]), np.concatenate([rows[is_kept], more_rows])
+        """Find the rows that may be the nearest; where they are too many, with higher and higher precision."""
+        pairs, incomplete = list[_Pairs](), np.arange(len(vectors))
+        precisions = _precisions(self.device)
+        for dtype in precisions:
+            queries, rows, is_complete = self._screen(vectors[incomplete], own_rows[incomplete], dtype)
+            is_kept = is_complete[queries] | (dtype == precisions[-1])
+            pairs.append((incomplete[queries[is_kept]], rows[is_kept]))
+            incomplete = incomplete[~is_complete]
+            if not len(incomplete):
+                break
+        return np.concatenate([part[0] for part in pairs]), np.concatenate([part[1] for part in pairs])
 
     def _screen(
         self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64], dtype: torch.dtype
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Find candidates by products of a precision: query and row of each, and whether each query has all."""
         bounds = self._background.bounds
-        bounds = bounds if dtype == fast_product_dtype(self.device) else replace(bounds, error=0.0)
+        bounds = bounds if dtype == torch.bfloat16 else replace(bounds, error=0.0)
         parts = [slice(first, first + _SCREEN_ROWS) for first in range(0, len(vectors), _SCREEN_ROWS)]
         rounded = (self._round(vectors[part], dtype, are_queries=True) for part in parts)
         screens = [Screen(queries, bounds, self.num_neighbours) for queries in rounded]
@@ -299,6 +301,13 @@ class _Background(NamedTuple):
         z_scores = np.zeros_like(cosines)
         np.divide(cosines - mean[:, None], deviation, out=z_scores, where=deviation > _MIN_DEVIATION)
         return z_scores
+
+
+def _precisions(device: torch.device) -> list[torch.dtype]:
+    """Return the precisions of products that select candidates, the fastest first."""
+    exact = [torch.float32] if device.type == "mps" else [torch.float32, torch.float64]
+    fast = fast_product_dtype(device)
+    return exact if fast == torch.float32 else [fast, *exact]
 
 
 def _products(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

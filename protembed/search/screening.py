@@ -17,8 +17,6 @@ from torch import Tensor
 _GROUP_ROWS, _FIRST_GROUPS = 32, 4
 # Candidates that a query may have, and how many more than those it needs are collected before they are compared.
 _CANDIDATES, _SPARE, _COLLECTED = 2, 54, 2
-# The exponent of an error of a sum in float32, in which all products are added up.
-_FLOAT32 = torch.finfo(torch.float32).eps / 2
 
 
 class Rounded(NamedTuple):
@@ -26,8 +24,8 @@ class Rounded(NamedTuple):
 
     Attributes:
         vectors: The rounded vectors, (rows, dim + 2).
-        lengths: Length of each vector, (rows,), float32.
-        errors: Length of what rounding took from each vector, (rows,), float32.
+        lengths: Length of each vector, (rows,), of the dtype before rounding, in which products are added up.
+        errors: Length of what rounding took from each vector, (rows,), of the same dtype.
     """
 
     vectors: Tensor
@@ -36,7 +34,7 @@ class Rounded(NamedTuple):
 
     @classmethod
     def of(cls, vectors: Tensor, offsets: Tensor | None, dtype: torch.dtype) -> "Rounded":
-        """Round vectors, (rows, dim), float32, and the offsets of rows, (rows,), float32; None for queries."""
+        """Round vectors, (rows, dim), and the offsets of rows, (rows,); None for queries."""
         rounded = vectors.new_ones((len(vectors), vectors.shape[1] + 2), dtype=dtype)
         rounded[:, :-2] = vectors
         if offsets is not None:
@@ -61,7 +59,7 @@ class Bounds:
 
     def including(self, rows: Rounded) -> "Bounds":
         """Return the bounds of these rows too."""
-        offsets = rows.vectors[:, -2].abs().float()
+        offsets = rows.vectors[:, -2].abs()
         largest = (float(values.max()) for values in (rows.lengths, rows.errors, offsets))
         return Bounds(*map(max, (self.length, self.error, self.offset), largest))
 
@@ -71,7 +69,7 @@ class Bounds:
         largest = lengths * self.length + self.offset
         rounding = errors * (self.length + self.error) + lengths * self.error
         rounding += self.offset * (torch.finfo(dtype).eps / 2) ** 2
-        return rounding + 2 * queries.vectors.shape[1] * _FLOAT32 * largest
+        return rounding + queries.vectors.shape[1] * torch.finfo(lengths.dtype).eps * largest
 
 
 class Screen:
@@ -109,7 +107,7 @@ class Screen:
             smallest = largest.T.topk(self._number).values[:, -1]
             limits = self._limits(smallest, self._tolerances)
         group, query = (largest >= limits).nonzero(as_tuple=True)
-        among = groups[group, :, query].float()  # (groups, group rows)
+        among = groups[group, :, query].to(limits.dtype)  # (groups, group rows)
         index, row = (among >= limits[query, None]).nonzero(as_tuple=True)
         self._found.append((query[index], first + group[index] * groups.shape[1] + row, among[index, row]))
         self._num_found += len(index)
@@ -131,11 +129,11 @@ class Screen:
         return math.gcd(num_rows, 1 << max(0, most.bit_length() - 1))
 
     def _largest(self, groups: Tensor) -> Tensor:
-        """Return the largest product of each query in each group, (groups, queries), float32."""
+        """Return the largest product of each query in each group, (groups, queries)."""
         if groups.dtype == torch.bfloat16 and bool((self._needed > 0).all()):
             # Where no positive number is overlooked, 16-bit integers order as bfloat16 does, and are compared faster.
-            return groups.view(torch.int16).amax(1).view(torch.bfloat16).float()
-        return groups.amax(1).float()
+            return groups.view(torch.int16).amax(1).view(torch.bfloat16).to(self._needed.dtype)
+        return groups.amax(1).to(self._needed.dtype)
 
     def _limits(self, nearest: Tensor, tolerances: Tensor) -> Tensor:
         """Return the smallest product of a candidate of each query whose k-th largest is known, (queries,)."""

@@ -50,10 +50,17 @@ def assert_equal(found, expected):
         assert np.allclose(found.distances[:, :number], distances, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def product_dtype(request, monkeypatch):
+    """Multiply in a precision, whatever is fast on this processor."""
+    monkeypatch.setattr(neighbours, "fast_product_dtype", lambda device: request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("centre", [False, True])
-def test_neighbours_equal_those_of_a_brute_force_search_in_float64(draw, metric, centre):
-    queries, database = draw(40), draw(700, seed=1)
+def test_neighbours_equal_those_of_a_brute_force_search_in_float64(draw, metric, centre, product_dtype):
+    queries, database = draw(40), draw(2500, seed=1)
 
     found = run(queries, database, metric=metric, is_centred=centre)
 
@@ -69,6 +76,44 @@ def test_all_against_all_leaves_out_the_protein_itself(draw, metric):
 
     assert_equal(found, brute_force(database, database, 5, metric=metric, own_rows=own))
     assert not (found.rows == own[:, None]).any()
+
+
+def test_nearly_equal_rows_are_ordered_by_what_rounding_takes_from_them(draw, product_dtype):
+    database = draw(600)
+    database[:400] = database[0] + 1e-4 * draw(400, seed=1)
+
+    found = run(database[:20], database, own_rows=np.arange(20))
+
+    assert_equal(found, brute_force(database[:20], database, 5, own_rows=np.arange(20)))
+
+
+def test_the_first_of_many_equal_rows_are_found(draw, product_dtype):
+    database = np.repeat(draw(2, seed=1), 1500, axis=0)
+
+    found = run(database[-3:], database, k=5)
+
+    assert (found.rows == np.arange(1500, 1505)).all()
+
+
+def test_rows_may_come_nearer_and_nearer(draw, product_dtype):
+    query, other = draw(2, dim=8)
+    database = (query + np.linspace(4, 0.1, 3000)[:, None] * other).astype(np.float32)
+
+    found = run(query[None], database)
+
+    assert_equal(found, brute_force(query[None], database, 5))
+
+
+def test_neighbours_have_the_same_bits_with_any_number_of_threads(draw):
+    search = NeighbourSearch(database=Vectors([draw(900)]), k=7, own_rows=np.arange(900))
+    found = []
+    for num_threads in (1, 2, 3):
+        with WorkerPool(num_threads) as pool:
+            found.append(neighbours.concatenate(list(search.run(search.database, pool))))
+
+    for other in found[1:]:
+        assert np.array_equal(other.rows, found[0].rows)
+        assert np.array_equal(other.cosines, found[0].cosines)
 
 
 def test_blocks_change_nothing(draw, monkeypatch):
