@@ -82,7 +82,13 @@ def _probability(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
 def _maximize(
     design: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the weights of the largest penalized likelihood by Newton's method, and its curvature there."""
+    """Find the weights of the largest penalized likelihood by Newton's method, and its curvature there.
+
+    A step that lowers the likelihood is halved: a whole one may lead to where all probabilities are 0 or 1, the
+    curvature vanishes, and the steps become ever larger.
+
+    Source: Boyd and Vandenberghe 2004, "Convex Optimization", section 9.5.
+    """
     penalty = np.diag([0.0, *[_PENALTY] * (design.shape[1] - 1)])
     weights = np.zeros(design.shape[1])
     weights[0] = np.log(targets.mean() / (1 - targets.mean()))
@@ -90,10 +96,24 @@ def _maximize(
         probability = _probability(design @ weights)
         curvature = (design.T * (probability * (1 - probability))) @ design + penalty
         step = np.linalg.solve(curvature, design.T @ (targets - probability) - penalty @ weights)
+        reached = _likelihood(design, targets, penalty, weights)
+        while np.abs(step).max() >= _MIN_CHANGE and _likelihood(design, targets, penalty, weights + step) < reached:
+            step /= 2
         weights += step
         if np.abs(step).max() < _MIN_CHANGE:
             break
     return weights, curvature
+
+
+def _likelihood(
+    design: NDArray[np.float64],
+    targets: NDArray[np.float64],
+    penalty: NDArray[np.float64],
+    weights: NDArray[np.float64],
+) -> float:
+    """Compute the logarithm of the penalized likelihood."""
+    log_odds = design @ weights
+    return float(targets @ log_odds - np.logaddexp(0, log_odds).sum() - weights @ penalty @ weights / 2)
 
 
 def cross_fitted(

@@ -36,6 +36,16 @@ def test_weights_equal_those_of_scikit_learn(planted):
     assert np.allclose(model.weights, expected, atol=5e-3)  # the targets are not quite 0 and 1
 
 
+def test_a_few_labels_that_are_often_wrong_do_not_make_all_others_certain():
+    feature, right = np.repeat([0.0, 1.0], [200, 1800])[:, None], np.ones(2000)
+    right[:100], right[200:202] = 0.0, 0.0  # half of the few are wrong, and one in 900 of the others
+
+    found = Reliability.fit(feature, right, np.arange(2000)).predict(np.array([[0.0], [1.0]]))
+
+    assert found[:, 0] == pytest.approx([0.5, 1 - 2 / 1800], abs=0.01)
+    assert (found[:, 1] < found[:, 0]).all()
+
+
 def test_members_of_a_cluster_count_less_than_independent_proteins(planted):
     features, _, right = (part[:200] for part in planted)
     repeated = [np.repeat(part, 10, axis=0) for part in (features, right)]
