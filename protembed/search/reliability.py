@@ -20,14 +20,20 @@ class Reliability:
     Attributes:
         mean: Mean of each feature, (features,), float64.
         scale: Standard deviation of each feature, (features,), float64.
+        lowest: Smallest value of each feature among the proteins of the fit, (features,), float64.
+        highest: Largest value of each feature among them, (features,), float64.
         weights: Log odds at the mean, and their change with one standard deviation of each feature, (1 + features,).
         covariance: Covariance of the weights between samples of clusters, (1 + features, 1 + features).
+        num_clusters: Clusters of the fit.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    num_clusters: int
 
     @classmethod
     def fit(
@@ -55,18 +61,34 @@ class Reliability:
         np.add.at(sums, codes, design * (targets - _probability(design @ weights))[:, None])
         inverse = np.linalg.inv(curvature)
         factor = len(sums) / max(len(sums) - 1, 1)
-        return cls(mean=mean, scale=scale, weights=weights, covariance=factor * inverse @ (sums.T @ sums) @ inverse)
+        return cls(
+            mean=mean,
+            scale=scale,
+            lowest=features.min(0),
+            highest=features.max(0),
+            weights=weights,
+            covariance=factor * inverse @ (sums.T @ sums) @ inverse,
+            num_clusters=len(sums),
+        )
 
     def predict(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the reliability of some proteins, (proteins, features), and the ends of its 95 % interval.
 
+        Features beyond those of the fit count as the most extreme of these, because nothing was seen there. After n
+        clusters that were all right, the next one is right with probability (n + 1) / (n + 2): no reliability is above
+        that, or as far below.
+
         Returns:
             Reliability, lower and upper end, (proteins, 3), float64.
+
+        Source: Laplace 1774, the rule of succession.
         """
-        design = _design(features, self.mean, self.scale)
+        design = _design(np.clip(features, self.lowest, self.highest), self.mean, self.scale)
         log_odds = design @ self.weights
         error = _NORMAL_95 * np.sqrt(np.maximum(((design @ self.covariance) * design).sum(1), 0.0))
-        return _probability(np.stack([log_odds, log_odds - error, log_odds + error], axis=1))
+        probability = _probability(np.stack([log_odds, log_odds - error, log_odds + error], axis=1))
+        least = 1 / (self.num_clusters + 2)
+        return np.clip(probability, [least, 0.0, least], [1 - least, 1 - least, 1.0])
 
 
 def _design(

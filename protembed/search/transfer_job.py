@@ -201,7 +201,7 @@ class _LabelTable:
             yield [
                 sides.queries.record_id(query),
                 LabelText(self.labelled.known.text(guesses, row)),
-                *(f"{value:.3f}" for value in intervals[row]),
+                *(f"{value:.4f}" for value in intervals[row]),
                 *self._value_interval(guesses, row),
                 *self._nearest(neighbours, row),
                 *self._nearest_by_kmers(of_kmers, row, int(indices[row])),

@@ -46,6 +46,34 @@ def test_a_few_labels_that_are_often_wrong_do_not_make_all_others_certain():
     assert (found[:, 1] < found[:, 0]).all()
 
 
+def test_intervals_hold_the_true_probability_in_19_of_20_samples():
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(200):
+        features = rng.exponential(size=(300, 1))
+        probability = 1 / (1 + np.exp(-1 - features[:, 0]))
+        found = Reliability.fit(features, (rng.random(300) < probability).astype(float), np.arange(300))
+        low, high = found.predict(np.array([[0.7]]))[0, 1:]
+        covered.append(low <= 1 / (1 + np.exp(-1.7)) <= high)
+
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_no_reliability_is_above_that_of_one_more_cluster_after_all_were_right(planted):
+    features, right = planted[0][:60], np.ones(60)
+
+    found = Reliability.fit(features, right, np.repeat(np.arange(20), 3)).predict(100 * features)
+
+    assert found[:, :2].max() <= 21 / 22
+
+
+def test_features_beyond_those_of_the_fit_count_as_the_most_extreme_of_these(planted):
+    features, _, right = planted
+    model = Reliability.fit(features, right, np.arange(4000))
+
+    extreme = np.stack([features.min(0), features.max(0)])
+    assert np.array_equal(model.predict(extreme + [[-9.0], [9.0]]), model.predict(extreme))
+
+
 def test_members_of_a_cluster_count_less_than_independent_proteins(planted):
     features, _, right = (part[:200] for part in planted)
     repeated = [np.repeat(part, 10, axis=0) for part in (features, right)]
