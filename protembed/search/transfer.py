@@ -16,6 +16,7 @@ from protembed.search.neighbours import Neighbours
 _MAX_NUMBERED_CLASSES = 20
 # An estimated value is right if it differs from the measured one by at most this share of the standard deviation.
 _TOLERANCE = 0.5
+_HALF_A_VOTE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ class KnownLabels:
         is_best = np.arange(votes.shape[1]) == votes.argmax(1)[:, None]
         labels = is_best if self.kind == "class" else (votes >= threshold) | is_best
         number = labels.sum(1)
-        share = (votes * labels).sum(1) / number
+        share = _log_odds((votes * labels).sum(1) / number, neighbours.rows.shape[1])
         frequency = (labels * np.log(self._counts / self.members.shape[0])).sum(1) / number
         return Guesses(labels=labels), np.column_stack([share, nearest, frequency])
 
@@ -166,6 +167,15 @@ def _weights(neighbours: Neighbours, size: int) -> Any:
     queries = np.repeat(np.arange(len(weights)), weights.shape[1])
     shape = (len(weights), size)
     return sparse.csr_array((weights.ravel(), (queries, np.maximum(neighbours.rows, 0).ravel())), shape=shape)
+
+
+def _log_odds(shares: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """Compute the log odds of shares of a number of votes, which are finite even where all agree.
+
+    Source: Jeffreys 1946, "An invariant form for the prior probability in estimation problems": half a vote is added on
+    either side.
+    """
+    return np.asarray(np.log((shares * number + _HALF_A_VOTE) / ((1 - shares) * number + _HALF_A_VOTE)))
 
 
 def infer_kind(texts: Sequence[str]) -> LabelKind:

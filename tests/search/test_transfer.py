@@ -62,7 +62,7 @@ def test_near_neighbours_count_more_than_several_far_ones():
 
     share = 1 / (1 + 2 * np.exp(-2))
     assert guesses.labels.tolist() == [[True, False]]
-    assert features[0, :2] == pytest.approx([share, 5.0])
+    assert features[0, :2] == pytest.approx([np.log((3 * share + 0.5) / (3 * (1 - share) + 0.5)), 5.0])
 
 
 def test_missing_neighbours_do_not_vote():
