@@ -2,16 +2,19 @@
 
     python benchmarks/search.py speed [--rows 100000] [--dim 320] [-k 10] [--threads 2] [--rounds 3]
     python benchmarks/search.py memory [--rows 10000 100000 300000] [--queries 2000]
-    python benchmarks/search.py transfer labels.csv [--model MODEL] [--finetuned predictions.tsv]
+    python benchmarks/search.py transfer labels.csv [--model MODEL] [--folder FOLDER] [--finetuned predictions.tsv]
     python benchmarks/search.py relatives proteins.fasta clusters.tsv [--model MODEL] [--queries 2000] [--others 8000]
+        [--folder FOLDER]
 
 `speed` searches all of a random data set in all, by cosine, in a separate process for each arm, in turn; vectors have a
 part in common, as those of a model have. The time is that of the search alone, after all imports: protembed reads its
 vectors from disk and writes the table of hits, the others search in memory and write nothing. `memory` prints the peak
 memory of whole `protembed search` processes. `transfer` takes the train split of a table as the database and the test
 split as queries, and compares accuracy (macro F1 of several labels) with the nearest protein by k-mers on the same
-proteins, and with a table of predictions that `finetune --method frozen` made of the same split. `relatives` counts how
-often the nearest hit is a remote relative, of the queries and database that `homology_search.py` draws, beside 3-mers.
+proteins, with the head that `finetune --method frozen` fits to the same vectors, and with a table of predictions such
+as `finetune` writes. It also compares the reliability of test proteins with the fraction that is right. `relatives`
+counts how often the nearest hit is a remote relative, of the queries and database that `homology_search.py` draws,
+beside 3-mers. Both keep the embeddings in `--folder`, and use them in the next run.
 """
 
 import argparse
@@ -22,7 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,8 @@ def main() -> None:
     relatives.add_argument("--others", type=int, default=8_000)
     for part in (transfer, relatives):
         part.add_argument("--model", type=Path)
+        part.add_argument("--precision", default="auto")
+        part.add_argument("--folder", type=Path)
         part.add_argument("-k", type=int, default=10)
         part.add_argument("--centre", action=argparse.BooleanOptionalAction, default=True)
     options = parser.parse_args()
@@ -220,54 +226,112 @@ def run_command(*arguments: object) -> tuple[float, int]:
 
 
 def measure_transfer(options: argparse.Namespace) -> None:
-    """Print how good transferred labels of the test split are, beside k-mers and a fine-tuned model."""
+    """Print how good transferred labels of the test split are, beside k-mers and heads of the frozen encoder."""
     from protembed.config.finetune import LabelTableConfig
     from protembed.finetuning.labels import read_labels
 
     proteins = read_labels(options.labels, LabelTableConfig()).proteins
-    with tempfile.TemporaryDirectory() as folder:
-        sides = [Path(folder) / f"{name}.fasta" for name in ("queries", "database")]
-        for side, is_test in zip(sides, (True, False), strict=True):
-            chosen = [protein for protein in proteins if (protein.split == "test") == is_test]
-            side.write_text("".join(f">{protein.id}\n{protein.sequence}\n" for protein in chosen))
-        rows, summary = search_files(folder, sides, labels=options.labels, transfer=True, **search_settings(options))
+    sides = {
+        name: [protein for protein in proteins if (protein.split == "test") == is_test]
+        for name, is_test in (("queries", True), ("database", False))
+    }
+    with opened_folder(options) as folder:
+        files = [
+            write_fasta(folder / f"{name}.fasta", ((protein.id, protein.sequence) for protein in part))
+            for name, part in sides.items()
+        ]
+        rows, summary = search_files(files, options, labels=options.labels, transfer=True)
+        frozen = predict_frozen(options, vectors_by_sequence(files, list(sides.values())))
     truth = {protein.id: protein.label for protein in proteins}
     majority = max(truth.values(), key=list(truth.values()).count)
     labels = [truth[row["query"]] for row in rows]
     guesses = {name: [row[column] or majority for row in rows] for name, column in COLUMNS.items()}
+    guesses["finetune --method frozen"] = [frozen[row["query"]] for row in rows]
     if options.finetuned:
         with options.finetuned.open() as stream:
             predicted = {row["id"]: row["prediction"] for row in csv.DictReader(stream, delimiter="\t")}
-        guesses["finetune"] = [predicted[row["query"]] for row in rows]
+        guesses["predictions of the table"] = [predicted[row["query"]] for row in rows]
     print_transfer(labels, guesses)
     print("\n".join(summary["findings"]))
-    right = np.array([fraction_right(a, b) for a, b in zip(guesses["vectors"], labels, strict=True)])
-    reliability = np.array([float(row["reliability"]) for row in rows])
-    bins = np.array_split(np.argsort(reliability, kind="stable"), 10)
-    error = sum(len(part) * abs(reliability[part].mean() - right[part].mean()) for part in bins) / len(rows)
-    print(f"calibration error on the test split: {error:.3f}; mean reliability {reliability.mean():.3f}")
+    print_reliability(rows, labels)
 
 
 COLUMNS = {"vectors": "label", "k-mers": "kmer_label"}
 
 
-def search_settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {"model": options.model, "num_neighbours": options.k, "centre": options.centre}
+@contextmanager
+def opened_folder(options: argparse.Namespace) -> Iterator[Path]:
+    """Make the folder of the embeddings, which is temporary unless the user named one."""
+    if options.folder is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        yield options.folder
 
 
-def search_files(folder: str, sides: Sequence[Path], **settings: Any) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Embed both FASTA files in a folder, and search; return the rows of the table and its record."""
+def write_fasta(path: Path, proteins: Iterable[tuple[object, str]]) -> Path:
+    path.write_text("".join(f">{identifier}\n{sequence}\n" for identifier, sequence in proteins))
+    return path
+
+
+def search_files(
+    files: Sequence[Path], options: argparse.Namespace, **settings: Any
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Embed the FASTA files of queries and database, and search; return the rows of the table and its record."""
     import protembed
 
-    results = [side.with_suffix(".npy") for side in sides]
-    for side, result in zip(sides, results, strict=True):
-        protembed.embed_fasta(side, protembed.EmbedOptions.from_values(output=result, model=settings["model"]))
-    table = Path(folder) / "table.tsv"
-    options = protembed.SearchOptions.from_values(output=table, sequences=list(sides), **settings)
-    protembed.search_embeddings(*results, options)
+    results = [file.with_suffix(".npy") for file in files]
+    for file, result in zip(files, results, strict=True):
+        embedding = {"output": result, "model": options.model, "precision": options.precision}
+        protembed.embed_fasta(file, protembed.EmbedOptions.from_values(**embedding))
+    table = files[0].with_name("table.tsv")
+    settings |= {"output": table, "sequences": list(files), "model": options.model, "force": True}
+    settings |= {"num_neighbours": options.k, "centre": options.centre}
+    protembed.search_embeddings(*results, protembed.SearchOptions.from_values(**settings))
     with table.open() as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     return rows, json.loads(Path(f"{table}.meta.json").read_text())
+
+
+def vectors_by_sequence(files: Sequence[Path], sides: Sequence[Sequence[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Read the vectors that were made of FASTA files, whose proteins are given in the same order."""
+    return {
+        protein.sequence: vector
+        for file, proteins in zip(files, sides, strict=True)
+        for protein, vector in zip(proteins, np.load(file.with_suffix(".npy")), strict=True)
+    }
+
+
+def predict_frozen(options: argparse.Namespace, vectors: dict[str, NDArray[np.float32]]) -> dict[str, str]:
+    """Fit the head of `finetune --method frozen` to vectors by sequence; return the label of each test protein."""
+    import torch
+
+    from protembed.config.finetune import FinetuneConfig, LabelTableConfig
+    from protembed.device import WorkerPool
+    from protembed.finetuning.baselines import frozen_head
+    from protembed.finetuning.label_inference import infer_labels
+    from protembed.finetuning.labels import read_labels
+    from protembed.finetuning.prediction import prediction_cells
+    from protembed.finetuning.splits import split_table
+    from protembed.finetuning.targets import TaskTable
+    from protembed.inference.embedding import Embedder
+    from protembed.inference.engine import Engine
+    from protembed.model.catalog import locate_model
+    from protembed.model.checkpoint import load_checkpoint
+
+    config = LabelTableConfig()
+    inferred = infer_labels(read_labels(options.labels, config))
+    split = split_table(inferred.labels, inferred.task, config, FinetuneConfig().seed)
+    table = TaskTable.from_table(split.final, inferred.task)
+    embedder = Embedder.from_checkpoint(load_checkpoint(locate_model(options.model)))
+    with WorkerPool(1) as pool:  # which has nothing to embed, because all vectors are known
+        head, _ = frozen_head(table, embedder, Engine(pool=pool), FinetuneConfig(), known=vectors)
+    tested = table.splits["test"]
+    with torch.no_grad():
+        predictions = head.predict(torch.from_numpy(np.stack([vectors[protein.sequence] for protein in tested])))
+    cells = (prediction_cells(prediction, head)[0] for prediction in predictions.numpy())
+    return {protein.id: cell for protein, cell in zip(tested, cells, strict=True)}
 
 
 def print_transfer(labels: Sequence[str], guesses: Mapping[str, Sequence[str]]) -> None:
@@ -316,19 +380,40 @@ def fraction_right(guess: str, truth: str) -> float:
     return len(names & set(split(truth))) / max(len(names), 1)
 
 
+def print_reliability(rows: Sequence[Mapping[str, str]], labels: Sequence[str]) -> None:
+    """Print how far the reliability is from the fraction that is right, and what chance alone would give."""
+    from protembed.search.reliability import calibration_error
+
+    right = np.array([fraction_right(row["label"], label) for row, label in zip(rows, labels, strict=True)])
+    reliability, low, high = (
+        np.array([float(row[name]) for row in rows]) for name in ("reliability", "reliability_low", "reliability_high")
+    )
+    numbers, rng = np.array([len(split(row["label"])) for row in rows]), np.random.default_rng(0)
+    chance = np.mean([calibration_error(reliability, rng.binomial(numbers, reliability) / numbers) for _ in range(200)])
+    fits = []
+    for part in np.array_split(np.argsort(reliability, kind="stable"), 10):
+        errors = (high[part] - low[part]).mean() / 2, 1.96 * right[part].std() / len(part) ** 0.5
+        fits.append(abs(reliability[part].mean() - right[part].mean()) <= np.hypot(*errors))
+    ends = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
+    print(f"calibration error on the test split: {calibration_error(reliability, right):.4f}; {chance:.4f} by chance")
+    print(
+        f"mean reliability: {reliability.mean():.4f} [{low.mean():.4f}, {high.mean():.4f}]; max {reliability.max():.4f}"
+    )
+    print(f"right: {right.mean():.4f} [{ends[0]:.4f}, {ends[1]:.4f}]; within the intervals in {sum(fits)} of 10 tenths")
+
+
 def measure_relatives(options: argparse.Namespace) -> None:
     """Print how often the nearest hit outside of the query's 50 % cluster is in its 30 % cluster."""
     from homology_search import count_3mers, draw, finds_relative, read_proteins
 
     retrieval = draw(read_proteins(options.fasta, options.clusters), options.queries, options.others, 0)
     sides = {"queries": retrieval.queries, "database": retrieval.database}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for name, proteins in sides.items():
-            paths.append(Path(folder) / f"{name}.fasta")
-            lines = (f">{number}\n{protein.sequence}\n" for number, protein in enumerate(proteins))
-            paths[-1].write_text("".join(lines))
-        rows, _ = search_files(folder, paths, **search_settings(options))
+    with opened_folder(options) as folder:
+        files = [
+            write_fasta(folder / f"{name}.fasta", enumerate(protein.sequence for protein in proteins))
+            for name, proteins in sides.items()
+        ]
+        rows, _ = search_files(files, options)
     nearest = dict[int, int]()
     for row in rows:
         query, target = int(row["query"]), int(row["target"])
