@@ -392,7 +392,8 @@ def print_reliability(rows: Sequence[Mapping[str, str]], labels: Sequence[str]) 
     chance = np.mean([calibration_error(reliability, rng.binomial(numbers, reliability) / numbers) for _ in range(200)])
     fits = []
     for part in np.array_split(np.argsort(reliability, kind="stable"), 10):
-        errors = (high[part] - low[part]).mean() / 2, 1.96 * right[part].std() / len(part) ** 0.5
+        variance = (reliability * (1 - reliability) / numbers)[part].mean() / len(part)
+        errors = (high[part] - low[part]).mean() / 2, 1.96 * variance**0.5
         fits.append(abs(reliability[part].mean() - right[part].mean()) <= np.hypot(*errors))
     ends = bootstrap_interval(lambda chosen: float(right[chosen].mean()), len(right))
     print(f"calibration error on the test split: {calibration_error(reliability, right):.4f}; {chance:.4f} by chance")
