@@ -237,7 +237,7 @@ class TooShortError(SkippableError):
 
     def __init__(self, path: str, line: int, record_id: str, num_residues: int, first: int) -> None:
         self.record_id, self.num_residues, self.first = record_id, num_residues, first
-        self.reason = f"{num_residues:,} residues, and --region begins at residue {first:,}"
+        self.reason = f"{num_residues:,} residues, and the region begins at residue {first:,}"
         found = f"{record_id!r} has {num_residues:,} residues, and `region` begins at residue {first:,}"
         advice = "remove it, choose another `region`, or pass `on_illegal` skip (leave it out)"
         super().__init__(path, found, advice, line=line)

@@ -37,9 +37,13 @@ def score_summary_lines(summary: "AnyScoreSummary") -> Iterator[str]:
 def _proteins_line(summary: "SequencesSummary | PositionsSummary", what: str) -> str:
     proteins = f"{pluralize(summary.num_proteins, 'protein')} ({pluralize(summary.num_residues, 'residue')})"
     windowed = f", {summary.num_windowed:,} of them in windows" if summary.num_windowed else ""
-    repeated = summary.num_proteins - summary.num_distinct
-    distinct = f", {repeated:,} of them with the sequence of an earlier one" if repeated else ""
-    return f"{summary.output or 'stdout'}: {what} of {proteins}{windowed}{distinct}"
+    return f"{summary.output or 'stdout'}: {what} of {proteins}{windowed}{_repeated(summary)}"
+
+
+def _repeated(summary: "SequencesSummary | PositionsSummary | ScanSummary") -> str:
+    """Describe how many proteins were not computed, because an earlier one has the same sequence; empty if none."""
+    number = summary.num_proteins - summary.num_distinct
+    return f", {number:,} of them with the sequence of an earlier one" if number else ""
 
 
 def _fill_line(summary: "FillSummary") -> str:
@@ -67,7 +71,7 @@ def _scan_lines(summary: "ScanSummary") -> Iterator[str]:
     if not summary.was_done:
         mutants, proteins = pluralize(summary.num_mutants, "single mutant"), pluralize(summary.num_proteins, "protein")
         shown = f"; heat maps of {pluralize(summary.num_displayed, 'protein')} in report.html"
-        yield f"{summary.output}: {summary.method} of {mutants} of {proteins}{shown}"
+        yield f"{summary.output}: {summary.method} of {mutants} of {proteins}{_repeated(summary)}{shown}"
     if summary.num_structures:
         yield f"structures/: mean scores as B factors, for {pluralize(summary.num_structures, 'protein')}"
     names = {name for name, _, _ in summary.best} if summary.num_proteins > 1 else set()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from protembed.config.base import Config, option
-from protembed.config.common import region_option
+from protembed.config.common import Region, region_option
 from protembed.config.effects import Condition
 from protembed.errors import ConfigError
 
@@ -47,3 +47,8 @@ class ScanConfig(Config):
         for name in ("region", "measurements", "measured_column", "structure"):
             if getattr(self, name) is not None and not self.scan:
                 raise ConfigError(name, str(getattr(self, name)), "it is an option of a scan: add `scan`")
+
+    @property
+    def range(self) -> Region:
+        """Residues that are scanned; all without `region`."""
+        return Region(1, None) if self.region is None else Region.parse(self.region)

@@ -9,6 +9,7 @@ A result grows in `NAME.partial/`, where the fingerprint is from the beginning, 
     Result(output, fasta, companions=…)                   a file that can be resumed, with tables beside it (embed)
     Result.table(output, [*fasta, model])                 a text file that is written once (predict, score, search)
     Result(output, fasta, record="meta.json")             a directory that is written once (inspect-attention)
+                                                          or after rows that can be resumed (a scan)
     Result(output, …, record="metrics.json", run=RUN)     a directory after a training that can be resumed (finetune)
     Result(output, fasta, run=RUN)                        a training that is resumed in its own directory (pretrain)
 

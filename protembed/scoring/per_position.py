@@ -107,7 +107,7 @@ def _write(
     from protembed.scoring.protein_job import ProteinJob
 
     job = ProteinJob.load(request, fingerprint["precision"], all_positions, callbacks)
-    with PositionStore.open(claim, proteins) as store:
+    with PositionStore.open(claim, proteins, all_positions) as store:
         num_resumed = store.num_committed
         statistics = job.run(proteins, store, callbacks)
     write_file(claim, store.rows, proteins, fingerprint)

@@ -1,4 +1,4 @@
-"""The log probabilities of each position of proteins: rows that grow on disk, and the files that are made from them."""
+"""The log probabilities at positions of proteins: rows that grow on disk, and the files that are made from them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +19,7 @@ from protembed.io.growing import GrowingFiles
 from protembed.io.result import Claim
 from protembed.io.writing import atomic_file, output_errors
 from protembed.scoring.protein_input import ProteinInput
+from protembed.scoring.protein_job import MakeQuery
 from protembed.text import format_row
 
 _ROWS, _GROUPS = "rows.npy", "members.jsonl"
@@ -34,36 +35,48 @@ def all_positions(sequence: str) -> PositionQuery:
 
 
 class PositionStore:
-    """Keeps the log probabilities of each residue of each protein, in the order of the input.
+    """Keeps the log probabilities at the queried positions of each protein, in the order of the input.
+
+    Args:
+        first_rows: Row of the first position of each protein, and the number of all rows, (proteins + 1,), int64.
 
     Attributes:
         rows: Where the rows are, which can be read once the store is closed.
+        num_rows: Number of positions of all proteins.
         num_committed: Proteins that are safe on disk, including those of an earlier process.
     """
 
-    def __init__(self, claim: Claim, rows: ProteinRows, files: GrowingFiles, first_residues: NDArray[np.int64]) -> None:
-        self._claim, self._files, self._first_residues, self.rows = claim, files, first_residues, rows
+    def __init__(
+        self,
+        claim: Claim,
+        rows: ProteinRows,
+        files: GrowingFiles,
+        make_query: MakeQuery,
+        first_rows: NDArray[np.int64],
+    ) -> None:
+        self._claim, self._files, self._first_rows, self.rows = claim, files, first_rows, rows
+        self._make_query, self.num_rows = make_query, int(first_rows[-1])
         self.num_committed = self._num_added = files.progress.get("num_proteins", 0)
         num_rows = files.progress.get("num_rows", 0)
         self._array = ArrayStream(files["rows"], (NUM_AMINO_ACIDS,), np.float32, num_rows=num_rows)
 
     @classmethod
     @contextmanager
-    def open(cls, claim: Claim, proteins: ProteinInput) -> Iterator["PositionStore"]:
-        """Begin a result, or resume the unfinished one."""
+    def open(cls, claim: Claim, proteins: ProteinInput, make_query: MakeQuery) -> Iterator["PositionStore"]:
+        """Begin a result, or resume the unfinished one; `make_query` is that of the job that fills it."""
         rows = ProteinRows(claim.directory / _ROWS, claim.directory / _GROUPS, per_residue=True)
-        lengths = (len(record.sequence) for record in proteins.read())
-        first_residues = np.fromiter(accumulate(lengths, initial=0), np.int64)
+        numbers = (len(make_query(record.sequence).positions) for record in proteins.read())
+        first_rows = np.fromiter(accumulate(numbers, initial=0), np.int64)
         with ExitStack() as stack:
             files = GrowingFiles(claim, {"rows": rows.array, "groups": rows.members}, stack)
             with output_errors(claim.output):
-                store = cls(claim, rows, files, first_residues)
+                store = cls(claim, rows, files, make_query, first_rows)
             yield store
             with output_errors(claim.output):
                 store._array.finish()
 
     def add(self, record: Record, query: PositionQuery, log_probs: LogProbabilities) -> None:
-        """Add the next protein, with its log probabilities, (residues, 20)."""
+        """Add the next protein, with its log probabilities, (positions, 20)."""
         group = RowGroup(record.id, len(log_probs), dataset_name(record.written or record.sequence))
         with output_errors(self._claim.output):
             self._array.append(log_probs)
@@ -74,11 +87,11 @@ class PositionStore:
         """Add the next protein, whose sequence is that of an earlier row, from 0."""
         with output_errors(self._claim.output):
             self._files["rows"].flush()
-        num_numbers = len(record.sequence) * NUM_AMINO_ACIDS
+        query = self._make_query(record.sequence)
         end_of_header = self.rows.array.stat().st_size - self._array.num_rows * NUM_AMINO_ACIDS * 4
-        offset = end_of_header + int(self._first_residues[row]) * NUM_AMINO_ACIDS * 4
-        numbers = np.fromfile(self.rows.array, np.float32, num_numbers, offset=offset)
-        self.add(record, all_positions(record.sequence), numbers.reshape(-1, NUM_AMINO_ACIDS))
+        offset = end_of_header + int(self._first_rows[row]) * NUM_AMINO_ACIDS * 4
+        numbers = np.fromfile(self.rows.array, np.float32, len(query.positions) * NUM_AMINO_ACIDS, offset=offset)
+        self.add(record, query, numbers.reshape(-1, NUM_AMINO_ACIDS))
 
     def commit(self) -> None:
         """Make everything added so far safe."""

@@ -1,6 +1,6 @@
 """The proteins of a FASTA file that are scored: read record by record, and each sequence computed once. No torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from protembed.config.common import InputConfig
 from protembed.data.alphabet import AMINO_ACIDS
 from protembed.data.fasta import ReadStatistics, Record, read_fasta
 from protembed.data.hashing import hash_texts
-from protembed.errors import NoAminoAcidError
+from protembed.errors import NoAminoAcidError, SkippableError
 
 
 def count_amino_acids(sequence: str) -> int:
@@ -23,23 +23,51 @@ def count_amino_acids(sequence: str) -> int:
     return sum(map(sequence.count, AMINO_ACIDS))
 
 
-def read_scorable(path: Path, reader: InputConfig, statistics: ReadStatistics) -> Iterator[Record]:
-    """Read the proteins that have a likelihood; rows number those that are yielded.
+def check_likelihood(record: Record) -> None:
+    """Check that a protein has a likelihood.
 
     Raises:
-        NoAminoAcidError: A protein has no standard residue, and `on_illegal` is not `skip`.
-        ProtembedError: The file cannot be read; see `read_fasta`.
+        NoAminoAcidError: It has no standard residue.
     """
-    for record in read_fasta([path], on_illegal=reader.on_illegal, gaps=reader.gaps, statistics=statistics):
-        if count_amino_acids(record.sequence):
-            yield record
-            continue
-        statistics.num_records -= 1  # the next record gets its row
-        statistics.num_residues -= len(record.sequence)
-        error = NoAminoAcidError(record.path, record.line, record.id)
-        statistics.skip_or_raise(record.id, error, reader.on_illegal)
-    if not statistics.num_records:
-        statistics.check_not_all_skipped("give at least one protein with standard residues")
+    if not count_amino_acids(record.sequence):
+        raise NoAminoAcidError(record.path, record.line, record.id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """What a record needs to be computed.
+
+    Attributes:
+        check: Function that raises a SkippableError if a record lacks it.
+        advice: What to give where every record was left out.
+        with_masks: Whether `?` and `<mask>` are masked positions.
+    """
+
+    check: Callable[[Record], None] = check_likelihood
+    advice: str = "give at least one protein with standard residues"
+    with_masks: bool = False
+
+    def read(self, path: Path, reader: InputConfig, statistics: ReadStatistics) -> Iterator[Record]:
+        """Read the records that can be computed; rows number those that are yielded.
+
+        Raises:
+            SkippableError: A record cannot be computed, and `on_illegal` is not `skip`.
+            ProtembedError: The file cannot be read; see `read_fasta`.
+        """
+        records = read_fasta(
+            path, on_illegal=reader.on_illegal, gaps=reader.gaps, with_masks=self.with_masks, statistics=statistics
+        )
+        for record in records:
+            try:
+                self.check(record)
+            except SkippableError as error:
+                statistics.num_records -= 1  # the next record gets its row
+                statistics.num_residues -= len(record.sequence)
+                statistics.skip_or_raise(record.id, error, reader.on_illegal)
+            else:
+                yield record
+        if not statistics.num_records:
+            statistics.check_not_all_skipped(self.advice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +76,34 @@ class ProteinInput:
 
     Attributes:
         path: Path of the file, which can be read again.
+        requirement: What its records need; the others are left out.
         first_rows: Row of the first record with the same sequence as each record, (records,), int64.
         num_residues: Residues of all records.
     """
 
     path: Path
     reader: InputConfig
+    requirement: Requirement
     first_rows: NDArray[np.int64]
     num_residues: int
 
     @classmethod
-    def scan(cls, path: Path, reader: InputConfig) -> "ProteinInput":
+    def scan(cls, path: Path, reader: InputConfig, requirement: Requirement | None = None) -> "ProteinInput":
         """Read all records, of each of which 64 bits of a hash are kept.
 
         Raises:
             ProtembedError: A record is invalid, or the file cannot be read.
         """
-        statistics = ReadStatistics()
-        hashes = hash_texts(record.sequence for record in read_scorable(path, reader, statistics))
+        statistics, requirement = ReadStatistics(), requirement or Requirement()
+        hashes = hash_texts(record.sequence for record in requirement.read(path, reader, statistics))
         _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-        return cls(path=path, reader=reader, first_rows=first[inverse], num_residues=statistics.num_residues)
+        return cls(
+            path=path,
+            reader=reader,
+            requirement=requirement,
+            first_rows=first[inverse],
+            num_residues=statistics.num_residues,
+        )
 
     @property
     def num_proteins(self) -> int:
@@ -81,7 +117,7 @@ class ProteinInput:
 
     def read(self, statistics: ReadStatistics | None = None) -> Iterator[Record]:
         """Read the records again, adding to the statistics if there are any."""
-        return read_scorable(self.path, self.reader, statistics or ReadStatistics())
+        return self.requirement.read(self.path, self.reader, statistics or ReadStatistics())
 
     def is_repeated(self, row: int) -> bool:
         """Return whether an earlier record has the same sequence."""

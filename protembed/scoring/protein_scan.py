@@ -14,6 +14,7 @@ from protembed.data.alphabet import AMINO_ACIDS, FIRST_AMINO_ACID, NUM_AMINO_ACI
 from protembed.data.fasta import Record
 from protembed.errors import NoProteinError, TooShortError
 from protembed.scoring.mutations import Mutation
+from protembed.scoring.protein_input import check_likelihood
 
 NUM_SUBSTITUTIONS = NUM_AMINO_ACIDS - 1
 
@@ -25,26 +26,35 @@ class ScannedMutant(NamedTuple):
     score: float
 
 
-def scanned_positions(record: Record, region: Region | None) -> NDArray[np.int64]:
+def scanned_positions(residues: NDArray[np.uint8], region: Region) -> NDArray[np.int64]:
     """Find the positions of a protein that are scanned: the standard amino acids of the region.
+
+    Args:
+        residues: Token ids of the protein, (residues,), uint8.
+        region: The region.
 
     Returns:
         Positions, (positions,), int64, from 0, ascending.
+    """
+    part = region.within(len(residues)) or slice(0)
+    return np.flatnonzero(is_amino_acid(residues[part])) + (part.start or 0)
+
+
+def check_scannable(record: Record, region: Region) -> None:
+    """Check that a protein has a residue that is scanned.
 
     Raises:
-        TooShortError: The protein ends before the region begins.
+        NoAminoAcidError: It has none of the 20 amino acids.
+        TooShortError: It ends before the region begins.
         NoProteinError: The region has none of the 20 amino acids.
     """
+    check_likelihood(record)
     residues = encode(record.sequence)
-    region = region or Region(1, None)
-    part = region.within(len(residues))
-    if part is None:
+    if region.within(len(residues)) is None:
         raise TooShortError(record.path, record.line, record.id, len(residues), region.first)
-    positions: NDArray[np.int64] = np.flatnonzero(is_amino_acid(residues[part])) + part.start
-    if not len(positions):
+    if not len(scanned_positions(residues, region)):
         reason = f"has none of the 20 amino acids in `region` {region}"
         raise NoProteinError(record.path, record.line, record.id, reason)
-    return positions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from protembed.io.reading import (
 )
 from protembed.io.result import Result
 from protembed.io.writing import output_errors, seekable_inputs
+from protembed.scoring.protein_input import ProteinInput, Requirement
+from protembed.scoring.protein_scan import check_scannable
 from protembed.scoring.request import ScoringRequest
 from protembed.scoring.scan_input import ScanFiles
 
@@ -38,10 +41,12 @@ class ScanSummary:
 
     Attributes:
         output: Directory with the table, the matrix, the figures and the page.
+        num_distinct: Different sequences, each of which was computed once.
         num_positions: Scanned positions of all proteins.
         num_displayed: Proteins that the page shows.
         num_structures: Proteins that match a chain of the structure.
         num_refused: Records that were left out on request.
+        num_resumed: Proteins that an earlier process had computed.
         best: The mutants with the highest scores of all proteins, the best first: identifier, mutant and score.
         notes: How well the scores rank the measured values, and what was read of them, in sentences.
         warnings: What the user should know about the input and the model, in sentences.
@@ -53,12 +58,14 @@ class ScanSummary:
     method: ScoreMethod
     formula: str
     num_proteins: int
+    num_distinct: int
     num_positions: int
     num_mutants: int
     num_displayed: int
     num_structures: int
     num_refused: int
     best: Sequence[tuple[str, str, float]]
+    num_resumed: int = 0
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     was_done: bool = False
@@ -67,9 +74,7 @@ class ScanSummary:
 def scan_proteins(
     fasta: PathLike, options: ScoreOptions | None = None, callbacks: Callbacks | None = None
 ) -> ScanSummary:
-    """Score all 19 substitutions of every position of each protein, and draw them.
-
-    If the same command has made the directory before, nothing is computed.
+    """Score all 19 substitutions of every position of each protein, and draw them; the same call resumes a run.
 
     The output directory holds `report.html` with a heat map of each of the first proteins, `scan.tsv` with the columns
     `id`, `mutant` (as `A42G`) and `score`, `scan.npz` with the same scores as arrays, `proteins.tsv`, and
@@ -79,8 +84,8 @@ def scan_proteins(
     Args:
         fasta: FASTA file; `-` is stdin.
         options: All options of the command; the defaults if None.
-        callbacks: Functions that receive the tokens to compute, and those of each protein or window that the model has
-            computed.
+        callbacks: Functions that receive the tokens to compute, those of each protein or window that the model has
+            computed, and those of each protein that is saved.
 
     Raises:
         ChangedInputError: A file changed while it was read.
@@ -102,15 +107,19 @@ def scan_proteins(
         fingerprint = request.fingerprint(result, paths[:1], as_plain_values(options.scan) | hashes)
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
-                return _load_summary(claim.output, claim.recorded)
-            from protembed.scoring.scan_job import run_scan  # which imports torch
-
-            command, name = options.command_line([given]), display_name(given)
-            files = ScanFiles(fasta=paths[0], **copies, command=command, fasta_name=Path(name).name)
+                return _summary(claim.output, claim.recorded, was_done=True)
+            requirement = Requirement(check=partial(check_scannable, region=options.scan.range))
+            proteins = ProteinInput.scan(paths[0], options.reader, requirement)
+            command, name = options.command_line([given]), Path(display_name(given)).name
+            precision = fingerprint["precision"]
+            files = ScanFiles(fasta=paths[0], **copies, command=command, fasta_name=name, precision=precision)
             with output_errors(claim.output):
-                facts = run_scan(claim.create_directory(), request, files, fingerprint["precision"], callbacks)
+                from protembed.scoring.scan_job import run_scan  # which imports torch
+
+                facts, num_resumed = run_scan(claim, request, files, proteins, callbacks)
                 check_inputs()
-                return _load_summary(claim.output, claim.publish({**fingerprint, **facts}), was_done=False)
+                recorded = claim.publish({**fingerprint, **facts})
+            return _summary(claim.output, recorded, num_resumed=num_resumed)
 
 
 def _describe_result(output: Path, inputs: Sequence[Path], *, force: bool) -> Result:
@@ -125,7 +134,8 @@ def _describe_result(output: Path, inputs: Sequence[Path], *, force: bool) -> Re
     )
 
 
-def _load_summary(output: Path, recorded: Mapping[str, Any], *, was_done: bool = True) -> ScanSummary:
+def _summary(output: Path, recorded: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False) -> ScanSummary:
     facts = {spec.name: recorded[spec.name] for spec in fields(ScanSummary) if spec.name in recorded}
     facts["best"] = [tuple(mutant) for mutant in recorded["best"]]
-    return ScanSummary(output=output, formula=describe_formula(recorded["method"]), was_done=was_done, **facts)
+    facts |= {"formula": describe_formula(recorded["method"]), "num_resumed": num_resumed}
+    return ScanSummary(output=output, was_done=was_done, **facts)

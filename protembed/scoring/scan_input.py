@@ -13,6 +13,7 @@ class ScanFiles:
         structure: PDB or mmCIF file; None without one.
         command: Command line as given, without folders.
         fasta_name: Name of the FASTA file as given, without folders.
+        precision: Name of the precision of the matrix products.
     """
 
     fasta: Path
@@ -20,3 +21,4 @@ class ScanFiles:
     structure: Path | None
     command: str
     fasta_name: str
+    precision: str

@@ -1,25 +1,23 @@
-"""A scan in two passes: check all proteins and count the work, then compute, write and draw them one by one."""
+"""A scan in two passes: compute all proteins, in rows that grow on disk, then write and draw them one by one."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from heapq import nlargest
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from protembed.callbacks import Callbacks
 from protembed.config.common import Region
 from protembed.config.score import describe_formula
 from protembed.data.alphabet import encode
 from protembed.data.fasta import ReadStatistics, Record
-from protembed.errors import NotFiniteError, SkippableError
-from protembed.inference.engine import Engine
 from protembed.inference.marginals import LogProbabilities, PositionQuery
+from protembed.io.result import Claim
 from protembed.io.writing import write_text
 from protembed.scoring.baselines import MeasuredComparison
 from protembed.scoring.displayed_scan import DisplayedScan
-from protembed.scoring.protein_input import read_scorable
+from protembed.scoring.position_files import PositionStore
+from protembed.scoring.protein_input import ProteinInput
 from protembed.scoring.protein_job import ProteinJob
 from protembed.scoring.protein_scan import NUM_SUBSTITUTIONS, ProteinScan, scanned_positions
 from protembed.scoring.request import ScoringRequest
@@ -35,69 +33,40 @@ from protembed.text import pluralize
 _NUM_BEST = 10
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _ScanQuery(PositionQuery):
-    """The scanned positions of a record."""
-
-    record: Record
-
-
 class _ScanJob:
     """The proteins of a scan, and what becomes of them."""
 
-    def __init__(self, directory: Path, request: ScoringRequest, files: ScanFiles, job: ProteinJob) -> None:
-        self._directory, self._request, self._files, self._job = directory, request, files, job
-        region = request.options.scan.region
-        self._region = None if region is None else Region.parse(region)
-        self._statistics = ReadStatistics()
-        self.num_tokens = self._num_positions = self._num_structures = 0
-        self._sequences: list[str] = []  # only for a structure
-        self._check_all()
-        self._structure = None if files.structure is None else MatchedStructure.match(files.structure, self._sequences)
+    def __init__(self, directory: Path, job: ProteinJob, proteins: ProteinInput, files: ScanFiles) -> None:
+        self._directory, self._job, self._proteins, self._files = directory, job, proteins, files
+        self._request = job.request
+        self._structure = None if files.structure is None else self._match_structure(files.structure)
         self._measurements = None if files.measurements is None else self._read_measurements(files.measurements)
         self._page = ScanPage()
+        self._num_structures = 0
         self._best: list[tuple[str, str, float]] = []
         self._notes: list[str] = []
 
-    def _check_all(self) -> None:
-        """Read all proteins, so that an invalid one is reported before anything is computed."""
-        for query in self._queries(self._statistics):
-            self.num_tokens += self._job.computation.num_tokens(query)
-            self._num_positions += len(query.positions)
-            if self._files.structure is not None:
-                self._sequences.append(query.record.sequence)
-
-    def _queries(self, statistics: ReadStatistics) -> Iterator[_ScanQuery]:
-        reader = self._request.options.reader
-        for record in read_scorable(self._files.fasta, reader, statistics):
-            try:
-                positions = scanned_positions(record, self._region)
-            except SkippableError as error:
-                statistics.num_records -= 1  # the next record gets its row
-                statistics.skip_or_raise(record.id, error, reader.on_illegal)
-            else:
-                yield _ScanQuery(residues=encode(record.sequence), positions=positions, record=record)
+    def _match_structure(self, path: Path) -> MatchedStructure:
+        return MatchedStructure.match(path, [record.sequence for record in self._proteins.read()])
 
     def _read_measurements(self, path: Path) -> Measurements:
         reader = self._request.options.reader
         proteins = read_wild_types(self._files.fasta, reader=reader, statistics=ReadStatistics())
         return Measurements(path, proteins, self._request.options.scan.measured_column, reader)
 
-    def run(self, engine: Engine, on_crop: Callable[[int], None]) -> None:
-        """Compute all proteins, and write and draw each."""
+    def write(self, store: PositionStore) -> None:
+        """Write and draw each protein, from the rows of a store that is closed."""
         formula = describe_formula(self._request.options.scoring.method)
         has_measurements = self._measurements is not None
-        with ScanWriter(self._directory, self._num_positions, formula, has_measurements=has_measurements) as files:
-            for query, log_probs in engine.run(self._job.computation, self._queries(ReadStatistics()), on_crop):
-                self._add(self._make_scan(query, log_probs), files)
+        with ScanWriter(self._directory, store.num_rows, formula, has_measurements=has_measurements) as files:
+            for record, (_, log_probs) in zip(self._proteins.read(), store.rows.vectors(), strict=True):
+                self._add(self._make_scan(record, log_probs), files)
 
-    def _make_scan(self, query: _ScanQuery, log_probs: LogProbabilities) -> ProteinScan:
-        if not np.isfinite(log_probs).all():
-            raise NotFiniteError(query.record.id, self._job.precision, "float32", what="score")
-        measured = None
+    def _make_scan(self, record: Record, log_probs: LogProbabilities) -> ProteinScan:
+        positions, measured = self._job.make_query(record.sequence).positions, None
         if self._measurements is not None:
-            measured = self._measurements.of(query.record.sequence, query.positions)
-        return ProteinScan(record=query.record, positions=query.positions, log_probs=log_probs, measured=measured)
+            measured = self._measurements.of(record.sequence, positions)
+        return ProteinScan(record=record, positions=positions, log_probs=log_probs, measured=measured)
 
     def _add(self, scan: ProteinScan, files: ScanWriter) -> None:
         structure = "" if self._structure is None else self._structure.write(self._directory, scan)
@@ -118,10 +87,10 @@ class _ScanJob:
         self._page.add(scan, displayed, comparison)
         draw_scan(self._directory / "figures" / f"protein-{scan.record.row + 1:06d}.png", displayed)
 
-    def write_page(self) -> None:
+    def write_page(self, num_positions: int, warnings: Sequence[str]) -> None:
         """Write the page of the first proteins."""
-        request, files, num_proteins = self._request, self._files, self._statistics.num_records
-        positions = pluralize(self._num_positions, "scanned position")
+        request, files, num_proteins = self._request, self._files, self._proteins.num_proteins
+        positions = pluralize(num_positions, "scanned position")
         facts = {
             "Command": files.command,
             "Model": request.model.name,
@@ -129,43 +98,44 @@ class _ScanJob:
             "Input": f"{files.fasta_name}: {pluralize(num_proteins, 'protein')}, {positions}",
         }
         title = f"Single mutants of {files.fasta_name}, scored by {request.model.name}"
-        notes = [*(self._measurements.notes() if self._measurements else []), *self.warnings]
+        notes = [*(self._measurements.notes() if self._measurements else []), *warnings]
         write_text(self._directory / "report.html", self._page.render(title, facts, num_proteins, notes))
 
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know about the input and the model."""
-        return self._job.warnings(self._statistics)
-
     def facts(self) -> dict[str, Any]:
-        """Describe what was scanned, for the record of the directory and the summary."""
-        statistics, measurements = self._statistics, self._measurements
+        """Describe what was found, for the record of the directory and the summary."""
         return {
-            "num_proteins": statistics.num_records,
-            "num_positions": self._num_positions,
-            "num_mutants": NUM_SUBSTITUTIONS * self._num_positions,
             "num_displayed": self._page.num_proteins,
             "num_structures": self._num_structures,
-            "num_refused": len(statistics.skipped),
-            **statistics.left_out(),
             "best": [[name, mutant, float(f"{score:.7g}")] for name, mutant, score in self._best],
-            "notes": [*(measurements.notes() if measurements else []), *self._notes],
-            "warnings": self.warnings,
+            "notes": [*(self._measurements.notes() if self._measurements else []), *self._notes],
         }
 
 
+def _make_query(region: Region, sequence: str) -> PositionQuery:
+    """Query the scanned positions of a protein."""
+    residues = encode(sequence)
+    return PositionQuery(residues=residues, positions=scanned_positions(residues, region))
+
+
 def run_scan(
-    directory: Path, request: ScoringRequest, files: ScanFiles, precision: str, callbacks: Callbacks
-) -> dict[str, Any]:
-    """Fill the directory of a scan; return counts, notes and warnings for its record.
+    claim: Claim, request: ScoringRequest, files: ScanFiles, proteins: ProteinInput, callbacks: Callbacks
+) -> tuple[dict[str, Any], int]:
+    """Fill the directory of a scan, from rows that an interrupted process leaves to the next one.
+
+    Returns:
+        Counts, notes and warnings for the record of the directory, and the proteins of earlier runs.
 
     Raises:
         ProtembedError: The input, the model or the device does not allow it.
     """
-    protein_job = ProteinJob.load(request, precision, PositionQuery.amino_acids, callbacks)
-    job = _ScanJob(directory, request, files, protein_job)
-    callbacks.on_start(job.num_tokens)
-    with protein_job.engine() as engine:
-        job.run(engine, callbacks.on_computed)
-    job.write_page()
-    return job.facts()
+    protein_job = ProteinJob.load(request, files.precision, partial(_make_query, request.options.scan.range), callbacks)
+    job = _ScanJob(claim.path, protein_job, proteins, files)
+    with PositionStore.open(claim, proteins, protein_job.make_query) as store:
+        num_resumed = store.num_committed
+        statistics = protein_job.run(proteins, store, callbacks)
+    facts = protein_job.facts(proteins, statistics)
+    claim.create_directory()
+    job.write(store)
+    job.write_page(store.num_rows, facts["warnings"])
+    counts = {"num_positions": store.num_rows, "num_mutants": NUM_SUBSTITUTIONS * store.num_rows}
+    return {**facts, **counts, **job.facts()}, num_resumed
