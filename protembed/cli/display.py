@@ -267,7 +267,7 @@ class Display:
         """Print how to resume when the command is interrupted.
 
         Args:
-            progress: Display that counts the proteins that are saved.
+            progress: Display that counts the proteins or samples that are saved.
             is_always_resumable: Whether the command resumes whatever it does; otherwise only once a protein is saved.
         """
         try:
@@ -275,7 +275,7 @@ class Display:
         except (KeyboardInterrupt, SystemExit):
             number = progress.num_finished
             if not self._data_on_stdout and number:
-                saved = f"{pluralize(number, 'more protein')} {'is' if number == 1 else 'are'} saved"
+                saved = f"{pluralize(number, f'more {progress.noun}')} {'is' if number == 1 else 'are'} saved"
                 self.say(f"interrupted: {saved}; run the same command to resume")
             elif not self._data_on_stdout and is_always_resumable:
                 self.say("interrupted before another protein was saved; run the same command to resume")

@@ -48,7 +48,7 @@ class Progress:
         self, console: Console, say: Callable[[str], None], *, is_live: bool, what: str, noun: str, part: str
     ) -> None:
         self._console, self._say, self._is_live = console, say, is_live
-        self._what, self._noun, self._part = what, noun, part
+        self._what, self.noun, self._part = what, noun, part
         self._spinner = Spinner("line" if console.options.ascii_only else "dots")
         self._began = self._moved = self._last_line = time.monotonic()
         self.num_finished = self._amount = self._computed = 0
@@ -155,7 +155,7 @@ class Progress:
         amount = self._amount_so_far()
         if not amount:
             return []
-        finished = [pluralize(self.num_finished, self._noun)] if self.num_finished else []
+        finished = [pluralize(self.num_finished, self.noun)] if self.num_finished else []
         rate = amount / max(self._moved - self._began, 1e-9)
         return [*finished, pluralize(amount, self._part), f"{rate:,.0f} {self._part}s/s"]
 

@@ -24,7 +24,7 @@ def score(input: ScoredPath, options: ScoreOptions, display: Display) -> None:
 
     display.announce_download()
     with (
-        display.progress("scored", part="token") as progress,
+        display.progress("scored", "protein" if options.filling.samples is None else "sample", "token") as progress,
         display.resume_hint(progress, is_always_resumable=False),
     ):
 

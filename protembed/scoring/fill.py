@@ -46,12 +46,13 @@ def fill_fasta(fasta: PathLike, options: ScoreOptions | None = None, callbacks: 
 
     The table has the most probable residues at each masked position, from one pass of the model, in the columns `id`,
     `position`, `rank`, `residue` and `probability`, below a comment with the formula. With `samples`, the result is a
-    FASTA file of whole sequences in which one position was filled in after the other.
+    FASTA file of whole sequences in which one position was filled in after the other. The same call resumes a run.
 
     Args:
         fasta: FASTA file whose records have masked positions; `-` is stdin.
         options: All options of the command; the defaults if None.
-        callbacks: Functions that receive the tokens to compute, and those that the model has computed.
+        callbacks: Functions that receive the tokens to compute, those that the model has computed, and those of each
+            protein or sample that is saved.
 
     Raises:
         ChangedInputError: The file changed while it was read.
@@ -70,11 +71,10 @@ def fill_fasta(fasta: PathLike, options: ScoreOptions | None = None, callbacks: 
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.output, claim.recorded, was_done=True)
-            proteins = MaskedProteins(path=path, reader=options.reader)
-            proteins.check()
+            proteins = MaskedProteins.scan(path, options.reader)
             from protembed.scoring.fill_job import write_filled  # which imports torch
 
-            facts = write_filled(claim.path, request, fingerprint["precision"], proteins, callbacks)
+            facts = write_filled(claim, request, fingerprint["precision"], proteins, callbacks)
             check_inputs()
             return _summary(result.output, claim.publish({**fingerprint, **facts}))
 

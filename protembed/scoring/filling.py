@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +56,7 @@ class Draft:
         residues: Token ids without `<cls>` and `<eos>`, (residues,), uint8; `<mask>` where nothing is drawn yet.
         random: Draws random numbers from 0 to 1.
         log_probability: Sum of the log probabilities, in nats, that the drawn residues had when they were drawn.
+        num_tokens: Number of tokens that were computed for it.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Draft:
     residues: Tokens
     random: Random
     log_probability: float = 0.0
+    num_tokens: int = 0
 
     @classmethod
     def begin(cls, id: str, sequence: str, *, seed: int, number: int) -> "Draft":
@@ -118,14 +120,22 @@ class SequenceSampler:
         Raises:
             NotFiniteError: A log probability is not a finite number.
         """
+        return chain.from_iterable(self.complete_rounds(engine, drafts, on_drawn))
+
+    def complete_rounds(
+        self, engine: Engine, drafts: Iterable[Draft], on_drawn: Callable[[int], None] = lambda num_tokens: None
+    ) -> Iterator[list[Draft]]:
+        """Fill in drafts as `complete` does, and yield those that were filled in together."""
         # A crop computed beside others may differ in its last bit, and with it, rarely, a draw. Alone it never does.
         engine, waiting = replace(engine, micro_batch_tokens=1), iter(drafts)
         while group := list(islice(waiting, _DRAFTS_PER_ROUND)):
             while incomplete := [draft for draft in group if not draft.is_complete]:
                 self._fill_each(engine, incomplete)
                 for draft in incomplete:
-                    on_drawn(len(draft.residues) + NUM_SPECIAL_TOKENS)
-            yield from group
+                    num_tokens = len(draft.residues) + NUM_SPECIAL_TOKENS
+                    draft.num_tokens += num_tokens
+                    on_drawn(num_tokens)
+            yield group
 
     def _fill_each(self, engine: Engine, drafts: Sequence[Draft]) -> None:
         """Fill in one position of each draft; equal drafts, as all samples are at first, are computed once."""

@@ -88,7 +88,9 @@ class ProteinJob:
 
     @property
     def _is_masked(self) -> bool:
-        return self.request.options.scoring.method != "wildtype-marginals"
+        """Whether each position is masked alone; those that are to be filled in are all masked already."""
+        options = self.request.options
+        return options.scoring.method != "wildtype-marginals" and not options.filling.fill
 
     def engine(self) -> AbstractContextManager[Engine]:
         """Make the engine that computes, with its workers."""

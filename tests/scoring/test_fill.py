@@ -185,6 +185,46 @@ def test_stdin_is_filled_in(fasta, tiny_model, give_stdin, monkeypatch, tmp_path
     assert [row["id"] for row in rows_of(summary.output)] == ["a"]
 
 
+@pytest.mark.promise(2)
+@pytest.mark.parametrize("options", [{"top": 3}, {"samples": 3}])
+def test_an_interrupted_run_is_resumed_and_gives_the_same_bytes(options, fill, fasta, masked, tmp_path, monkeypatch):
+    monkeypatch.setattr("protembed.scoring.protein_job._CHUNKS_PER_GROUP", 1 / 10_000)
+    monkeypatch.setattr("protembed.scoring.filling._DRAFTS_PER_ROUND", 2)
+    path = fasta([*masked.items(), *masked.items()])  # each identifier twice
+
+    def run(name, **callbacks):
+        output = tmp_path / name / ("f.fasta" if "samples" in options else "f.tsv")
+        return fill(path, Callbacks(**callbacks), **options, output=output, force=False)
+
+    saved, expected, computed = [], [], []
+
+    def interrupt(num_tokens):
+        saved.append(num_tokens)
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+
+    run("whole", on_start=expected.append)
+    with pytest.raises(KeyboardInterrupt):
+        run("interrupted", on_progress=interrupt)
+    assert [path.name for path in (tmp_path / "interrupted").iterdir()] == [f"{run('whole').output.name}.partial"]
+    summary = run("interrupted", on_start=expected.append, on_computed=computed.append)
+
+    assert sum(computed) <= expected[1] == expected[0] - sum(saved)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "interrupted" / file.name).read_bytes()
+    assert (summary.num_proteins, len(list((tmp_path / "interrupted").iterdir()))) == (6, 2)
+
+
+def test_a_repeated_sequence_is_computed_once_for_the_table(fill, fasta):
+    computed = []
+
+    summary = fill(fasta([("a", "MK?Y"), ("b", "MKT?"), ("c", "MK?Y")]), Callbacks(on_computed=computed.append))
+
+    rows = rows_of(summary.output)
+    assert sum(computed) == 2 * 6
+    assert [list(row.values())[1:] for row in rows[:5]] == [list(row.values())[1:] for row in rows[10:]]
+
+
 # What is rejected
 
 
