@@ -17,6 +17,8 @@ from protembed.data.fasta import is_nucleotide_like
 from protembed.errors import MismatchedResidueError, TableError, UnsupportedVariantError
 from protembed.text import name_foreign_letters, without_invisible
 
+# The Greek letter, and the sign of mathematics that looks like it.
+_DELTA = "[\u0394\u2206]"
 _LETTERS = "[A-Z]|" + "|".join(protein_letters_3to1)
 # Up to nine digits: enough for any protein, and few enough for Python to convert.
 _SUBSTITUTION = re.compile(rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})({_LETTERS}|=)\)?", re.IGNORECASE)
@@ -24,6 +26,18 @@ _INDEL = re.compile(
     rf"(?:p\.)?\(?({_LETTERS})(-?[0-9]{{1,9}})(?:_({_LETTERS})(-?[0-9]{{1,9}}))?(delins|del|ins|dup)([A-Z]*)\)?",
     re.IGNORECASE,
 )
+# As papers write deletions: with a delta or `del` on either side.
+_DELETION = re.compile(
+    rf"(?:p\.)?\(?(?:(?P<before>{_DELTA}|del)\(?)?(?P<first>(?:{_LETTERS})-?[0-9]{{1,9}})"
+    rf"(?:[_\u2013-](?P<last>(?:{_LETTERS})[0-9]{{1,9}}))?(?P<after>{_DELTA}|del)?\)*",
+    re.IGNORECASE,
+)
+_NAMELESS_DELETION = re.compile(
+    rf"(?:p\.)?\(?(?:(?:{_DELTA}|del)\(?[0-9]+|[0-9]+(?:[_\u2013-][0-9]+)?(?:{_DELTA}|del))(?:[_\u2013-][0-9]+)?\)*",
+    re.IGNORECASE,
+)
+# The first or last residues of a protein, or its asparagine or cysteine at a position.
+_DELETED_END = re.compile(rf"(?:p\.)?{_DELTA}\(?[NC]-?[0-9]+\)?", re.IGNORECASE)
 _THREE_LETTERS = re.compile("|".join(protein_letters_3to1), re.IGNORECASE)
 # What a protein sequence cannot have, by what its notation contains.
 _UNSCORABLE = {
@@ -34,10 +48,12 @@ _UNSCORABLE = {
 _HGVS_LIST = re.compile(r"(?:p\.)?\[(.*)\]")
 # Dashes and `_` separate mutations only between letters: `A4_K8del` is one deletion, and -5 is a position.
 _SEPARATORS = re.compile(
-    r"(?:[:;,/+|&\s\u00b7\u2022]|(?<=\s)(?:and|[\u2013-])(?=\s))+|(?<=[A-Za-z=)])[_\u2013-](?=[A-Za-z(])"
+    r"(?:[:;,/+|&\s\u00b7\u2022]|(?<=\s)(?:and|[\u2013-])(?=\s))+|"
+    r"(?<=[A-Za-z=)\u0394\u2206])[_\u2013-](?=[A-Za-z(\u0394\u2206])"
 )
 # As papers write mutations: `Ala42→Gly`, `A42>G`; `Ala-42-Gly`, `A 42 G`.
 _ARROW = re.compile(r"(?<=[0-9])\s*(?:\u2192|\u21d2|[-=]?>)\s*(?=[A-Za-z])")
+_APART = re.compile(rf"(?<={_DELTA})\s+(?=[A-Z])|(?<=[0-9])\s+(?=(?:del|{_DELTA})(?![^\W_]))", re.IGNORECASE)
 _SPREAD = re.compile(rf"(?<![^\W_])({_LETTERS})([ _-])([0-9]{{1,9}})\2({_LETTERS})(?![^\W_])", re.IGNORECASE)
 # Enrich2 writes `_sy` for a variant with silent mutations of the gene only.
 _WILD_TYPE = ("wt", "_wt", "wildtype", "wild-type", "wild_type", "wild type", "wildtyp", "_sy", "p.=", "p.(=)")
@@ -167,12 +183,10 @@ def _check_letters(wild_types: str, mutants: str, name: str, place: Place) -> No
 
 
 def _parse_indel(name: str, offset: int, place: Place) -> Indel:
-    match = _INDEL.fullmatch(name)
+    match = _INDEL.fullmatch(_as_hgvs(name))
     residues = None if match is None else _letters(match[6], is_long=len(match[1]) == 3)
     if match is None or residues is None:
-        meanings = [meaning for pattern, meaning in _UNSCORABLE.items() if pattern.search(name)]
-        what = meanings[0] if meanings else "not a substitution, insertion or deletion"
-        raise UnsupportedVariantError(*place, f"{name[:40]!r} is {what}{name_foreign_letters(name[:40])}")
+        raise UnsupportedVariantError(*place, f"{name[:40]!r} {_describe_unsupported(name)}")
     ends = [(_letter(match[1]), int(match[2]) + offset)]
     ends += [(_letter(match[3]), int(match[4]) + offset)] if match[3] else []
     first, last = (Mutation(letter, position, letter) for letter, position in (ends[0], ends[-1]))
@@ -180,6 +194,29 @@ def _parse_indel(name: str, offset: int, place: Place) -> Indel:
         raise UnsupportedVariantError(*place, f"{name[:40]!r} {problem}")
     _check_letters(first.wild_type + last.wild_type, residues, name, place)
     return Indel(match[5].lower(), first, last, residues)
+
+
+def _describe_unsupported(name: str) -> str:
+    """Describe a name that is no substitution, insertion or deletion of known residues."""
+    if _NAMELESS_DELETION.fullmatch(name):
+        return "names no residues to check against the wild type, as F508del and M1_K5del do"
+    if _DELETED_END.fullmatch(name):
+        return "may be a deleted end of the protein or a deleted residue (write N10del, or M1_N10del for the end)"
+    meanings = [meaning for pattern, meaning in _UNSCORABLE.items() if pattern.search(name)]
+    what = meanings[0] if meanings else "not a substitution, insertion or deletion"
+    return f"is {what}{name_foreign_letters(re.sub(_DELTA, '', name[:40]))}"
+
+
+def _as_hgvs(name: str) -> str:
+    """Write a deletion as HGVS does if papers write it otherwise; leave other names as they are.
+
+    >>> _as_hgvs("\u0394F508"), _as_hgvs("delPhe508"), _as_hgvs("M1-K5\u2206"), _as_hgvs("K23_L24insRS")
+    ('F508del', 'Phe508del', 'M1_K5del', 'K23_L24insRS')
+    """
+    match = _DELETION.fullmatch(name)
+    if match is None or bool(match["before"]) == bool(match["after"]) or _DELETED_END.fullmatch(name):
+        return name
+    return "_".join(filter(None, (match["first"], match["last"]))) + "del"
 
 
 def _letters(text: str, *, is_long: bool) -> str | None:
@@ -203,7 +240,7 @@ def _problem(kind: str, first: int, last: int, residues: str) -> str | None:
 
 def _join_parts(text: str) -> str:
     """Join the residues and the position of each mutation, though arrows, dashes or spaces stand between them."""
-    return _SPREAD.sub(r"\1\3\4", _ARROW.sub("", text))
+    return _SPREAD.sub(r"\1\3\4", _APART.sub("", _ARROW.sub("", text)))
 
 
 def parse_mutations(text: str, offset: int, place: Place) -> Mutations:
@@ -340,7 +377,7 @@ def _advice_on_mismatch(mutations: Mutations, wild_type: str) -> str:
         return "the wild type looks like nucleotides: translate its gene first"
     substitutions = [mutation for mutation in mutations if isinstance(mutation, Mutation)]
     if not any(_mismatch(mutation.reverse, wild_type) for mutation in substitutions) and substitutions:
-        return "the sequence already has the mutations: name its column with `mutated_sequence`"
+        return "the sequence already has the mutations: give the wild type, or name its column with `mutated_sequence`"
     return "correct the row, or give its wild type"
 
 

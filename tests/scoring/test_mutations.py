@@ -123,6 +123,51 @@ def test_an_incomplete_insertion_or_deletion_is_rejected_with_what_it_lacks(text
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("K2del", "p.Lys2del", "p.(Lys2del)", "k2DEL", "K2 del", "delK2", "delLys2", "GENE:p.Lys2del"),
+        *("\u0394K2", "\u2206K2", "p.\u0394K2", "(\u0394K2)", "\u0394(K2)", "\u0394Lys2", "\u2206 Lys2"),
+        *("K2\u0394", "Lys2\u2206", "K2 \u0394"),
+    ],
+)
+def test_a_deleted_residue_is_parsed_however_papers_write_it(text):
+    assert parse(text) == parse("K2del")
+    assert parse(f"{text}:A4G") == parse(f"{text}, A4G") == parse("K2del:A4G")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("M1_K5del", "M1-K5del", "M1\u2013K5del", "p.Met1_Lys5del", "p.(Met1_Lys5del)", "M1_K5\u0394"),
+        *("\u0394M1-K5", "\u2206M1_K5", "\u0394(M1\u2013K5)", "delM1_K5", "del Met1-Lys5"),
+    ],
+)
+def test_deleted_residues_are_parsed_however_papers_write_them(text):
+    assert parse(text) == parse("M1_K5del")
+
+
+@pytest.mark.parametrize(
+    "text", ["\u03941-5", "\u22061\u20135", "\u0394(1-5)", "\u0394508", "del1-5", "1_5del", "p.1_5del", "508del"]
+)
+def test_a_deletion_that_names_no_residue_is_rejected_because_it_cannot_be_checked(text):
+    with pytest.raises(UnsupportedVariantError, match=rf"'{re.escape(text)}' names no residues to check"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["\u0394N10", "\u0394C10", "\u2206(N10)"])
+def test_a_deleted_end_that_may_be_a_residue_is_rejected(text):
+    with pytest.raises(UnsupportedVariantError, match="may be a deleted end of the protein or a deleted residue"):
+        parse(text)
+    assert parse("delN10") == parse("N10del")
+
+
+@pytest.mark.parametrize("text", ["\u0394", "\u0394K", "\u0394K2del", "\u0394K2R", "K2-", "K2_"])
+def test_an_incomplete_deletion_is_rejected(text):
+    with pytest.raises(UnsupportedVariantError, match=f"'{text}' is not a substitution, insertion or deletion;"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
     ("three", "one"),
     [
         ("p.Lys23del", "K23del"),
@@ -222,7 +267,7 @@ def test_a_mutation_of_a_residue_without_a_probability_is_rejected(letter):
 
 def test_a_mutated_sequence_given_as_the_wild_type_is_recognised():
     with pytest.raises(
-        MismatchedResidueError, match="already has the mutations: name its column with `mutated_sequence`"
+        MismatchedResidueError, match="already has the mutations: give the wild type, or name its column with"
     ):
         check_mutations(parse("K2R"), "MRTAY", ROW)
 
