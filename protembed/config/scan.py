@@ -4,10 +4,7 @@ from pathlib import Path
 
 from protembed.config.base import Config, option
 from protembed.config.common import Region, region_option
-from protembed.config.effects import Condition
 from protembed.errors import ConfigError
-
-_MEASURED = Condition("`measurements`", lambda given: given["measurements"] is not None)
 
 
 class ScanConfig(Config):
@@ -26,14 +23,9 @@ class ScanConfig(Config):
     measurements: Path | None = option(
         None,
         "Table of measured variants, such as a deep mutational scan, to show beside the scan: CSV or TSV with "
-        "mutations and values. Variants with several mutations are left out.",
+        "mutations and values, of which --measured-column, --mutations, --id and --position-offset say more. Variants "
+        "with several mutations are left out.",
         reads="table",
-    )
-    measured_column: str | None = option(
-        None,
-        "Column of --measurements with the values. Default: DMS_score, score, fitness, effect or similar.",
-        needs=[_MEASURED],
-        advanced=True,
     )
     structure: Path | None = option(
         None,
@@ -44,7 +36,7 @@ class ScanConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("region", "measurements", "measured_column", "structure"):
+        for name in ("region", "measurements", "structure"):
             if getattr(self, name) is not None and not self.scan:
                 raise ConfigError(name, str(getattr(self, name)), "it is an option of a scan: add `scan`")
 

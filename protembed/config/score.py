@@ -1,7 +1,7 @@
 """Options of `protembed score`, and which of its modes they belong to. No torch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ def describe_positions(method: ScoreMethod) -> str:
 
 
 class VariantTableConfig(Config):
-    """Input table: its columns, and the wild types."""
+    """Input table: its columns, and the wild types; beside a scan the columns of its measurements."""
 
     wild_type: Path | None = option(
         None,
@@ -124,13 +124,14 @@ class VariantTableConfig(Config):
     )
     id: str | None = option(
         None,
-        "Column that names each row's record of --wild-type. Default: id or protein, if there are several records or "
-        "the column names the only one.",
+        "Column that names each row's record of --wild-type, or of the proteins of a scan. Default: id or protein, if "
+        "there are several records or the column names the only one.",
     )
-    measurement: str | None = option(
+    measured_column: str | None = option(
         None,
         "Column with measured values, higher for better variants: their rank correlation with the scores, and with "
-        "those of BLOSUM62, is printed. Default: DMS_score, if there is one.",
+        "those of BLOSUM62, is printed. Default: DMS_score, if there is one; of --measurements also score, fitness, "
+        "effect or similar.",
     )
     position_offset: int = option(
         0, "Number added to every position of the mutations, if they do not count from the wild type's first residue."
@@ -140,8 +141,6 @@ class VariantTableConfig(Config):
         super().__post_init__()
         if self.wild_type is not None and self.sequence is not None:
             raise ConfigError("sequence", self.sequence, "`wild_type` already gives the wild type")
-        if self.wild_type is None and self.id is not None:
-            raise ConfigError("id", self.id, "it names a record of `wild_type`, which is not given")
 
 
 class ScoreConfig(Config):
@@ -171,7 +170,7 @@ class ScoreConfig(Config):
 _REQUESTS: Sequence[ScoreMode] = ("positions", "fill", "scan")
 # The configs, as `ScoreOptions` names them, whose options belong to some modes only.
 _MODES_OF: Mapping[str, Sequence[ScoreMode]] = {
-    "table": ("variants",),
+    "table": ("variants", "scan"),
     "per_position": ("positions",),
     "filling": ("fill",),
 }
@@ -195,6 +194,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _changed(config: Config) -> dict[str, Any]:
+    """Return the options of a config that are not the default, with paths as texts."""
+    default = type(config)()
+    return {name: _plain(value) for name, value in vars(config).items() if value != getattr(default, name)}
+
+
 class ScoreOptions(Options):
     """All options of `protembed score`."""
 
@@ -207,6 +212,18 @@ class ScoreOptions(Options):
     scan: ScanConfig = field(default_factory=ScanConfig)
     reader: InputConfig = field(default_factory=InputConfig)
     compute: InferenceDeviceConfig = field(default_factory=InferenceDeviceConfig)
+
+    def __post_init__(self) -> None:
+        table = _changed(self.table)
+        if not self.scan.scan:
+            if "id" in table and self.table.wild_type is None:
+                raise ConfigError("id", self.table.id, "it names a record of `wild_type`, which is not given")
+            return
+        for name, value in table.items():
+            if name == "wild_type":
+                raise ConfigError(name, value, "the proteins of the FASTA file are the wild types of a scan")
+            if self.scan.measurements is None:
+                raise ConfigError(name, value, "it describes the table of `measurements`, which is not given")
 
     def choose_mode(self, name: str, *, is_fasta: bool) -> ScoreMode:
         """Choose what is scored by the content of the input and the options, and check that these fit.
@@ -231,12 +248,9 @@ class ScoreOptions(Options):
     def _check_belongs(self, mode: ScoreMode, name: str) -> None:
         """Check that every option that is not the default belongs to a mode."""
         for part, modes in _MODES_OF.items():
-            config = getattr(self, part)
-            for spec in fields(config):
-                value = getattr(config, spec.name)
-                if mode not in modes and value != getattr(type(config)(), spec.name):
-                    expected = f"it is an option for {_WORDS[modes[0]]}, and {name} is {_WORDS[mode]}"
-                    raise ConfigError(spec.name, _plain(value), expected)
+            for given, value in _changed(getattr(self, part)).items() if mode not in modes else ():
+                expected = f"it is an option for {_WORDS[modes[0]]}, and {name} is {_WORDS[mode]}"
+                raise ConfigError(given, value, expected)
         if self.scoring.method not in _METHODS_OF[mode]:
             expected = f"{_WORDS[mode]} are scored by {' or '.join(_METHODS_OF[mode])}"
             raise ConfigError("method", self.scoring.method, expected)

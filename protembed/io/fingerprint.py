@@ -23,6 +23,7 @@ FORMER_NAMES: Mapping[str, str] = {
     "from": "init_from",
     "head_rate_factor": "head_lr_multiplier",
     "long": "long_proteins",
+    "measurement": "measured_column",
     "num_maps": "save_maps",
     "num_rows": "sample_size",
     "offset": "position_offset",
@@ -34,7 +35,7 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings that are recorded only if they differ from these values: results of versions without them stay the same.
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
-    **dict.fromkeys(("models", "models_sha256", "measurement")),
+    **dict.fromkeys(("models", "models_sha256", "measured_column")),
     **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
 }

@@ -84,9 +84,9 @@ class CheckedVariants:
         with Faults() as faults:
             mutated.add(_counted(table, table.read(statistics, faults), values))
         num_measured, num_unreadable = values["number"], values["text"]
-        if options.table.measurement is not None and not num_measured:
+        if options.table.measured_column is not None and not num_measured:
             found = f"the column {table.measurement!r} has no number"
-            raise TableError(table.path, found, "name a column of measured values with `measurement`")
+            raise TableError(table.path, found, "name a column of measured values with `measured_column`")
         return cls(
             table=table,
             mutated=mutated,

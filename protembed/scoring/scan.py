@@ -104,7 +104,8 @@ def scan_proteins(
     with unchanged_inputs(), seekable_inputs(inputs) as paths:
         copies = dict.fromkeys(_FILES) | dict(zip(named, paths[1:], strict=True))
         hashes = {name: None if path is None else sha256_of_inputs([path]) for name, path in copies.items()}
-        fingerprint = request.fingerprint(result, paths[:1], as_plain_values(options.scan) | hashes)
+        tables = [] if options.scan.measurements is None else [options.table]
+        fingerprint = request.fingerprint(result, paths[:1], as_plain_values(options.scan, *tables) | hashes)
         with result.claim(fingerprint, callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(claim.output, claim.recorded, was_done=True)

@@ -52,7 +52,7 @@ class _ScanJob:
     def _read_measurements(self, path: Path) -> Measurements:
         reader = self._request.options.reader
         proteins = read_wild_types(self._files.fasta, reader=reader, statistics=ReadStatistics())
-        return Measurements(path, proteins, self._request.options.scan.measured_column, reader)
+        return Measurements(path, proteins, self._request.options.table, reader)
 
     def write(self, store: PositionStore) -> None:
         """Write and draw each protein, from the rows of a store that is closed."""

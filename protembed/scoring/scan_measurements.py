@@ -61,7 +61,7 @@ class Measurements:
     Args:
         path: CSV or TSV file of variants and measured values.
         proteins: Sequences of the proteins that are scanned, by identifier.
-        column: Column of the values that the user named; None if the user named none.
+        config: Columns that the user named, and the offset of positions.
         reader: Policies for characters that are not amino acids.
 
     Attributes:
@@ -73,14 +73,16 @@ class Measurements:
         DataError: A row, the header or a mutation does not fit the proteins.
     """
 
-    def __init__(self, path: Path, proteins: Mapping[str, str], column: str | None, reader: InputConfig) -> None:
+    def __init__(
+        self, path: Path, proteins: Mapping[str, str], config: VariantTableConfig, reader: InputConfig
+    ) -> None:
         # Rows that no scan has, such as insertions and stop codons, are left out whatever the policy.
         lenient = InputConfig(on_illegal="skip", gaps=reader.gaps)
-        self._table = VariantTable(path, VariantTableConfig(), proteins, lenient)
+        self._table = VariantTable(path, config, proteins, lenient, source="the scanned FASTA file")
         self._by_sequence: dict[str, _Measured] = {}
         self._num_several = self._num_missing = 0
         self._statistics = ReadStatistics()
-        index = self._find_column(column)
+        index = self._find_column(config.measured_column)
         self.column = self._table.header[index]
         with Faults() as faults:
             for variant in self._table.read(self._statistics, faults):

@@ -75,7 +75,7 @@ _USUAL_NAMES: Mapping[str, Sequence[str]] = {
         *("mut", "mt", "mut_aa", "aa_mut", "mutant_aa", "aa_mutant", "mt_aa", "mut_residue", "mutant_residue"),
         *("mutated_residue", "alt_aa", "aa_alt"),
     ),
-    "measurement": ("dms_score",),
+    "measured": ("dms_score",),
 }
 _WILD_TYPE_ADVICE = "give it with `wild_type` FASTA, or name its column with `sequence`"
 _IN_THREE_COLUMNS = ("wild_type_residue", "position", "mutant_residue")
@@ -161,6 +161,7 @@ class VariantTable:
         config: Columns that the user named, and the offset of positions.
         wild_types: Wild types by identifier; None if the table has them.
         reader: Policies for characters that are not amino acids; `skip` also skips variants that cannot be scored.
+        source: Where the wild types are from, for messages.
 
     Attributes:
         path: Name of the table, for messages.
@@ -174,8 +175,15 @@ class VariantTable:
     """
 
     def __init__(
-        self, path: Path, config: VariantTableConfig, wild_types: Mapping[str, str] | None, reader: InputConfig
+        self,
+        path: Path,
+        config: VariantTableConfig,
+        wild_types: Mapping[str, str] | None,
+        reader: InputConfig,
+        *,
+        source: str = "`wild_type`",
     ) -> None:
+        self._source = source
         self.path, self._file, self._config = display_name(path), path, config
         self._wild_types, self._reader = wild_types, reader
         self._cleaned: dict[str, str] = {}
@@ -234,14 +242,14 @@ class VariantTable:
     @property
     def measurement(self) -> str | None:
         """Name of the column of measured values; None if there is none."""
-        return self.header[self._indices["measurement"]] if "measurement" in self._indices else None
+        return self.header[self._indices["measured"]] if "measured" in self._indices else None
 
     def measured(self, variant: Variant) -> float | None:
         """Return the measured value of a variant.
 
         It is NaN where there is no value, or one that stands for a missing one, and None where it is not a number.
         """
-        text = variant.cells[self._indices["measurement"]].strip() if "measurement" in self._indices else ""
+        text = variant.cells[self._indices["measured"]].strip() if "measured" in self._indices else ""
         if not text or is_stand_in(text):
             return math.nan
         try:
@@ -326,8 +334,8 @@ class VariantTable:
             wild_type = self._named_wild_type(row, self._wild_types)
             if cell and wild_type != self._accept(cell, row, "wild type", ReadStatistics()):
                 name = self.header[self._indices["sequence"]]
-                found = f"the column {name!r} has another wild type than `wild_type`"
-                advice = "omit `wild_type`, or pass `mutated_sequence` if these are mutated sequences"
+                found = f"the column {name!r} has another wild type than {self._source}"
+                advice = "omit one of the two, or pass `mutated_sequence` if these are mutated sequences"
                 raise self._error(row, found, advice)
             return wild_type
         if cell is None:
@@ -351,7 +359,7 @@ class VariantTable:
             return next(iter(wild_types.values()))
         name = self._cell(row, "id") or ""
         if name not in wild_types:
-            found = f"`wild_type` has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
+            found = f"{self._source} has {pluralize(len(wild_types), 'record')}, and none of them is {name!r}"
             raise self._error(row, found, "give each row the identifier of its record")
         return wild_types[name]
 
@@ -384,6 +392,7 @@ class VariantTable:
 
     def _find_columns(self) -> dict[str, int]:
         named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
+        named["measured"] = self._config.measured_column
         check_unique_columns(self.header, self.path, [*named.values(), *_USUAL_NAMES.values()], self.line)
         indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self.line)
         if indices.keys() >= set(_IN_THREE_COLUMNS):
@@ -403,7 +412,8 @@ class VariantTable:
             raise TableError(self.path, f"no column of variants among {names}", advice, line=self.line)
         if self._wild_types is not None:
             if len(self._wild_types) > 1 and "id" not in has:
-                found = f"no id column among {names}, and `wild_type` has {pluralize(len(self._wild_types), 'record')}"
+                records = pluralize(len(self._wild_types), "record")
+                found = f"no id column among {names}, and {self._source} has {records}"
                 raise TableError(self.path, found, "name the column of their identifiers with `id`", line=self.line)
             return
         if "sequence" not in has and not has >= {"mutations", "mutated_sequence"}:

@@ -206,6 +206,57 @@ def test_work_is_reported_in_tokens(tiny_model, write_fasta, tmp_path):
     assert expected == [10 * 12 + 19 * 22] == [sum(computed)]
 
 
+def test_identical_sequences_are_computed_once(scan, tiny_model, write_fasta, tmp_path):
+    computed = []
+    path = write_fasta({**SEQUENCES, "P3": SEQUENCES["P1"]})
+    options = ScoreOptions.from_values(model=tiny_model, output=tmp_path / "x.scan", region="2-5", **OPTIONS)
+
+    summary = scan_proteins(path, options, Callbacks(on_computed=computed.append))
+
+    assert (summary.num_proteins, summary.num_distinct) == (3, 2)
+    assert sum(computed) == 4 * 12 + 3 * 22
+    rows = table_of(summary.output)
+    first, last = ([row for row in rows if row["id"] == name] for name in ("P1", "P3"))
+    assert [row | {"id": "P3"} for row in first] == last
+    scores = np.load(summary.output / "scan.npz")["scores"]
+    np.testing.assert_array_equal(scores[:4], scores[7:])
+
+
+@pytest.mark.promise(2)
+def test_an_interrupted_scan_is_resumed_and_gives_the_same_bytes(scan, tmp_path, monkeypatch, tiny_model, write_fasta):
+    monkeypatch.setattr("protembed.scoring.protein_job._CHUNKS_PER_GROUP", 1 / 10_000)
+    path = write_fasta({**SEQUENCES, "P3": SEQUENCES["P1"], "P4": "MKTWY"})
+
+    def run(name, **callbacks):
+        output = tmp_path / name / "x.scan"
+        return scan_proteins(
+            path, ScoreOptions.from_values(model=tiny_model, output=output, **OPTIONS), Callbacks(**callbacks)
+        )
+
+    def interrupt_after(number):
+        saved = []
+
+        def interrupt(num_tokens):
+            saved.append(num_tokens)
+            if len(saved) == number:
+                raise KeyboardInterrupt
+
+        return interrupt
+
+    run("whole")
+    for number in (2, 1):
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted", on_progress=interrupt_after(number))
+    summary = run("interrupted")
+
+    assert summary.num_resumed == 3
+    whole = tmp_path / "whole"
+    files = sorted(file.relative_to(whole) for file in whole.rglob("*"))
+    assert files == sorted(file.relative_to(tmp_path / "interrupted") for file in (tmp_path / "interrupted").rglob("*"))
+    for name in files:
+        assert (whole / name).is_dir() or (whole / name).read_bytes() == (tmp_path / "interrupted" / name).read_bytes()
+
+
 # Bad input
 
 
@@ -319,6 +370,67 @@ def test_measurements_that_do_not_fit_are_an_error(scan, measured, rows, header,
     assert message in str(caught.value)
     assert "dms.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_id_column_says_which_protein_was_measured(scan, measured):
+    path = measured(["P2,K2R,0.5", "P1,K2R,-1"], "which,mutant,DMS_score")
+
+    with pytest.raises(TableError) as caught:
+        scan(measurements=path)
+    summary = scan(measurements=path, id="which")
+
+    assert str(caught.value).endswith(
+        "no id column among 'which', 'mutant', 'DMS_score', and the scanned FASTA file has 2 records; name the column "
+        "of their identifiers with `id`"
+    )
+    values = {(row["id"], row["mutant"]): row["measured"] for row in table_of(summary.output) if row["measured"]}
+    assert values == {("P1", "K2R"): "-1", ("P2", "K2R"): "0.5"}
+
+
+def test_measurements_of_a_protein_that_is_not_scanned_are_an_error(scan, measured):
+    with pytest.raises(TableError, match="the scanned FASTA file has 2 records, and none of them is 'P9'; give"):
+        scan(measurements=measured(["P9,K2R,0.5"], "id,mutant,DMS_score"))
+
+
+def test_measurements_with_shifted_positions_are_read_with_an_offset(scan, measured):
+    path, protein = measured(["M25R,1", "K26R,2", "T27R,3", "A28R,4"], "name,DMS_score"), {"P1": SEQUENCES["P1"]}
+
+    with pytest.raises(MismatchedResidueError, match="would all fit with `position_offset` -24"):
+        scan(protein, measurements=path, mutations="name")
+    rows = table_of(scan(protein, measurements=path, mutations="name", position_offset=-24).output)
+
+    assert {row["mutant"]: row["measured"] for row in rows if row["measured"]} == {
+        **{"M1R": "1", "K2R": "2", "T3R": "3", "A4R": "4"}
+    }
+
+
+def test_the_column_of_measured_values_is_named_as_for_a_table_of_variants(scan, measured):
+    path, protein = measured(["K2R,0.5,7"], "mutant,score,mine"), {"P1": SEQUENCES["P1"]}
+
+    assert "in the column 'mine'" in scan(protein, measurements=path, measured_column="mine").notes[0]
+    with pytest.raises(OutputExistsError, match="`measured_column` was mine, not none"):
+        scan(protein, measurements=path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"measured_column": "x"},
+            "measured_column is 'x', but it describes the table of `measurements`, which is not",
+        ),
+        ({"position_offset": 3}, "position_offset is 3, but it describes the table of `measurements`, which is not"),
+        (
+            {"measurements": "a.csv", "wild_type": "b.fasta"},
+            "wild_type is 'b.fasta', but the proteins of the FASTA file are the wild types of a scan",
+        ),
+    ],
+)
+def test_options_of_a_table_need_measurements_beside_a_scan(values, message):
+    with pytest.raises(ConfigError) as caught:
+        ScoreOptions.from_values(scan=True, **values)
+
+    assert str(caught.value).startswith(message)
 
 
 # Structures

@@ -612,7 +612,7 @@ def test_scores_as_measurements_are_found_and_beat_blosum62(method, score, wild_
     _, table = score(measured_rows(wild_type, scan), method=method)
     values = dict(zip(scan, scores_of(table), strict=True))
 
-    summary, _ = score(measured_rows(wild_type, values, "mine"), table={"measurement": "mine"}, method=method)
+    summary, _ = score(measured_rows(wild_type, values, "mine"), table={"measured_column": "mine"}, method=method)
 
     (comparison,) = summary.comparisons
     assert comparison.spearman["score"].value == pytest.approx(1, abs=1e-3)
@@ -677,9 +677,9 @@ def test_measurements_that_are_no_numbers_are_an_error_if_the_user_named_them(sc
     content = measured_rows(wild_type, dict.fromkeys(scan, "high"))
 
     with pytest.raises(TableError, match="the column 'DMS_score' has no number; name a column of measured values"):
-        score(content, table={"measurement": "DMS_score"})
+        score(content, table={"measured_column": "DMS_score"})
     with pytest.raises(TableError, match="'fitness'"):
-        score(content, table={"measurement": "fitness"})
+        score(content, table={"measured_column": "fitness"})
     assert not score(content)[0].comparisons
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protembed.config.common import InputConfig
-from protembed.config.score import VariantTableConfig
+from protembed.config.score import ScoreOptions, VariantTableConfig
 from protembed.data.fasta import ReadStatistics
 from protembed.errors import (
     ConfigError,
@@ -364,7 +364,7 @@ def test_two_wild_types_with_one_identifier_are_rejected_unless_equal(tmp_path):
 @pytest.mark.parametrize("options", [{"id": "which"}, {"wild_type": Path("wild.fasta"), "sequence": "sequence"}])
 def test_contradictory_options_are_rejected(options):
     with pytest.raises(ConfigError, match="wild_type"):
-        VariantTableConfig(**options)
+        ScoreOptions.from_values(**options)
 
 
 def test_a_table_in_another_encoding_is_rejected_with_its_line(tmp_path):
