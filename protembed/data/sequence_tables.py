@@ -18,7 +18,7 @@ from protembed.data.fasta import (
     read_fasta_stream,
     read_records,
 )
-from protembed.errors import ConfigError, DataError, IllegalResidueError, MissingCellError, TableError
+from protembed.errors import ConfigError, DataError, FormatError, IllegalResidueError, MissingCellError, TableError
 from protembed.io.faults import Faults, RaisedFaults
 from protembed.io.reading import display_name, is_stream, open_input
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation, detect_text_format
@@ -128,9 +128,12 @@ def begins_as_fasta(path: Path) -> bool:
     """Return whether the first line of a file, after blank lines and comments, is a header of FASTA.
 
     Raises:
+        FormatError: The file is empty, so that it is neither FASTA nor a table.
         InputNotFoundError: The file cannot be opened.
     """
     with open_input(path) as stream:
+        if not stream.peek(1):
+            raise FormatError(display_name(path), "the file is empty", "give FASTA, or a table")
         return _first_after_comments(_first_lines(stream)).lstrip().startswith(">")
 
 

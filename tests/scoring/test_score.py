@@ -4,7 +4,7 @@ import pytest
 
 from protembed.config.score import ScoreOptions
 from protembed.data.sequence_tables import begins_as_fasta
-from protembed.errors import ConfigError
+from protembed.errors import ConfigError, FormatError
 from protembed.scoring.score import score
 
 
@@ -17,13 +17,21 @@ from protembed.scoring.score import score
         ("mutant,sequence\nM1A,MKTAY\n", False),
         ("mutant\nM1A\n", False),
         ("# a comment\nmutant\n>1\n", False),
-        ("", False),
+        ("\n", False),
     ],
 )
 def test_files_whose_first_record_is_a_header_are_fasta(content, is_fasta, tmp_path):
     (tmp_path / "input").write_text(content)
 
     assert begins_as_fasta(tmp_path / "input") is is_fasta
+
+
+@pytest.mark.parametrize("values", [{}, {"scan": True}, {"fill": True}, {"mutations": "mutant"}])
+def test_an_empty_file_is_an_error_whatever_is_asked_of_it(values, tmp_path):
+    (tmp_path / "a.fasta").write_text("")
+
+    with pytest.raises(FormatError, match=r"a\.fasta: the file is empty; give FASTA, or a table"):
+        score(tmp_path / "a.fasta", ScoreOptions.from_values(**values))
 
 
 def test_content_decides_whether_variants_or_sequences_are_scored():
