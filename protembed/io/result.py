@@ -426,6 +426,10 @@ class Claim:
         """Path at which the file or directory is to be written before it is published."""
         return self.directory / self.output.name
 
+    def growing(self, end: str) -> Path:
+        """Return the path of a file of unfinished work, by the end of its name, which is never that of the result."""
+        return self.directory / f"{self.output.name}.{end}"
+
     def companion(self, end: str) -> Path:
         """Return the path at which a table beside the file is to be written before it is published."""
         return self.directory / sidecar(self.output, end).name

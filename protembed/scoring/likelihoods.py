@@ -35,7 +35,7 @@ class LikelihoodStore:
     @contextmanager
     def open(cls, claim: Claim, num_proteins: int) -> Iterator["LikelihoodStore"]:
         """Begin a result, or resume the unfinished one."""
-        path = claim.directory / _FILE
+        path = claim.growing("values")
         with ExitStack() as stack:
             files, values = GrowingFiles(claim, {_FILE: path}, stack), np.zeros(num_proteins)
             num_committed = files.progress.get(_COUNT, 0)

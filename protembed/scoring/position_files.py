@@ -22,7 +22,6 @@ from protembed.scoring.protein_input import ProteinInput
 from protembed.scoring.protein_job import MakeQuery
 from protembed.text import format_row
 
-_ROWS, _GROUPS = "rows.npy", "members.jsonl"
 _HEADER = (
     *("id", "position", "residue", "log_probability", "rank", "entropy"),
     *("best_other", "best_other_log_probability"),
@@ -64,7 +63,7 @@ class PositionStore:
     @contextmanager
     def open(cls, claim: Claim, proteins: ProteinInput, make_query: MakeQuery) -> Iterator["PositionStore"]:
         """Begin a result, or resume the unfinished one; `make_query` is that of the job that fills it."""
-        rows = ProteinRows(claim.directory / _ROWS, claim.directory / _GROUPS, per_residue=True)
+        rows = ProteinRows(claim.growing("rows"), claim.growing("groups"), per_residue=True)
         numbers = (len(make_query(record.sequence).positions) for record in proteins.read())
         first_rows = np.fromiter(accumulate(numbers, initial=0), np.int64)
         with ExitStack() as stack:

@@ -257,6 +257,11 @@ def test_an_interrupted_scan_is_resumed_and_gives_the_same_bytes(scan, tmp_path,
         assert (whole / name).is_dir() or (whole / name).read_bytes() == (tmp_path / "interrupted" / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["rows.npy", "x.rows", "progress.json"])
+def test_a_scan_may_have_the_name_of_a_file_of_unfinished_work(name, scan, tmp_path):
+    assert (scan(output=tmp_path / name).output / "scan.tsv").is_file()
+
+
 # Bad input
 
 
