@@ -112,6 +112,13 @@ class Config(_Frozen):
             if spec.metadata["check"] is not None:
                 spec.metadata["check"](value)
 
+    def _check_absent(self, *names: str, expected: str) -> None:
+        """Check that options which mean nothing beside the others are absent."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None:
+                raise ConfigError(name, str(value) if isinstance(value, Path) else value, expected)
+
 
 def _describe(name: str, spec: "dataclasses.Field[Any]", hint: Any) -> str:
     """Describe a field for Python users: its type or choices, help, range and default."""

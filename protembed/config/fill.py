@@ -3,7 +3,6 @@
 from typing import Any
 
 from protembed.config.base import Config, option
-from protembed.errors import ConfigError
 
 DEFAULT_TOP, DEFAULT_TEMPERATURE, DEFAULT_SEED = 5, 1.0, 0
 
@@ -47,14 +46,12 @@ class FillConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("top", "samples"):
-            if getattr(self, name) is not None and not self.fill:
-                raise ConfigError(name, getattr(self, name), "it needs `fill`")
-        for name in ("temperature", "seed"):
-            if getattr(self, name) is not None and self.samples is None:
-                raise ConfigError(name, getattr(self, name), "it needs `samples`: the table is not drawn")
-        if self.top is not None and self.samples is not None:
-            raise ConfigError("top", self.top, "`samples` writes whole sequences in place of the table")
+        if not self.fill:
+            self._check_absent("top", "samples", expected="it needs `fill`")
+        if self.samples is None:
+            self._check_absent("temperature", "seed", expected="it needs `samples`: the table is not drawn")
+        else:
+            self._check_absent("top", expected="`samples` writes whole sequences in place of the table")
 
     @property
     def num_ranks(self) -> int:

@@ -97,8 +97,8 @@ class LabelTableConfig(Config):
             raise ConfigError("clusters", str(self.clusters), "`split_column` already assigns each protein to a split")
         if self.clusters is not None and self.cluster_identity != type(self).cluster_identity:
             raise ConfigError("cluster_identity", self.cluster_identity, "`clusters` says which proteins are similar")
-        if self.cluster_column is not None and self.clusters is None:
-            raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
+        if self.clusters is None:
+            self._check_absent("cluster_column", expected="it needs a table: give `clusters` too")
         if self.split is not None and self.test_set is not None:
             raise ConfigError("test_set", self.test_set, f"`split` {self.split} draws another test split")
         if self.label_separator is not None and self.task not in ("auto", "multilabel"):

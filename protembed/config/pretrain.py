@@ -103,8 +103,8 @@ class PretrainConfig(Config):
         if self.size is not None and self.init_from is not None:
             raise ConfigError("size", self.size, "`init_from` was given too, and its model already has a size")
         self._check_shape()
-        if self.cluster_column is not None and self.clusters is None:
-            raise ConfigError("cluster_column", self.cluster_column, "it needs a table: give `clusters` too")
+        if self.clusters is None:
+            self._check_absent("cluster_column", expected="it needs a table: give `clusters` too")
 
     def _check_shape(self) -> None:
         shape = {"layers": self.layers, "dim": self.dim, "heads": self.heads}

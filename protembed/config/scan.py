@@ -4,7 +4,6 @@ from pathlib import Path
 
 from protembed.config.base import Config, option
 from protembed.config.common import Region, region_option
-from protembed.errors import ConfigError
 
 
 class ScanConfig(Config):
@@ -36,9 +35,8 @@ class ScanConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("region", "measurements", "structure"):
-            if getattr(self, name) is not None and not self.scan:
-                raise ConfigError(name, str(getattr(self, name)), "it is an option of a scan: add `scan`")
+        if not self.scan:
+            self._check_absent("region", "measurements", "structure", expected="it is an option of a scan: add `scan`")
 
     @property
     def range(self) -> Region:
