@@ -1,47 +1,27 @@
 """The probability of each amino acid at each position of proteins. Imports torch only to compute."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from protembed.callbacks import Callbacks
 from protembed.config.positions import PositionsFormat
-from protembed.config.score import ScoreMethod, ScoreOptions, describe_positions
+from protembed.config.score import ScoreOptions, describe_positions
 from protembed.errors import ConfigError
 from protembed.io.reading import STANDARD_STREAM, PathLike, as_path, check_inputs, unchanged_inputs
 from protembed.io.result import Claim, Result
 from protembed.io.writing import seekable_inputs
 from protembed.scoring.protein_input import ProteinInput
+from protembed.scoring.protein_summary import ProteinSummary
 from protembed.scoring.request import ScoringRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositionsSummary:
-    """What was written about each position.
-
-    Attributes:
-        output: File of the log probabilities; None for stdout.
-        num_distinct: Different sequences, each of which was computed once.
-        num_refused: Records that were left out on request.
-        num_resumed: Proteins that an earlier process had computed.
-        warnings: What the user should know about the input and the model, in sentences.
-        was_done: Whether the same command had finished before.
-    """
+class PositionsSummary(ProteinSummary):
+    """What was written about each position."""
 
     kind: Literal["positions"] = "positions"
-    output: Path | None
-    method: ScoreMethod
-    formula: str
-    num_proteins: int
-    num_residues: int
-    num_distinct: int
-    num_windowed: int
-    window_residues: int
-    num_refused: int
-    num_resumed: int = 0
-    warnings: Sequence[str] = ()
-    was_done: bool = False
 
 
 def score_positions(fasta: PathLike, options: ScoreOptions, callbacks: Callbacks | None = None) -> PositionsSummary:
@@ -118,8 +98,7 @@ def _write(
 def _summary(
     output: Path | None, recorded: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False
 ) -> PositionsSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(PositionsSummary) if spec.name in recorded}
     formula = describe_positions(recorded["method"])
-    return PositionsSummary(
-        **{**facts, "output": output, "formula": formula, "num_resumed": num_resumed, "was_done": was_done}
+    return PositionsSummary.from_record(
+        recorded, output=output, formula=formula, num_resumed=num_resumed, was_done=was_done
     )

@@ -1,8 +1,8 @@
 """Score the sequences of a FASTA file: how likely a model finds each of them. Imports torch only to compute."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,39 +15,21 @@ from protembed.io.result import Claim, Result
 from protembed.io.tables import separator_of
 from protembed.io.writing import atomic_file, seekable_inputs
 from protembed.scoring.protein_input import ProteinInput, count_amino_acids
+from protembed.scoring.protein_summary import ProteinSummary
 from protembed.scoring.request import ScoringRequest
 from protembed.text import format_row
 
 
 @dataclass(frozen=True, kw_only=True)
-class SequencesSummary:
+class SequencesSummary(ProteinSummary):
     """What was scored.
 
     Attributes:
-        output: Table of scores; None for stdout.
-        num_distinct: Different sequences, each of which was computed once.
-        num_windowed: Proteins longer than the window.
-        num_refused: Records that were left out on request.
-        num_resumed: Proteins that an earlier process had computed.
         score_column: Column of the scores.
-        warnings: What the user should know about the input and the model, in sentences.
-        was_done: Whether the same command had finished before.
     """
 
     kind: Literal["sequences"] = "sequences"
-    output: Path | None
-    method: ScoreMethod
-    formula: str
-    num_proteins: int
-    num_residues: int
-    num_distinct: int
-    num_windowed: int
-    window_residues: int
-    num_refused: int
     score_column: str
-    num_resumed: int = 0
-    warnings: Sequence[str] = ()
-    was_done: bool = False
 
 
 def score_sequences(
@@ -130,8 +112,7 @@ def likelihood_cells(record: Record, likelihood: float) -> list[object]:
 def _summary(
     output: Path | None, recorded: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False
 ) -> SequencesSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(SequencesSummary) if spec.name in recorded}
     formula = describe_likelihood(recorded["method"])
-    return SequencesSummary(
-        **{**facts, "output": output, "formula": formula, "num_resumed": num_resumed, "was_done": was_done}
+    return SequencesSummary.from_record(
+        recorded, output=output, formula=formula, num_resumed=num_resumed, was_done=was_done
     )
