@@ -2,63 +2,20 @@
 
 import numpy as np
 import pytest
-import torch
 
-from protembed.config.model_sizes import ESM2Shape, ESMCShape
-from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, CLS, EOS, MASK, encode
-from protembed.data.windows import most_central_window, window_spans
+from protembed.data.alphabet import AMINO_ACIDS, encode
 from protembed.device import WorkerPool
 from protembed.errors import NotFiniteError
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import Marginals, PositionQuery
 from protembed.model.checkpoint import load_checkpoint
-from protembed.model.formats import config_json, format_of
 from protembed.scoring.filling import Draft, SequenceSampler, rank_residues
 
-SHAPES = {
-    "ESM-2": ESM2Shape(num_layers=2, dim=64, num_heads=4),
-    "ESM-1b": ESM2Shape(num_layers=2, dim=64, num_heads=4, num_positions=1024, has_embedding_norm=True),
-    "ESM-C": ESMCShape(num_layers=2, dim=64, num_heads=4),
-}
 
-
-@pytest.fixture(scope="module", params=SHAPES)
-def oracle_and_checkpoint(request, tmp_path_factory):
-    """A random model of transformers, and the same model as protembed reads it."""
-    transformers = pytest.importorskip("transformers")
-    transformers.utils.logging.disable_progress_bar()
-    shape = SHAPES[request.param]
-    config = transformers.AutoConfig.for_model(**config_json(shape))
-    torch.manual_seed(0)
-    model = getattr(transformers, format_of(shape).class_name)._from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn_like(weight))
-    directory = tmp_path_factory.mktemp("saved")
-    model.save_pretrained(directory)
-    return model, load_checkpoint(directory)
-
-
-@pytest.fixture
-def oracle(oracle_and_checkpoint):
-    """Compute log probabilities of the 20 amino acids at one position, (20,), with transformers alone."""
-
-    @torch.no_grad()
-    def log_probs(residues, position, window_residues):
-        start, stop = most_central_window(window_spans(len(residues), window_residues), position)
-        tokens = [*[CLS] * (start == 0), *residues[start:stop].tolist(), *[EOS] * (stop == len(residues))]
-        logits = oracle_and_checkpoint[0](torch.tensor([tokens]), torch.ones(1, len(tokens), dtype=torch.long)).logits
-        return logits[0, position - start + (start == 0), AMINO_ACID_IDS].log_softmax(-1).numpy()
-
-    return log_probs
-
-
-@pytest.fixture
-def marginals(oracle_and_checkpoint):
-    def make(window_residues):
-        return Marginals.from_checkpoint(oracle_and_checkpoint[1], window_residues)
-
-    return make
+@pytest.fixture(scope="module")
+def marginals(plain_model):
+    checkpoint = load_checkpoint(plain_model.directory)
+    return lambda window_residues: Marginals.from_checkpoint(checkpoint, window_residues)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +54,14 @@ def sampler(tiny_checkpoint):
 
 @pytest.mark.parametrize("window_residues", [1000, 60])
 def test_probabilities_at_masked_positions_equal_a_plain_computation_with_transformers(
-    window_residues, oracle, marginals, masked, engine
+    window_residues, plain_model, marginals, masked, engine
 ):
     query = PositionQuery.masked(encode(masked))
 
     ((_, log_probs),) = engine.run(marginals(window_residues).unmasked(), [query])
 
-    expected = [oracle(query.residues, position, window_residues) for position in query.positions.tolist()]
+    options = {"is_masked": False, "window_residues": window_residues}  # the positions are masked already
+    expected = [plain_model.log_probs(masked, position, **options) for position in query.positions.tolist()]
     np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
     ranked = list(rank_residues(query, log_probs, 3))
     assert [(row.position, row.rank) for row in ranked[:4]] == [(1, 1), (1, 2), (1, 3), (2, 1)]
@@ -115,20 +73,21 @@ def test_probabilities_at_masked_positions_equal_a_plain_computation_with_transf
 
 @pytest.mark.parametrize("window_residues", [1000, 60])
 def test_the_most_probable_sequence_is_filled_in_best_first_as_a_plain_loop_over_transformers_does(
-    window_residues, oracle, marginals, masked, engine
+    window_residues, plain_model, marginals, masked, engine
 ):
-    residues, total = encode(masked), 0.0
-    while (residues == MASK).any():
-        positions = np.flatnonzero(residues == MASK).tolist()
-        rows = {position: oracle(residues, position, window_residues) for position in positions}
+    letters, total = list(masked), 0.0
+    options = {"is_masked": False, "window_residues": window_residues}  # the positions are masked already
+    while "?" in letters:
+        positions = [position for position, letter in enumerate(letters) if letter == "?"]
+        rows = {position: plain_model.log_probs("".join(letters), position, **options) for position in positions}
         best = max(positions, key=lambda position: rows[position].max())
-        residues[best] = rows[best].argmax() + AMINO_ACID_IDS.start
+        letters[best] = AMINO_ACIDS[rows[best].argmax()]
         total += rows[best].max()
 
     sampler = SequenceSampler(marginals=marginals(window_residues), temperature=0)
     (draft,) = sampler.complete(engine, begin(masked, [1]))
 
-    assert draft.residues.tolist() == residues.tolist()
+    assert draft.sequence == "".join(letters)
     np.testing.assert_allclose(draft.log_probability, total, rtol=0, atol=1e-4)
 
 
