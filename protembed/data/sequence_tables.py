@@ -23,21 +23,19 @@ from protembed.io.faults import Faults, RaisedFaults
 from protembed.io.reading import display_name, is_stream, open_input
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation, detect_text_format
 from protembed.io.tables import (
-    IDENTIFIER_COLUMNS,
+    PROTEIN_COLUMNS,
     SEQUENCE_COLUMNS,
     Row,
     Table,
-    check_unique_columns,
-    column_names,
     describe_traits,
     find_columns,
     is_stand_in,
+    missing_column,
     normalize_name,
     reading_table,
 )
 from protembed.io.workbooks import is_workbook
 
-_USUAL_NAMES = {"sequence": SEQUENCE_COLUMNS, "id": IDENTIFIER_COLUMNS}
 _PEEK = 4096
 # Of columns, though a vertical bar may also be in an identifier.
 _SEPARATORS, _ALL_SEPARATORS = frozenset(",\t;"), re.compile("[,\t;|]")
@@ -230,12 +228,10 @@ class ProteinFiles:
             raise TableError(name, "the table has no rows", "give at least one protein")
 
     def _find_columns(self, table: Table, name: str) -> ProteinColumns:
-        expected = [*self._reading.named.values(), *_USUAL_NAMES.values()]
-        check_unique_columns(table.header, name, expected, table.line)
-        indices = find_columns(table.header, name, _USUAL_NAMES, self._reading.named, table.line)
+        indices = find_columns(table.header, name, PROTEIN_COLUMNS, self._reading.named, table.line)
         if "sequence" not in indices:
-            found = f"no sequence column among {column_names(table.header)}"
-            raise TableError(name, found, "name the column sequence, or pass `sequence`", line=table.line)
+            advice = "name the column sequence, or pass `sequence`"
+            raise missing_column(table.header, name, "sequence", advice, table.line)
         return ProteinColumns(header=table.header, line=table.line, sequence=indices["sequence"], id=indices.get("id"))
 
     def _check_columns(self, columns: ProteinColumns | None, name: str) -> None:

@@ -28,22 +28,20 @@ from protembed.io.faults import Faults
 from protembed.io.reading import display_name
 from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import (
-    IDENTIFIER_COLUMNS,
-    SEQUENCE_COLUMNS,
+    LABEL_COLUMNS,
+    PROTEIN_COLUMNS,
     Table,
-    check_unique_columns,
-    column_names,
     find_columns,
     is_missing,
     is_stand_in,
+    missing_column,
     reading_table,
 )
 from protembed.text import pluralize
 
 _USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "id": IDENTIFIER_COLUMNS,
-    "sequence": SEQUENCE_COLUMNS,
-    "target": ("target", "label"),
+    **PROTEIN_COLUMNS,
+    "target": LABEL_COLUMNS,
     "split": ("split", "set"),
     "validation": ("validation",),  # FLIP's
     "mask": ("mask",),
@@ -229,13 +227,11 @@ def _find_columns(table: Table, path: str, config: LabelTableConfig) -> dict[str
     """Find the columns by their meanings, as the user named them or by their usual names."""
     header, line = table.header, table.line
     named = {"id": config.id, "sequence": config.sequence, "target": config.target, "split": config.split_column}
-    check_unique_columns(header, path, [*named.values(), *_USUAL_NAMES.values()], line)
     columns = find_columns(header, path, _USUAL_NAMES, named, line)
     for meaning in ("sequence", "target"):
         if meaning not in columns:
-            found = f"no {meaning} column among {column_names(header)}"
             advice = f"name it {_USUAL_NAMES[meaning][0]}, or pass --{meaning}"
-            raise TableError(path, found, advice, line=line)
+            raise missing_column(header, path, meaning, advice, line)
     if "split" not in columns:
         possible = find_columns(header, path, {"split": _POSSIBLE_SPLIT_NAMES}, named, line)
         columns |= {"possible_split": possible["split"]} if possible else {}

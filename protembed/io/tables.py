@@ -26,6 +26,8 @@ IDENTIFIER_COLUMNS = (
     *("id", "identifier", "accession", "protein_id", "entry", "entry_name", "uniprot_id", "uniprot"),
     *("name", "protein", "protein_name", "seq_id", "sequence_id", "sequence_name"),
 )
+PROTEIN_COLUMNS: Mapping[str, Sequence[str]] = {"id": IDENTIFIER_COLUMNS, "sequence": SEQUENCE_COLUMNS}
+LABEL_COLUMNS = ("target", "label")
 # In lower case: what pandas, R and people write for a missing value.
 _STAND_INS = frozenset("na n/a n.a. n.d. nan null none nil <na> missing undefined unknown unk - -- ? . _ -100".split())
 # Those that only programs write. A class may be named `none` or `unknown`.
@@ -171,12 +173,13 @@ def find_columns(
         The index of each column that was found, by its meaning.
 
     Raises:
-        TableError: No column has a name that the user gave, or several have the same usual name.
+        TableError: No column has a name that the user gave, or several have such a name or the same usual name.
 
     >>> find_columns(["Label", "name"], "labels.csv", {"id": ["id", "name"], "target": ["label"]}, {"id": "Label"})
     {'id': 0}
     """
     named = named or {}
+    check_unique_columns(header, path, [*named.values(), *usual_names.values()], line)
     taken = [
         header[_find_named_column(header, path, meaning, name, line)]
         for meaning, name in named.items()
@@ -193,6 +196,11 @@ def column_names(header: Sequence[str]) -> str:
     """List the columns of a table for a message, shortened if they are many or their names long."""
     names = [name if len(name) <= _MAX_LETTERS else f"{name[:_MAX_LETTERS]}..." for name in header[:_MAX_NAMES]]
     return ", ".join(map(repr, names)) + (" ..." if len(header) > _MAX_NAMES else "")
+
+
+def missing_column(header: Sequence[str], path: str, meaning: str, advice: str, line: int = 1) -> TableError:
+    """Make the error about a table without a column that is needed."""
+    return TableError(path, f"no {meaning} column among {column_names(header)}", advice, line=line)
 
 
 def check_unique_columns(

@@ -27,7 +27,6 @@ from protembed.io.sniffing import ONE_LETTER_ADVICE, detect_notation
 from protembed.io.tables import (
     Row,
     Table,
-    check_unique_columns,
     column_names,
     describe_traits,
     find_columns,
@@ -393,7 +392,6 @@ class VariantTable:
     def _find_columns(self) -> dict[str, int]:
         named = {meaning: getattr(self._config, meaning, None) for meaning in _USUAL_NAMES}
         named["measured"] = self._config.measured_column
-        check_unique_columns(self.header, self.path, [*named.values(), *_USUAL_NAMES.values()], self.line)
         indices = find_columns(self.header, self.path, _USUAL_NAMES, named, self.line)
         if indices.keys() >= set(_IN_THREE_COLUMNS):
             indices.setdefault("mutations", indices["mutant_residue"])

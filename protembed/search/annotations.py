@@ -12,12 +12,13 @@ from protembed.errors import TableError
 from protembed.io.reading import display_name
 from protembed.io.tables import (
     IDENTIFIER_COLUMNS,
-    column_names,
-    find_column,
+    find_columns,
     is_missing,
+    missing_column,
     reading_table,
 )
 
+_USUAL_NAMES = {"id": IDENTIFIER_COLUMNS}
 # A column of numbers has classes if there are so few, all of them whole; a column of text has too many
 # classes for a legend if there are more than half as many as proteins, as with descriptions and sequences.
 _MAX_NUMBERED_CLASSES, _MAX_CLASS_FRACTION = 10, 0.5
@@ -103,10 +104,9 @@ class AnnotationTable:
         name, rows = display_name(path), dict[str, Sequence[str]]()
         known = (id_column, *IDENTIFIER_COLUMNS)
         with open_records(path, ReadStatistics()) as stream, reading_table(stream, name, known=known) as table:
-            index = find_column(table.header, name, "id", IDENTIFIER_COLUMNS, id_column, line=table.line)
+            index = find_columns(table.header, name, _USUAL_NAMES, {"id": id_column}, table.line).get("id")
             if index is None:
-                found = f"no column of identifiers among {column_names(table.header)}"
-                raise TableError(name, found, "name it with `id_column`", line=table.line)
+                raise missing_column(table.header, name, "id", "name it with `id_column`", table.line)
             for row in table.rows:
                 cells = [cell for column, cell in enumerate(row.cells) if column != index]
                 if rows.setdefault(row.cells[index], cells) != cells:

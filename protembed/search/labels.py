@@ -15,23 +15,18 @@ from protembed.data.hashing import hash_texts
 from protembed.errors import TableError
 from protembed.io.reading import display_name, open_input
 from protembed.io.tables import (
-    IDENTIFIER_COLUMNS,
-    SEQUENCE_COLUMNS,
+    LABEL_COLUMNS,
+    PROTEIN_COLUMNS,
     Table,
-    check_unique_columns,
-    column_names,
     find_columns,
     is_missing,
+    missing_column,
     reading_table,
 )
 from protembed.search.proteins import Proteins
 from protembed.text import LabelText, format_cell, pluralize
 
-_USUAL_NAMES: Mapping[str, Sequence[str]] = {
-    "id": IDENTIFIER_COLUMNS,
-    "sequence": SEQUENCE_COLUMNS,
-    "label": ("target", "label"),
-}
+_USUAL_NAMES: Mapping[str, Sequence[str]] = {**PROTEIN_COLUMNS, "label": LABEL_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +65,6 @@ class _LabelTable:
 
     def __init__(self, table: Table, path: str, config: LabelsConfig) -> None:
         named = {"id": config.id_column, "label": config.label_column}
-        check_unique_columns(table.header, path, [*named.values(), *_USUAL_NAMES.values()], table.line)
         self._columns = find_columns(table.header, path, _USUAL_NAMES, named, table.line)
         self._path = path
         self._check_columns(table)
@@ -87,8 +81,7 @@ class _LabelTable:
             ("id", "name it id, or name the column with `id_column`"),
         ):
             if meaning not in self._columns and not (meaning == "id" and "sequence" in self._columns):
-                found = f"no {meaning} column among {column_names(table.header)}"
-                raise TableError(self._path, found, advice, line=table.line)
+                raise missing_column(table.header, self._path, meaning, advice, table.line)
 
     @property
     def texts(self) -> list[str]:
