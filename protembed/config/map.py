@@ -7,7 +7,6 @@ from typing import Literal
 from protembed.config.base import Config, Options, option
 from protembed.config.common import DeviceConfig
 from protembed.config.effects import only_with
-from protembed.errors import ConfigError
 
 ProjectionName = Literal["pca", "tsne", "umap"]
 # With more proteins t-SNE takes many minutes.
@@ -34,7 +33,7 @@ class MapConfig(Config):
         "Table (CSV, TSV, Excel) with a column of identifiers, whose other columns can colour the points.",
         reads="table",
     )
-    id_column: str | None = option(
+    id: str | None = option(
         None, "Column of --labels with the identifiers. Default: id, protein, accession or similar."
     )
     colour: str | None = option(
@@ -63,9 +62,8 @@ class MapConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("id_column", "colour"):
-            if self.labels is None and getattr(self, name) is not None:
-                raise ConfigError(name, getattr(self, name), "it is a column of `labels`, which is not given")
+        if self.labels is None:
+            self._check_absent("id", "colour", expected="it is a column of `labels`, which is not given")
 
 
 class MapOptions(Options):

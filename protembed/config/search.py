@@ -64,7 +64,7 @@ class LabelsConfig(Config):
     label_column: str | None = option(
         None, "Column with the labels. Default: target or label.", needs=[only_with_any("labels")]
     )
-    id_column: str | None = option(
+    id: str | None = option(
         None,
         "Column with the identifiers. Default: id, accession, protein_id, entry, name or similar.",
         needs=[only_with_any("labels")],

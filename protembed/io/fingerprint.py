@@ -22,6 +22,7 @@ FORMER_NAMES: Mapping[str, str] = {
     "figures": "figure_format",
     "from": "init_from",
     "head_rate_factor": "head_lr_multiplier",
+    "id_column": "id",
     "long": "long_proteins",
     "measurement": "measured_column",
     "num_maps": "save_maps",

@@ -106,7 +106,7 @@ class AnnotationTable:
         with open_records(path, ReadStatistics()) as stream, reading_table(stream, name, known=known) as table:
             index = find_columns(table.header, name, _USUAL_NAMES, {"id": id_column}, table.line).get("id")
             if index is None:
-                raise missing_column(table.header, name, "id", "name it with `id_column`", table.line)
+                raise missing_column(table.header, name, "id", "name it with `id`", table.line)
             for row in table.rows:
                 cells = [cell for column, cell in enumerate(row.cells) if column != index]
                 if rows.setdefault(row.cells[index], cells) != cells:

@@ -64,7 +64,7 @@ class _LabelTable:
     """The labels of a table, by identifiers or by hashes of sequences."""
 
     def __init__(self, table: Table, path: str, config: LabelsConfig) -> None:
-        named = {"id": config.id_column, "label": config.label_column}
+        named = {"id": config.id, "label": config.label_column}
         self._columns = find_columns(table.header, path, _USUAL_NAMES, named, table.line)
         self._path = path
         self._check_columns(table)
@@ -78,7 +78,7 @@ class _LabelTable:
     def _check_columns(self, table: Table) -> None:
         for meaning, advice in (
             ("label", "name it label, or name the column with `label_column`"),
-            ("id", "name it id, or name the column with `id_column`"),
+            ("id", "name it id, or name the column with `id`"),
         ):
             if meaning not in self._columns and not (meaning == "id" and "sequence" in self._columns):
                 raise missing_column(table.header, self._path, meaning, advice, table.line)
@@ -122,7 +122,7 @@ def read_labels_of(proteins: Proteins, config: LabelsConfig, file: Path) -> Labe
         TableError: A column is missing, a protein has two labels, or no protein of the database has one.
     """
     path = display_name(file)
-    names = [config.id_column, config.label_column, *(name for names in _USUAL_NAMES.values() for name in names)]
+    names = [config.id, config.label_column, *(name for names in _USUAL_NAMES.values() for name in names)]
     with open_input(file) as stream, reading_table(stream, path, known=names) as raw:
         table = _LabelTable(raw, path, config)
     codes = np.fromiter(table.look_up(proteins), np.int64, len(proteins))
@@ -130,7 +130,7 @@ def read_labels_of(proteins: Proteins, config: LabelsConfig, file: Path) -> Labe
     if not num_labelled:
         key = "identifier" if table.by_id else "sequence"
         found = f"none of {pluralize(len(table.codes), key)} with a label is that of a protein of the database"
-        raise TableError(path, found, f"check the column of {key}s, or name it with `id_column`")
+        raise TableError(path, found, f"check the column of {key}s, or name it with `id`")
     missing = len(proteins) - num_labelled
     warnings = [f"{path} has no label for {missing:,} of {len(proteins):,} proteins of the database"] if missing else []
     return Labels(column=table.column, texts=table.texts, codes=codes, warnings=warnings)

@@ -105,7 +105,7 @@ def _read_colours(config: MapConfig, proteins: _Proteins, warnings: list[str]) -
     length = Annotation(name=LENGTH, values=list(map(float, proteins.num_residues)))
     if config.labels is None:
         return [length], None
-    table = AnnotationTable.read(config.labels, config.id_column)
+    table = AnnotationTable.read(config.labels, config.id)
     colours, number = list(table.annotations(proteins.ids)), table.count(proteins.ids)
     if not number:
         advice = f"its identifiers are those of the result, such as {proteins.ids[0]!r:.60}"

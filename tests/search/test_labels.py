@@ -36,7 +36,7 @@ def test_labels_are_found_by_sequence_without_identifiers(find_labels):
 
 
 def test_columns_can_be_named(find_labels):
-    _, labels = find_labels("code,place\nP3,nucleus\n", id_column="code", label_column="place")
+    _, labels = find_labels("code,place\nP3,nucleus\n", id="code", label_column="place")
 
     assert labels["P3"] == "nucleus"
 
