@@ -5,9 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+
+from protembed.config.embed import EmbedOptions
+from protembed.embedding.embed import embed_fasta
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +30,9 @@ SHORTER = {
 }
 # Installation, the tests themselves, the site, downloads and schedulers.
 NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm\w+_|\bsbatch\b")
+
+# A block that imports one of these is run where it is installed.
+OTHER_PACKAGES = ("anndata",)
 
 OPTIONS_OF_OTHER_PROGRAMS = {"--index-url", "--logdir", "--mem", "--mem-per-cpu", "--nproc-per-node"}
 
@@ -43,7 +52,11 @@ def runnable(text):
         for command in commands:
             for long, short in SHORTER.items():
                 command = command.replace(long, short)
-            if not (language == "sh" and re.search(rf"{NOT_RUN.pattern}|^python3 -m venv|^\. ", command)):
+            if language == "python":
+                missing = [name for name in OTHER_PACKAGES if f"import {name}" in command and not find_spec(name)]
+                if not missing:
+                    yield language, command
+            elif not re.search(rf"{NOT_RUN.pattern}|^python3 -m venv|^\. ", command):
                 yield language, command
 
 
@@ -78,6 +91,27 @@ def test_documented_commands_run(page, workplace):
         # `head` exits early, and the command before it then ends by SIGPIPE with status 141.
         assert result.returncode == 0 or ("| head" in command and result.returncode == 141), (command, result.stderr)
         done.add((language, command))
+
+
+def test_documented_anndata_holds_vectors_lengths_and_labels_of_each_protein(tmp_path):
+    pytest.importorskip("anndata")
+    (block,) = [block for block in blocks((ROOT / "docs" / "search.md").read_text(), "python") if "anndata" in block]
+    header, *rows = (ROOT / "examples" / "signal_peptides.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows[:3]]
+    (tmp_path / "labelled.fasta").write_text("".join(f">{each[0]} one\n{each[1]}\n" for each in cells))
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "signal_peptides.csv").write_text("\n".join([header, *rows[1:]]))
+    embed_fasta(tmp_path / "labelled.fasta", EmbedOptions.from_values(output=tmp_path / "labelled.npy", threads=1))
+
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True)
+
+    with h5py.File(tmp_path / "labelled.h5ad") as file:
+        np.testing.assert_array_equal(file["X"][:], np.load(tmp_path / "labelled.npy"))
+        assert file["obs/_index"].asstr()[:].tolist() == [each[0] for each in cells]
+        assert file["obs/residues"][:].tolist() == [len(each[1]) for each in cells]
+        names, codes = file["obs/label/categories"].asstr()[:], file["obs/label/codes"][:]
+        assert codes[0] == -1  # without a row in the table
+        assert names[codes[1:]].tolist() == [each[2] for each in cells[1:]]
 
 
 def test_pages_document_commands_of_all_kinds():
