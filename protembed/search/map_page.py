@@ -11,7 +11,7 @@ from protembed.report.design import CLASS_COLOURS, COLOURS, scale_colours
 from protembed.report.page import Card, Page, Section, Widget
 from protembed.report.table import Column, Table
 from protembed.search.annotations import Annotation
-from protembed.search.protein_map import LENGTH, Points, ProteinMap
+from protembed.search.protein_map import LENGTH, PROJECTION_NAMES, Points, ProteinMap
 from protembed.text import pluralize
 
 _SCRIPTS = ("drawing.js", "map.js", "map_picture.js", "map_controls.js")
@@ -117,7 +117,7 @@ def _share_alike(protein_map: ProteinMap) -> tuple[str, float, float] | None:
 
 def _widget(protein_map: ProteinMap) -> dict[str, Any]:
     return {
-        "projections": [(name, protein_map.title(name)) for name in protein_map.points],
+        "projections": [PROJECTION_NAMES[name] for name in protein_map.points],
         "colours": [colour.name for colour in protein_map.colours],
         "has_sequences": protein_map.sequences is not None,
     }

@@ -87,7 +87,8 @@ def _read_proteins(parts: Sequence[StoredResult]) -> _Proteins:
                 found = f"its table of identifiers cannot be read ({error})"
                 raise VerificationError(part.path, found) from error
             proteins.ids.append(unescape(record_id))
-            proteins.descriptions.append(unescape(description))
+            # A header begins with the identifier, which the page shows before the description.
+            proteins.descriptions.append(unescape(description).removeprefix(proteins.ids[-1]).strip())
     return proteins
 
 

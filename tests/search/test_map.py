@@ -110,6 +110,7 @@ def test_map_holds_every_protein_with_its_points_and_nearest(draw, embedded):
     assert [row["id"] for row in rows] == data["ids"] == [f"p{number}" for number in range(NUM_PROTEINS)]
     assert list(rows[0]) == ["id", "pca_1", "pca_2", "tsne_1", "tsne_2"]
     assert (summary.output / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert data["descriptions"][:2] == ["protein 0", "protein 1"]  # without the identifier before it
 
 
 def test_same_command_draws_nothing_again_and_another_needs_force(draw):

@@ -15,7 +15,6 @@ for (const button of document.querySelectorAll("[data-projection]")) {
   const number = Number(button.dataset.projection);
   button.onclick = () => choose({ projection: number });
   whenChosen(["projection"], () => button.setAttribute("aria-pressed", number === chosen.projection));
-  button.hidden = data.projections.length < 2;
 }
 whenChosen(["projection"], () => (byId("map-reading").textContent = projection().reading));
 byId("map-in").onclick = () => picture.zoomBy(1.5);
