@@ -129,6 +129,23 @@ def test_other_colours_and_projections_can_be_chosen(page):
     assert page.execute_script("return projection().name") == "pca"
 
 
+def test_points_of_all_values_are_seen_on_a_light_and_a_dark_page(page):
+    luminance = """
+    const linear = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const luminance = ([red, green, blue]) => 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
+    const colours = THEMES[arguments[0]];
+    const shades = [0, 0.5, 1].map((fraction) => luminance(shadeOf(fraction, colours).match(/\\d+/g).map(Number)));
+    return [luminance(channels(colours.surface)), shades];
+    """
+    for name in ("light", "dark"):
+        surface, shades = page.execute_script(luminance, name)
+        assert all((max(shade, surface) + 0.05) / (min(shade, surface) + 0.05) > 1.5 for shade in shades), name
+
+
+def test_equal_values_have_the_middle_colour(page):
+    assert page.execute_script("return [fractionOf(70, 70, 70), fractionOf(1, 0, 4)]") == [0.5, 0.25]
+
+
 def test_search_finds_identifiers_and_descriptions(page):
     field = page.find_element("id", "map-find")
     field.send_keys("PROTEIN 29")

@@ -66,19 +66,28 @@ function colourOf({ classColours }, code, colours) {
 }
 
 const NUM_SHADES = 32;
+// The part of the scale in which points are seen: its dark end is lost on a dark page, its bright end on a light one.
+const SEEN = { light: [0, 0.85], dark: [0.3, 1] };
+
+function shadeOf(fraction, { name, scales }) {
+  const [from, to] = SEEN[name];
+  return css(scales.statistic, from + fraction * (to - from));
+}
+
+// Where a value is between the ends of the scale; in the middle if all values are the same.
+const fractionOf = (value, low, high) => (high > low ? clamp((value - low) / (high - low), 0, 1) : 0.5);
 
 // The rows that have each colour, those that are drawn first at first.
 function rowsByColour(colours) {
   const { classes, codes, values, low, high } = colouring(), groups = new Map();
   const add = (colour, row) => (groups.get(colour) ?? groups.set(colour, []).get(colour)).push(row);
-  const stops = colours.scales.statistic, spread = high - low || 1;
-  const shades = Array.from({ length: NUM_SHADES }, (_, step) => css(stops, step / (NUM_SHADES - 1)));
+  const shades = Array.from({ length: NUM_SHADES }, (_, step) => shadeOf(step / (NUM_SHADES - 1), colours));
   groups.set(colours.grey, []);
   for (let row = 0; row < numProteins; row++) {
     if (!isShown(row)) continue;
     if (classes) add(colourOf(data, codes[row], colours), row);
     else if (Number.isNaN(values[row])) add(colours.grey, row);
-    else add(shades[Math.round(clamp((values[row] - low) / spread, 0, 1) * (NUM_SHADES - 1))], row);
+    else add(shades[Math.round(fractionOf(values[row], low, high) * (NUM_SHADES - 1))], row);
   }
   return groups;
 }

@@ -39,7 +39,7 @@ function showLegend() {
     [byId("map-low").textContent, byId("map-high").textContent] = [format(low, 3), format(high, 3)];
     const strip = byId("map-scale").querySelector("canvas"), context = strip.getContext("2d");
     for (let step = 0; step < 256; step++) {
-      context.fillStyle = css(theme().scales.statistic, step / 255);
+      context.fillStyle = shadeOf(step / 255, theme());
       context.fillRect(step, 0, 1, 1);
     }
   }
@@ -155,7 +155,7 @@ function drawFile(newPen) {
   const left = size.width + 16;
   pen.text(left, TITLE + 10, short(name), { bold: true });
   if (!classes) {
-    for (let step = 0; step < 64; step++) pen.rect(left + 2 * step, TITLE + 24, 2, 12, { fill: css(colours.scales.statistic, step / 63) });
+    for (let step = 0; step < 64; step++) pen.rect(left + 2 * step, TITLE + 24, 2, 12, { fill: shadeOf(step / 63, colours) });
     pen.text(left, TITLE + 48, format(low, 3), { size: 11 });
     pen.text(left + 128, TITLE + 48, format(high, 3), { size: 11, align: "end" });
   } else

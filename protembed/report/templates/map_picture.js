@@ -139,30 +139,40 @@ class Picture {
   // The selected proteins, the chosen one with its nearest, and the line of the lasso.
   mark(context, size, colours) {
     const { x, y } = projection(), at = (row) => this.place(x[row], y[row], size);
-    const ring = (row, radius, thick, colour) => {
-      context.beginPath();
-      context.arc(...at(row), radius, 0, 2 * Math.PI);
-      Object.assign(context, { strokeStyle: colour, lineWidth: thick });
+    const stroke = (strokeStyle, lineWidth) => {
+      Object.assign(context, { strokeStyle, lineWidth });
       context.stroke();
     };
-    for (const row of chosen.selected) ring(row, this.radius + 1, 1, colours.ink);
+    // With a border, so that it is seen among many dark points, too.
+    const bordered = (colour, thick) => {
+      stroke(colours.surface, thick + 3);
+      stroke(colour, thick);
+    };
+    const circle = (row, radius) => {
+      context.beginPath();
+      context.arc(...at(row), radius, 0, 2 * Math.PI);
+    };
+    for (const row of chosen.selected) {
+      circle(row, this.radius + 1);
+      stroke(colours.ink, 1);
+    }
     if (chosen.protein !== NOTHING) {
       for (const [row] of neighboursOf(chosen.protein)) {
         context.beginPath();
         context.moveTo(...at(chosen.protein));
         context.lineTo(...at(row));
-        Object.assign(context, { strokeStyle: colours.muted, lineWidth: 1 });
-        context.stroke();
-        ring(row, this.radius + 2, 1.5, colours.ink);
+        bordered(colours.muted, 1);
+        circle(row, this.radius + 3);
+        bordered(colours.ink, 1.5);
       }
-      ring(chosen.protein, this.radius + 4, 3, colours.ink);
+      circle(chosen.protein, this.radius + 4);
+      bordered(colours.ink, 3);
     }
     if (this.line.length < 2) return;
     context.beginPath();
     this.line.forEach(([atX, atY]) => context.lineTo(...this.place(atX, atY, size)));
     context.setLineDash([5, 4]);
-    Object.assign(context, { strokeStyle: colours.ink, lineWidth: 1.5 });
-    context.stroke();
+    stroke(colours.ink, 1.5);
     context.setLineDash([]);
   }
 
