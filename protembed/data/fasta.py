@@ -152,6 +152,12 @@ class ReadStatistics:
             raise error
         self.skipped.append(SkippedRecord(id=record_id, path=error.path, line=error.line, reason=error.reason))
 
+    def exclude(self, record: Record, error: SkippableError, policy: str) -> None:
+        """Skip a record that was already counted, or raise the error about it; the next record gets its row."""
+        self.num_records -= 1
+        self.num_residues -= len(record.sequence)
+        self.skip_or_raise(record.id, error, policy)
+
     def check_not_all_skipped(self, advice: str) -> None:
         """Check that an input of which no record is left was empty, and not skipped record by record.
 

@@ -68,14 +68,12 @@ def cut_records(
     for record in records:
         num_residues = len(record.sequence)
         residues = region.within(num_residues)
-        statistics.num_residues -= num_residues
         if residues is None:
-            statistics.num_records -= 1  # the next record gets its row
             error = TooShortError(record.path, record.line, record.id, num_residues, region.first)
-            statistics.skip_or_raise(record.id, error, on_illegal)
+            statistics.exclude(record, error, on_illegal)
         else:
             is_empty = False
-            statistics.num_residues += residues.stop - residues.start
+            statistics.num_residues -= num_residues - (residues.stop - residues.start)
             yield replace(record, sequence=record.sequence[residues])
     if is_empty:
         statistics.check_not_all_skipped(CHOOSE_ANOTHER_REGION)

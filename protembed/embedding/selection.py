@@ -77,10 +77,8 @@ class Selection:
                 statistics.num_residues -= num_residues - self.window_residues
                 yield replace(record, sequence=record.sequence[: self.window_residues])
             else:
-                statistics.num_records -= 1  # the next record gets its row
-                statistics.num_residues -= num_residues
                 error = TooLongError(record.path, record.line, record.id, num_residues, self.window_residues)
-                statistics.skip_or_raise(record.id, error, self.long_proteins)
+                statistics.exclude(record, error, self.long_proteins)
         if not statistics.num_records:
             statistics.check_not_all_skipped(
                 "choose another `long_proteins` or `on_illegal`, or a larger `window_residues`"

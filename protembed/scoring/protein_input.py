@@ -61,9 +61,7 @@ class Requirement:
             try:
                 self.check(record)
             except SkippableError as error:
-                statistics.num_records -= 1  # the next record gets its row
-                statistics.num_residues -= len(record.sequence)
-                statistics.skip_or_raise(record.id, error, reader.on_illegal)
+                statistics.exclude(record, error, reader.on_illegal)
             else:
                 yield record
         if not statistics.num_records:
