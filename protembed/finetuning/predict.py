@@ -1,7 +1,7 @@
 """Predict with a fine-tuned model: from FASTA or a table to a table. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from protembed.data.sequence_tables import ProteinFiles, TableReading
 from protembed.errors import NotFinetunedError
 from protembed.io.fingerprint import make_fingerprint
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, unchanged_inputs
-from protembed.io.result import Result
+from protembed.io.result import Result, recorded_values
 from protembed.io.writing import seekable_inputs
 from protembed.model.catalog import locate_model
 
@@ -95,5 +95,5 @@ def predict_fasta(
 
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> PredictSummary:
-    facts: dict[str, Any] = {spec.name: recorded[spec.name] for spec in fields(PredictSummary) if spec.name in recorded}
+    facts = recorded_values(PredictSummary, recorded)
     return PredictSummary(output=output, was_done=was_done, **{"region": None, **facts})

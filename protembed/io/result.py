@@ -31,7 +31,7 @@ directory is never published.
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def recorded_values(summary: type[Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the values of a record that are attributes of a dataclass; records of earlier versions may lack some."""
+    return {spec.name: recorded[spec.name] for spec in fields(summary) if spec.name in recorded}
 
 
 def sidecar(output: Path, suffix: str) -> Path:

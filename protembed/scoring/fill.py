@@ -1,7 +1,7 @@
 """Fill in the masked positions of a FASTA file with a model. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from protembed.config.fill import FillConfig
 from protembed.config.score import ScoreOptions
 from protembed.errors import ConfigError
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
-from protembed.io.result import Result
+from protembed.io.result import Result, recorded_values
 from protembed.io.writing import seekable_inputs
 from protembed.scoring.masked_proteins import MaskedProteins
 from protembed.scoring.request import ScoringRequest
@@ -93,5 +93,5 @@ def _check_suffix(output: Path, filling: FillConfig) -> None:
 
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> FillSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(FillSummary) if spec.name in recorded}
+    facts = recorded_values(FillSummary, recorded)
     return FillSummary(output=output, was_done=was_done, **facts)

@@ -1,11 +1,12 @@
 """What the commands that score whole proteins report, whatever they write about them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from protembed.config.score import ScoreMethod
+from protembed.io.result import recorded_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,5 +47,4 @@ class ProteinSummary:
             recorded: Content of the record.
             facts: Fields that the record does not hold.
         """
-        names = {spec.name for spec in fields(cls)}
-        return cls(**{**{name: value for name, value in recorded.items() if name in names}, **facts})
+        return cls(**{**recorded_values(cls, recorded), **facts})

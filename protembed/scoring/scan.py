@@ -1,7 +1,7 @@
 """Scans: the scores of all single mutants of proteins, with heat maps of them. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from protembed.io.reading import (
     sha256_of_inputs,
     unchanged_inputs,
 )
-from protembed.io.result import Result
+from protembed.io.result import Result, recorded_values
 from protembed.io.writing import output_errors, seekable_inputs
 from protembed.scoring.protein_input import ProteinInput, Requirement
 from protembed.scoring.protein_scan import check_scannable
@@ -136,7 +136,7 @@ def _describe_result(output: Path, inputs: Sequence[Path], *, force: bool) -> Re
 
 
 def _summary(output: Path, recorded: Mapping[str, Any], *, num_resumed: int = 0, was_done: bool = False) -> ScanSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(ScanSummary) if spec.name in recorded}
+    facts = recorded_values(ScanSummary, recorded)
     facts["best"] = [tuple(mutant) for mutant in recorded["best"]]
     facts |= {"formula": describe_formula(recorded["method"]), "num_resumed": num_resumed}
     return ScanSummary(output=output, was_done=was_done, **facts)

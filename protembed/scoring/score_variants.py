@@ -1,7 +1,7 @@
 """Score a table of variants with a model or several, without training. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.score import ScoreMethod, ScoreOptions, describe_formula
 from protembed.io.reading import PathLike, as_path, check_inputs, default_path, unchanged_inputs
-from protembed.io.result import Result
+from protembed.io.result import Result, recorded_values
 from protembed.io.writing import seekable_inputs
 from protembed.scoring.baselines import MeasuredComparison
 from protembed.scoring.positions import CheckedVariants
@@ -94,7 +94,7 @@ def score_variants(
 
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> ScoreSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(ScoreSummary) if spec.name in recorded}
+    facts = recorded_values(ScoreSummary, recorded)
     facts["comparisons"] = [MeasuredComparison.from_record(values) for values in facts.get("comparisons", ())]
     formula = recorded.get("formula") or describe_formula(recorded["method"])  # which older records lack
     return ScoreSummary(**{**facts, "output": output, "formula": formula, "was_done": was_done})

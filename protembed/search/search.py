@@ -1,7 +1,7 @@
 """Search: the nearest proteins of a database for each query. Imports torch only to compute."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from protembed.callbacks import Callbacks
 from protembed.config.base import as_plain_values
 from protembed.config.search import MetricName, SearchOptions
 from protembed.io.reading import Paths, as_paths, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.io.result import Result
+from protembed.io.result import Result, recorded_values
 from protembed.io.writing import seekable_inputs
 from protembed.search.sides import Side, open_sides
 
@@ -116,5 +116,5 @@ def _fingerprint(
 
 
 def _summary(output: Path | None, recorded: Mapping[str, Any], *, was_done: bool = False) -> SearchSummary:
-    facts = {spec.name: recorded[spec.name] for spec in fields(SearchSummary) if spec.name in recorded}
+    facts = recorded_values(SearchSummary, recorded)
     return SearchSummary(output=output, was_done=was_done, **facts)
