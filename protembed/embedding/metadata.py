@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from protembed.config.common import Gaps, OnIllegal, Region
 from protembed.config.embed import FormatName, LongPolicy
@@ -118,6 +118,48 @@ def read_ids_lines(output: Path) -> Iterator[str]:
         next(stream, None)
         for line in stream:
             yield line.removesuffix("\n")
+
+
+class StoredProtein(NamedTuple):
+    """What the table of identifiers beside a result says about a protein.
+
+    Attributes:
+        cell: Identifier, as a cell of a table.
+        num_windows: Windows in which the protein was computed.
+        overlap_cosine: Cosine of neighbouring windows where they overlap; NaN for a single window.
+        num_unknown: Occurrences of X.
+        sha256: Hash of the sequence, hexadecimal.
+        description: Full header, as a cell of a table; empty in results of earlier versions.
+    """
+
+    cell: str
+    num_residues: int
+    num_windows: int
+    overlap_cosine: float
+    num_unknown: int
+    sha256: str
+    description: str
+
+    @property
+    def sequence_hash(self) -> int:
+        """64 bits of the hash of the sequence, as `hash_texts` returns them."""
+        return int.from_bytes(bytes.fromhex(self.sha256[:16]), "little")
+
+
+def read_proteins(output: Path) -> Iterator[StoredProtein]:
+    """Read the table of identifiers beside a result.
+
+    Raises:
+        VerificationError: The table is damaged.
+    """
+    try:
+        for line in read_ids_lines(output):
+            _, cell, residues, windows, cosine, unknown, sha256, *description = line.split("\t")
+            numbers = int(residues), int(windows), float(cosine or "nan"), int(unknown)
+            bytes.fromhex(sha256)
+            yield StoredProtein(cell, *numbers, sha256, "".join(description))
+    except ValueError as error:
+        raise VerificationError(output, f"its table of identifiers cannot be read ({error})") from error
 
 
 def ids_line(row: int, record: Record, num_windows: int, overlap_cosine: float | None) -> tuple[object, ...]:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protembed.embedding.metadata import read_ids_lines
+from protembed.embedding.metadata import read_ids_lines, read_proteins
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import VerificationError
 from protembed.text import unescape
 
 
@@ -42,14 +41,10 @@ class StoredProteins:
             VerificationError: The table is damaged.
         """
         columns: list[array[Any]] = [array(kind) for kind in "qqdqQq"]
-        try:
-            for line in read_ids_lines(result.path):
-                _, record_id, residues, windows, agreement, unknown, sha256, *_ = line.split("\t")
-                cells = (int(residues), int(windows), float(agreement or "nan"), int(unknown))
-                for column, cell in zip(columns, (*cells, int(sha256[:16], 16), hash(record_id)), strict=True):
-                    column.append(cell)
-        except ValueError as error:
-            raise VerificationError(result.path, f"its table of identifiers cannot be read ({error})") from error
+        for protein in read_proteins(result.path):
+            numbers = (protein.num_residues, protein.num_windows, protein.overlap_cosine, protein.num_unknown)
+            for column, value in zip(columns, (*numbers, protein.sequence_hash, hash(protein.cell)), strict=True):
+                column.append(value)
         names = ("num_residues", "num_windows", "agreements", "num_unknown", "sequences", "identifiers")
         return cls(**{name: np.array(column) for name, column in zip(names, columns, strict=True)})
 

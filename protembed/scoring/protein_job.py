@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from protembed.callbacks import Callbacks
 from protembed.data.alphabet import NUM_SPECIAL_TOKENS
 from protembed.data.fasta import ReadStatistics, Record
-from protembed.errors import NotFiniteError
+from protembed.inference.embedding import check_finite
 from protembed.inference.engine import Engine, InferenceJob, chunk_by_tokens, inference_engine
 from protembed.inference.loading import load_for_inference
 from protembed.inference.marginals import LogProbabilities, Marginals, PositionQuery
@@ -142,8 +141,7 @@ class ProteinJob:
                 store.repeat(record, int(proteins.first_rows[record.row]))
                 continue
             query, log_probs = results[record.row]
-            if not np.isfinite(log_probs).all():
-                raise NotFiniteError(record.id, self.precision, "float32", what="log probabilities")
+            check_finite(record.id, log_probs, "log probabilities", getattr(torch, self.precision))
             store.add(record, query, log_probs)
 
     def _num_tokens(self, record: Record) -> int:

@@ -1,6 +1,5 @@
 """Columns of a table that say something about proteins: classes or values, found by identifier."""
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from protembed.io.tables import (
     find_columns,
     is_missing,
     missing_column,
+    read_number,
     reading_table,
 )
 
@@ -51,12 +51,12 @@ class Annotation:
         [1, 0, None, 0]
         """
         present = [cell for cell in cells if not is_missing(cell)]
-        numbers = [_number(cell) for cell in present]
+        numbers = [read_number(cell) for cell in present]
         if present and None not in numbers:
             distinct = set(numbers)
             is_numbered = len(distinct) <= _MAX_NUMBERED_CLASSES and all(float(x or 0).is_integer() for x in distinct)
             if not is_numbered:
-                return cls(name=name, values=[None if is_missing(cell) else _number(cell) for cell in cells])
+                return cls(name=name, values=[None if is_missing(cell) else read_number(cell) for cell in cells])
         counts = Counter(present)
         is_constant = len(counts) == 1 and len(present) == len(cells)
         if not counts or is_constant or len(counts) > max(2.0, _MAX_CLASS_FRACTION * len(present)):
@@ -65,14 +65,6 @@ class Annotation:
         classes = ranked if len(ranked) <= MAX_CLASSES else [*ranked[: MAX_CLASSES - 1], OTHER_CLASSES]
         index = {label: min(rank, len(classes) - 1) for rank, label in enumerate(ranked)}
         return cls(name=name, values=None, classes=classes, codes=[index.get(cell) for cell in cells])
-
-
-def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, kw_only=True)

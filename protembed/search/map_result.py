@@ -12,9 +12,9 @@ from protembed.callbacks import Callbacks
 from protembed.config.map import MapConfig, MapOptions, ProjectionName
 from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
-from protembed.embedding.metadata import read_ids_lines
+from protembed.embedding.metadata import read_proteins
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import ConfigError, NotFiniteError, VerificationError
+from protembed.errors import ConfigError, NotFiniteError
 from protembed.io.writing import write_table, write_text
 from protembed.report.page import render_page
 from protembed.resources import num_threads
@@ -79,16 +79,11 @@ def _read_proteins(parts: Sequence[StoredResult]) -> _Proteins:
     """Read the tables of identifiers."""
     proteins = _Proteins([], [], [])
     for part in parts:
-        for line in read_ids_lines(part.path):
-            try:
-                _, record_id, residues, *_, description = line.split("\t")
-                proteins.num_residues.append(int(residues))
-            except ValueError as error:
-                found = f"its table of identifiers cannot be read ({error})"
-                raise VerificationError(part.path, found) from error
-            proteins.ids.append(unescape(record_id))
+        for protein in read_proteins(part.path):
+            proteins.num_residues.append(protein.num_residues)
+            proteins.ids.append(unescape(protein.cell))
             # A header begins with the identifier, which the page shows before the description.
-            proteins.descriptions.append(unescape(description).removeprefix(proteins.ids[-1]).strip())
+            proteins.descriptions.append(unescape(protein.description).removeprefix(proteins.ids[-1]).strip())
     return proteins
 
 

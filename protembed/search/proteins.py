@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protembed.data.fasta import ReadStatistics
 from protembed.data.hashing import hash_texts
 from protembed.data.similarity import kmer_set, pair_similarities, stack_kmer_sets
-from protembed.embedding.metadata import read_ids_lines
+from protembed.embedding.metadata import StoredProtein, read_proteins
 from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError
 from protembed.io.arrays import ArrayFile, array_file
@@ -102,11 +102,11 @@ class Proteins:
         ends, residues, hashes = array("q"), array("q"), array("Q")
         ids = scratch.with_name(f"{scratch.name}.ids")
         with atomic_file(ids) as stream:
-            for record_id, num_residues, sequence_hash in _read_ids(side):
-                stream.write(record_id.encode())
+            for protein in _read_ids(side):
+                stream.write(protein.cell.encode())
                 ends.append(stream.tell())
-                residues.append(num_residues)
-                hashes.append(sequence_hash)
+                residues.append(protein.num_residues)
+                hashes.append(protein.sequence_hash)
             stream.write(b"\n")  # an empty file cannot be mapped
         sequence_hashes = np.frombuffer(hashes, np.uint64)
         return cls(
@@ -124,17 +124,13 @@ class Proteins:
         return unescape(self.cells[row])
 
 
-def _read_ids(side: Side) -> Iterator[tuple[str, int, int]]:
-    """Read the identifier, as a cell, the residues and the hash of the sequence of each protein."""
+def _read_ids(side: Side) -> Iterator[StoredProtein]:
+    """Read the tables of identifiers, each of which must name as many proteins as its result has."""
     for part in side.parts:
         number = 0
-        try:
-            for line in read_ids_lines(part.path):
-                _, record_id, residues, _, _, _, sha256, *_ = line.split("\t")
-                number += 1
-                yield record_id, int(residues), int.from_bytes(bytes.fromhex(sha256[:16]), "little")
-        except ValueError as error:
-            raise VerificationError(part.path, f"its table of identifiers cannot be read ({error})") from error
+        for protein in read_proteins(part.path):
+            number += 1
+            yield protein
         if number != part.num_proteins:
             found = f"it has {number:,} identifiers, but its meta file records {part.num_proteins:,} proteins"
             raise VerificationError(part.path, found)
@@ -186,9 +182,6 @@ def pairwise_similarity(
         similarities[pairs] = pair_similarities(*map(stack_kmer_sets, sets))
     similarities[known[left.hashes[left_rows[known]] == right.hashes[right_rows[known]]]] = 1.0
     return similarities
-
-
-# Vectors
 
 
 def open_vectors(side: Side, scratch: Path) -> Vectors:
