@@ -43,6 +43,7 @@
     │   └── TooLongForMemoryError                   a single window that does not fit into memory
     ├── NotFiniteError                      1   vectors or predictions that contain infinities or NaN
     └── VerificationError                   1   a result that is incomplete, or does not match its input or model
+        └── UnusableResultError                     a result, or another file, that a command cannot use
 
 Errors without a number have the exit status of their family. Each error stores what it knows, and its message is one
 sentence: what was found, where, and what to do. The sentence names options as Python does, in backticks
@@ -352,9 +353,8 @@ class NoStructureMatchError(DataError):
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
         found = "none of the proteins matches a structure with long-range contacts; at least one is needed"
-        super().__init__(
-            None, "; ".join([found, *notes]), "give more structures, or proteins whose sequences they contain"
-        )
+        advice = "give more structures, or proteins whose sequences they contain"
+        super().__init__(None, "; ".join([found, *notes]), advice)
 
 
 class OutputExistsError(ProtembedError):
@@ -444,10 +444,8 @@ class NotEnoughMemoryError(ResourceError):
 
     def __init__(self, size: str, needed: int, available: int, advice: str) -> None:
         self.size, self.needed, self.available = size, needed, available
-        super().__init__(
-            f"training {size} needs at least {needed / 2**30:,.1f} GiB of memory, but {available / 2**30:,.1f} GiB are "
-            f"available; {advice}"
-        )
+        sizes = f"at least {needed / 2**30:,.1f} GiB of memory, but {available / 2**30:,.1f} GiB are available"
+        super().__init__(f"training {size} needs {sizes}; {advice}")
 
 
 class InsufficientResourcesError(ResourceError):
@@ -455,10 +453,8 @@ class InsufficientResourcesError(ResourceError):
 
     def __init__(self, resource: str, needed: int, available: int, longest: str, advice: str) -> None:
         self.resource, self.needed, self.available = resource, needed, available
-        super().__init__(
-            f"attention maps need about {format_bytes(needed)} of {resource}, most of it for {longest}, but "
-            f"{format_bytes(available)} are available; {advice}"
-        )
+        found = f"about {format_bytes(needed)} of {resource}, most of it for {longest}"
+        super().__init__(f"attention maps need {found}, but {format_bytes(available)} are available; {advice}")
 
 
 class TooLongForMemoryError(ResourceError):
@@ -467,11 +463,9 @@ class TooLongForMemoryError(ResourceError):
     def __init__(self, num_tokens: int, record_id: str | None = None) -> None:
         self.num_tokens, self.record_id = num_tokens, record_id
         prefix = "" if record_id is None else f"{record_id!r}: "
-        super().__init__(
-            f"{prefix}a single window of {num_tokens:,} tokens does not fit into memory; use a smaller "
-            "`window_residues` (embed, score), `gradient_checkpointing` (finetune), a smaller model, or a machine with "
-            "more memory"
-        )
+        found = f"{prefix}a single window of {num_tokens:,} tokens does not fit into memory"
+        options = "a smaller `window_residues` (embed, score), `gradient_checkpointing` (finetune), a smaller model"
+        super().__init__(f"{found}; use {options}, or a machine with more memory")
 
 
 class NotFiniteError(ProtembedError):
@@ -485,14 +479,21 @@ class NotFiniteError(ProtembedError):
         elif dtype == "float16":
             advice = "choose `store_dtype` float32, because float16 ends at 65,504"
         verb = "are" if what.endswith("s") else "is"
-        super().__init__(
-            f"the {what} of {record_id!r} {verb} not finite in precision {precision}, stored as {dtype}; {advice}"
-        )
+        found = f"not finite in precision {precision}, stored as {dtype}"
+        super().__init__(f"the {what} of {record_id!r} {verb} {found}; {advice}")
 
 
 class VerificationError(ProtembedError):
     """A result that is incomplete, or does not match its input or model."""
 
+    problem = "is not verified"
+
     def __init__(self, path: Path, found: str) -> None:
         self.path, self.found = path, found
-        super().__init__(f"{path} is not verified: {found}")
+        super().__init__(f"{path} {self.problem}: {found}")
+
+
+class UnusableResultError(VerificationError):
+    """A result, or a file in place of one, that does not fit the command or the other results."""
+
+    problem = "cannot be used"

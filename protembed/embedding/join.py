@@ -28,7 +28,7 @@ from protembed.embedding.metadata import (
 )
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import VerificationError
+from protembed.errors import UnusableResultError, VerificationError
 from protembed.io.arrays import array_file
 from protembed.io.reading import Paths, sha256_of_file
 from protembed.io.result import META, Claim, Result
@@ -137,7 +137,7 @@ def _check_distinct(parts: Sequence[StoredResult]) -> None:
     for part in parts:
         sha256 = part.meta.get("input_sha256")
         if part.shard is None and sha256 is not None and sha256 in of_input:
-            raise VerificationError(part.path, f"it is a result of the same input as {of_input[sha256].path}")
+            raise UnusableResultError(part.path, f"it is a result of the same input as {of_input[sha256].path}")
         of_input[sha256] = part
 
 

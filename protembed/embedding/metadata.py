@@ -16,7 +16,7 @@ from protembed.config.embed import FormatName, LongPolicy
 from protembed.data.fasta import Record
 from protembed.data.hashing import sequence_sha256
 from protembed.embedding.selection import Shard
-from protembed.errors import ConfigError, InputNotFoundError, VerificationError
+from protembed.errors import ConfigError, InputNotFoundError, UnusableResultError, VerificationError
 from protembed.io.reading import STANDARD_STREAM, read_json
 from protembed.io.result import META, UNFINISHED, sidecar, unfinished
 from protembed.io.writing import check_temporary_directory
@@ -88,7 +88,7 @@ def read_meta(output: Path) -> dict[str, Any]:
         content: dict[str, Any] = read_json(sidecar(output, META))
         if is_meta(content):
             return content
-    raise VerificationError(output, _reason_without_meta(output))
+    raise UnusableResultError(output, _reason_without_meta(output))
 
 
 def _reason_without_meta(path: Path) -> str:
@@ -97,7 +97,12 @@ def _reason_without_meta(path: Path) -> str:
         return f"it is unfinished; {_UNFINISHED_ADVICE}"
     if path.name.endswith((META, *COMPANIONS)) or path.is_dir():
         return f"it is {'a directory' if path.is_dir() else 'a file beside a result'}; name the file with the vectors"
-    return "it has no valid meta file beside it; it may be unfinished"
+    if path.suffix.removeprefix(".") not in get_args(FormatName):
+        return "it is not a result of `embed`; embed it first (`protembed embed`), and name the file with the vectors"
+    if not os.path.exists(sidecar(path, META)):
+        found = f"{sidecar(path, META).name} is missing, which `embed` writes beside the vectors"
+        return f"{found}; copy it too, or embed the proteins again"
+    return f"{sidecar(path, META).name} is damaged; embed the proteins again"
 
 
 def check_report(output: Path) -> None:

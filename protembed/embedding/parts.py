@@ -9,7 +9,7 @@ from typing import Any
 from protembed.embedding.metadata import COUNTS
 from protembed.embedding.selection import Shard
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import InputNotFoundError, VerificationError
+from protembed.errors import InputNotFoundError, UnusableResultError
 from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths
 
@@ -25,7 +25,7 @@ def find_parts(files: Paths) -> list[StoredResult]:
 
     Raises:
         InputNotFoundError: There is no such file.
-        VerificationError: A meta file is missing or invalid.
+        UnusableResultError: A meta file is missing or invalid.
     """
     return [StoredResult.read(path) for given in as_paths("files", files) for path in _matching(given)]
 
@@ -44,7 +44,7 @@ def in_order(parts: Sequence[StoredResult]) -> list[StoredResult]:
     """Order the shards of a run by their numbers; leave results of several inputs in the order given.
 
     Raises:
-        VerificationError: A shard is missing, repeated or of another run, or a whole result is among the shards.
+        UnusableResultError: A shard is missing, repeated or of another run, or a whole result is among the shards.
     """
     first, total = next(((part, part.shard.total) for part in parts if part.shard), (parts[0], 0))
     if not total:
@@ -53,14 +53,14 @@ def in_order(parts: Sequence[StoredResult]) -> list[StoredResult]:
     for part in parts:
         number = _number_in_run(part, first, total)
         if number in by_number:
-            raise VerificationError(part.path, f"it is shard {part.shard}, and so is {by_number[number].path}")
+            raise UnusableResultError(part.path, f"it is shard {part.shard}, and so is {by_number[number].path}")
         by_number[number] = part
     missing = [str(Shard(number, total)) for number in range(1, total + 1) if number not in by_number]
     if missing:
         more = f" and {len(missing) - _MAX_LISTED:,} more" if len(missing) > _MAX_LISTED else ""
         listed = ", ".join(missing[:_MAX_LISTED]) + more
         found = f"it is shard {first.shard}, and of the other shards these are missing: {listed}"
-        raise VerificationError(first.path, found)
+        raise UnusableResultError(first.path, found)
     return [by_number[number] for number in sorted(by_number)]
 
 
@@ -68,11 +68,11 @@ def _number_in_run(part: StoredResult, first: StoredResult, total: int) -> int:
     """Return which shard of a run a part is; the first of its shards shows which run it is."""
     if part.shard is None:
         found = f"it is a whole result, but {first.path} is shard {first.shard}: join the shards of each run first"
-        raise VerificationError(part.path, found)
+        raise UnusableResultError(part.path, found)
     if part.shard.total != total or part.meta.get("input_sha256") != first.meta.get("input_sha256"):
         what = "number of shards" if part.shard.total != total else "input"
         found = f"it is shard {part.shard} of another run than {first.path}, which has another {what}"
-        raise VerificationError(part.path, found)
+        raise UnusableResultError(part.path, found)
     return part.shard.number
 
 
@@ -84,7 +84,7 @@ def check_same_settings(parts: Sequence[StoredResult], names: Collection[str] | 
         names: Settings that are compared; None for all that affect the vectors, and which records are left out.
 
     Raises:
-        VerificationError: A result has other settings than the first.
+        UnusableResultError: A result has other settings than the first.
     """
 
     def settings(part: StoredResult) -> dict[str, Any]:
@@ -93,4 +93,4 @@ def check_same_settings(parts: Sequence[StoredResult], names: Collection[str] | 
 
     for part in parts[1:]:
         if different := differences(settings(parts[0]), settings(part)):
-            raise VerificationError(part.path, f"it cannot follow {parts[0].path}, because {'; '.join(different)}")
+            raise UnusableResultError(part.path, f"it cannot follow {parts[0].path}, because {'; '.join(different)}")

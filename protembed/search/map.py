@@ -11,7 +11,7 @@ from protembed.config.base import as_plain_values
 from protembed.config.map import MapOptions
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import ConfigError, DataError
+from protembed.errors import ConfigError, DataError, UnusableResultError
 from protembed.io.reading import Paths, as_paths, default_path, sha256_of_inputs, unchanged_inputs
 from protembed.io.result import Result
 from protembed.io.writing import output_errors
@@ -82,7 +82,7 @@ def make_map(embeddings: Paths, options: MapOptions | None = None, callbacks: Ca
         is_record=lambda content: "projections" in content,
     )
     with unchanged_inputs():
-        with result.claim(_fingerprint(options, parts, files), callbacks) as claim:
+        with result.claim(_fingerprint(options, parts), callbacks) as claim:
             if claim.recorded is not None:
                 return _summary(result.path, claim.recorded, was_done=True)
             from protembed.search.map_result import write_map  # which imports torch and scikit-learn
@@ -91,26 +91,29 @@ def make_map(embeddings: Paths, options: MapOptions | None = None, callbacks: Ca
                 part.verify()
             with output_errors(claim.output):
                 facts = write_map(claim.create_directory(), parts, options, callbacks)
-                return _summary(result.path, claim.publish({**_fingerprint(options, parts, files), **facts}))
+                return _summary(result.path, claim.publish({**_fingerprint(options, parts), **facts}))
 
 
 def _check_suitable(parts: Sequence[StoredResult]) -> None:
     for part in parts:
         if part.meta["per_residue"]:
-            expected = "a map shows proteins: embed them without `per_residue`"
-            raise ConfigError("embeddings", str(part.path), expected)
+            found = "it has a vector per residue, and a map shows proteins: embed them without `per_residue`"
+            raise UnusableResultError(part.path, found)
     number = sum(part.num_proteins for part in parts)
     if number < _MIN_PROTEINS:
         found = f"it has {pluralize(number, 'protein')}"
         raise DataError(parts[0].path, found, f"a map needs at least {_MIN_PROTEINS}")
 
 
-def _fingerprint(options: MapOptions, parts: Sequence[StoredResult], files: Sequence[Path]) -> dict[str, Any]:
+def _fingerprint(options: MapOptions, parts: Sequence[StoredResult]) -> dict[str, Any]:
     return {
         **options.as_given(),
         "protembed_version": __version__,
         "input_sha256": [part.meta["sha256"] for part in parts],
-        "files_sha256": sha256_of_inputs(files) if files else None,
+        **{
+            name: None if path is None else sha256_of_inputs([path])
+            for name, path in (("labels_sha256", options.map.labels), ("sequences_sha256", options.map.sequences))
+        },
         **as_plain_values(options.map),
     }
 

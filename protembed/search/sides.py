@@ -14,7 +14,7 @@ from protembed.embedding.embed import embed_fasta
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.selection import Selection
 from protembed.embedding.stored_result import StoredResult, is_result
-from protembed.errors import InputError, VerificationError
+from protembed.errors import InputError, UnusableResultError
 from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths, default_path, display_name, is_stream
 
@@ -77,7 +77,7 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
 
     Raises:
         InputNotFoundError: There is no such file.
-        VerificationError: A result is unfinished or damaged, a shard is missing, or the settings of the sides differ.
+        UnusableResultError: A result is unfinished or damaged, a shard is missing, or the settings of the sides differ.
         ProtembedError: A FASTA file cannot be embedded.
     """
     given = (as_paths("queries", queries), as_paths("database", database))
@@ -93,7 +93,7 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
             opened.append(_embed(paths, model, options, callbacks))
     for side in opened:
         if not side.num_proteins:
-            raise VerificationError(side.parts[0].path, "it has no proteins, as a shard of a small input may")
+            raise UnusableResultError(side.parts[0].path, "it has no proteins, as a shard of a small input may")
     _check_comparable(*opened)
     return opened[0], opened[1]
 
@@ -113,7 +113,7 @@ def _read_parts(paths: Sequence[Path]) -> list[StoredResult]:
     for part in parts:
         if part.meta["per_residue"]:
             found = "it has a vector per residue, and a search compares proteins: embed without `per_residue`"
-            raise VerificationError(part.path, found)
+            raise UnusableResultError(part.path, found)
     return parts
 
 
@@ -159,7 +159,7 @@ def _check_comparable(queries: Side, database: Side) -> None:
     """Check that the vectors of both sides come from the same model, layer, pooling and region.
 
     Raises:
-        VerificationError: They do not.
+        UnusableResultError: They do not.
     """
     settings = [{name: side.meta.get(name) for name in _SETTINGS} for side in (database, queries)]
     if settings[0]["model_sha256"] != settings[1]["model_sha256"]:
@@ -172,6 +172,6 @@ def _check_comparable(queries: Side, database: Side) -> None:
         found.append(f"the width was {database.dim:,}, not {queries.dim:,}")
     if found:
         first = database.parts[0].path
-        raise VerificationError(
+        raise UnusableResultError(
             queries.parts[0].path, f"it cannot be compared with {first}, because there {'; '.join(found)}"
         )

@@ -247,7 +247,7 @@ def test_a_missing_or_invalid_meta_file_fails_verification(embed, failure, conte
     if content is not None:
         sidecar(output, META).write_text(content)
 
-    assert "it has no valid meta file beside it" in failure(output)
+    assert f"emb.meta.json is {'missing' if content is None else 'damaged'}" in failure(output)
 
 
 def test_the_meta_file_of_another_result_fails_verification(embed, failure):
@@ -280,7 +280,7 @@ FALSE_STATEMENTS = {
     "a missing layer": ({"layer": [99]}, "does not fit the model"),
     "an unknown pooling": ({"pooling": ["m"]}, "does not fit the model"),
     "residues": ({"num_residues": 5}, "which does not match its meta file"),
-    "a list in place of a number": ({"window_residues": [64]}, "it has no valid meta file beside it"),
+    "a list in place of a number": ({"window_residues": [64]}, "emb.meta.json is damaged"),
 }
 
 
@@ -573,7 +573,7 @@ def test_a_shard_with_other_settings_fails_verification(shards, embed, failure, 
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", **options)
 
-    assert f"{other} is not verified: it cannot follow {first}, because " in failure(first, other, third)
+    assert f"{other} cannot be used: it cannot follow {first}, because " in failure(first, other, third)
 
 
 def test_a_shard_of_another_model_fails_verification(shards, embed, failure, tmp_path, tiny_checkpoint):
@@ -583,13 +583,13 @@ def test_a_shard_of_another_model_fails_verification(shards, embed, failure, tmp
     save_checkpoint(checkpoint, tmp_path / "windowed", "# other\n")
     other = embed("other.npy", shard="2/3", model=tmp_path / "windowed")
 
-    assert f"{other} is not verified: it cannot follow {first}, because " in failure(first, other, third)
+    assert f"{other} cannot be used: it cannot follow {first}, because " in failure(first, other, third)
 
 
 def test_a_shard_of_another_input_fails_verification(shards, embed, failure, changed_fasta):
     first, _, third = shards()
     other = embed("other.npy", shard="2/3", fasta=changed_fasta(lambda records: records[::-1]))
 
-    assert f"{other} is not verified: it is shard 2/3 of another run than {first}, which has another input" in failure(
+    assert f"{other} cannot be used: it is shard 2/3 of another run than {first}, which has another input" in failure(
         first, other, third
     )

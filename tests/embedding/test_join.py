@@ -274,7 +274,7 @@ def test_joined_results_are_joined_again(embed, join, three_fasta, tmp_path):
 def test_missing_shards_are_named(shards, failure):
     parts = shards(14)
 
-    assert "emb.2-of-14.npy is not verified: it is shard 2/14, and of the other shards these are missing: 1/14" in (
+    assert "emb.2-of-14.npy cannot be used: it is shard 2/14, and of the other shards these are missing: 1/14" in (
         failure(parts[1:])
     )
     assert failure(parts[2:3]).endswith(
@@ -288,7 +288,7 @@ def test_a_repeated_shard_is_named(shards, failure):
     for end in (IDS, META):
         shutil.copy(sidecar(second, end), sidecar(second.with_name("copy.npy"), end))
 
-    assert f"{copy} is not verified: it is shard 2/3, and so is {second}" in failure([first, second, copy, third])
+    assert f"{copy} cannot be used: it is shard 2/3, and so is {second}" in failure([first, second, copy, third])
 
 
 def test_shards_of_different_runs_are_named(shards, failure, three_fasta, embed):
@@ -296,10 +296,10 @@ def test_shards_of_different_runs_are_named(shards, failure, three_fasta, embed)
     other = embed("other.npy", three_fasta[1], shard="2/2")
     of_three = embed("three.npy", shard="2/3")
 
-    assert f"{other} is not verified: it is shard 2/2 of another run than {first}, which has another input" in failure(
+    assert f"{other} cannot be used: it is shard 2/2 of another run than {first}, which has another input" in failure(
         [first, other]
     )
-    assert f"{of_three} is not verified: it is shard 2/3 of another run" in failure([first, of_three])
+    assert f"{of_three} cannot be used: it is shard 2/3 of another run" in failure([first, of_three])
     assert f"it is a whole result, but {first} is shard 1/2: join the shards of each run first" in failure(
         [embed("whole.npy"), first, second]
     )
@@ -322,7 +322,7 @@ def test_results_with_other_settings_are_not_joined(embed, failure, three_fasta,
     first = embed("first.npy", shard=shard and "1/2")
     other = embed("other.npy", three_fasta[0] if shard else three_fasta[1], shard=shard, **settings)
 
-    assert f"{other} is not verified: it cannot follow {first}, because {difference}" in failure([first, other])
+    assert f"{other} cannot be used: it cannot follow {first}, because {difference}" in failure([first, other])
 
 
 def test_results_of_different_models_are_not_joined(embed, failure, tmp_path, tiny_checkpoint, three_fasta):
@@ -348,7 +348,7 @@ def test_vectors_of_proteins_and_of_residues_are_not_joined(embed, failure, thre
 def test_two_results_of_the_same_input_are_not_joined(embed, failure):
     first, other = embed("first.npy"), embed("other.npz")
 
-    assert f"{other} is not verified: it is a result of the same input as {first}" in failure([first, other])
+    assert f"{other} cannot be used: it is a result of the same input as {first}" in failure([first, other])
 
 
 # Damage
@@ -359,7 +359,7 @@ def test_two_results_of_the_same_input_are_not_joined(embed, failure):
     [
         (lambda path: path.write_bytes(path.read_bytes()[:-8]), "its hash differs from the one in its meta file"),
         (lambda path: sidecar(path, IDS).unlink(), "emb.2-of-2.ids.tsv is missing, or its hash differs"),
-        (lambda path: sidecar(path, META).unlink(), "it has no valid meta file beside it; it may be unfinished"),
+        (lambda path: sidecar(path, META).unlink(), "emb.2-of-2.meta.json is missing, which `embed` writes"),
         (lambda path: sidecar(path, FAILED).unlink(), "2 records were left out, but emb.2-of-2.failed.tsv lists 0"),
     ],
     ids=["vectors", "ids", "meta", "failed"],
@@ -382,7 +382,7 @@ def test_an_unfinished_part_is_named_with_the_way_to_finish_it(join, embed, tmp_
     ):
         join([whole, tmp_path / "part.npy"])
     with pytest.raises(
-        VerificationError, match="part.npy.partial is not verified: it is unfinished; wait for its command"
+        VerificationError, match="part.npy.partial cannot be used: it is unfinished; wait for its command"
     ):
         join([whole, tmp_path / "part.npy.partial"])
 

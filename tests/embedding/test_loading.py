@@ -237,7 +237,7 @@ def test_results_with_other_settings_are_not_joined(embed):
 def test_an_unfinished_result_is_an_error(embed, tmp_path):
     alone = shutil.copy(embed("emb.npy"), tmp_path / "alone.npy")
 
-    with pytest.raises(VerificationError, match="no valid meta file beside it; it may be unfinished"):
+    with pytest.raises(VerificationError, match="alone.npy cannot be used: alone.meta.json is missing"):
         load_embeddings(alone)
 
 

@@ -229,5 +229,10 @@ def test_an_input_is_never_replaced_even_through_a_link(tmp_path, name):
 def test_a_meta_file_with_an_invalid_value_is_ignored(tmp_path, name, value):
     finish(tmp_path / "emb.npy", fingerprint=FINGERPRINT | {name: value})
 
-    with pytest.raises(VerificationError, match="it has no valid meta file beside it; it may be unfinished"):
+    with pytest.raises(VerificationError, match="emb.npy cannot be used: emb.meta.json is damaged"):
         read_meta(tmp_path / "emb.npy")
+
+
+def test_a_file_that_is_no_result_is_named_as_such(proteins_fasta):
+    with pytest.raises(VerificationError, match="proteins.fasta cannot be used: it is not a result of `embed`; embed"):
+        read_meta(proteins_fasta)

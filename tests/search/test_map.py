@@ -9,7 +9,14 @@ from sklearn.decomposition import PCA
 from protembed.config.embed import EmbedOptions
 from protembed.config.map import MapConfig, MapOptions
 from protembed.embedding.embed import embed_fasta
-from protembed.errors import ConfigError, DataError, OutputExistsError, TableError, VerificationError
+from protembed.errors import (
+    ConfigError,
+    DataError,
+    OutputExistsError,
+    TableError,
+    UnusableResultError,
+    VerificationError,
+)
 from protembed.search.annotations import Annotation, AnnotationTable
 from protembed.search.map import make_map
 from protembed.search.projection import PrincipalComponents, choose_projections, project
@@ -187,7 +194,7 @@ def test_vectors_of_residues_and_too_few_proteins_are_errors(tiny_model, tmp_pat
 
     with pytest.raises(DataError, match="it has 2 proteins; a map needs at least 3"):
         draw(tmp_path / "two.npy")
-    with pytest.raises(ConfigError, match="a map shows proteins"):
+    with pytest.raises(UnusableResultError, match="a map shows proteins"):
         draw(tmp_path / "two.h5")
 
 
