@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from protembed.errors import TableError
 from protembed.io.headers import NUM_FIRST_ROWS, find_header
-from protembed.io.sniffing import detect_binary_format
+from protembed.io.sniffing import detect_binary_format, detect_text_format
 
 # Lines before the header that begin with this are comments about the table.
 COMMENT = "# "
@@ -33,7 +33,11 @@ _EXCEL_SEPARATOR = re.compile(r'"?sep=([^\w"\r\n])?"?[\r\n]*', re.IGNORECASE)
 # Separators of columns by their names, the likeliest first.
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 # How files begin that are not tables, though they may have commas.
-_NO_TABLES = {"{": "JSON", "[{": "JSON", "<": "HTML or XML", ">": "FASTA, or clusters as CD-HIT writes them"}
+_NO_TABLES = {
+    **{"{": "JSON", "[{": "JSON", "<": "HTML or XML", ">": "FASTA, or clusters as CD-HIT writes them"},
+    **{"HEADER    ": "a PDB file", "ATOM  ": "a PDB file", "LOCUS   ": "GenBank", "ID   ": "EMBL or UniProt flat text"},
+}
+_SEPARATOR = re.compile("[\t,;|]")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 # Physical lines among which the header is looked for; a cell in quotes may hold several.
@@ -103,6 +107,8 @@ def _check_is_table(lines: Sequence[str], path: str, line: int) -> None:
     for start, name in _NO_TABLES.items():
         if first_line.startswith(start):
             raise TableError(path, f"this seems to be {name}", advice, line=line + index)
+    if not _SEPARATOR.search(first_line) and (foreign := detect_text_format(first_line)):
+        raise TableError(path, f"this seems to be {foreign}", advice, line=line + index)
 
 
 @dataclass(frozen=True, kw_only=True)
