@@ -10,7 +10,7 @@ from protembed.embedding.metadata import IDS, read_ids_lines, read_meta
 from protembed.embedding.selection import Selection, Shard
 from protembed.embedding.stored_vectors import StoredVectors
 from protembed.errors import VerificationError
-from protembed.io.reading import follow_link, sha256_of_file
+from protembed.io.reading import sha256_of_file
 from protembed.io.result import META, sidecar
 from protembed.text import reason_of
 
@@ -41,7 +41,7 @@ class StoredResult:
             InputNotFoundError: The result does not exist.
             VerificationError: Its meta file is missing or invalid.
         """
-        target = follow_link(path)
+        target = Path(os.path.realpath(path))
         return cls(path=target, meta=read_meta(target))
 
     @property
