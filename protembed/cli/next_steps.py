@@ -61,11 +61,9 @@ def after_join(summary: "JoinSummary") -> str | None:
 
 def after_search(summary: "SearchSummary") -> str | None:
     """Suggest to look at the hits."""
-    return (
-        None
-        if summary.output is None
-        else f"open {summary.output} in a spreadsheet; docs/search.md explains its columns"
-    )
+    if summary.output is None:
+        return None
+    return f"open {summary.output} in a spreadsheet; docs/search.md explains its columns"
 
 
 def after_pretrain(summary: "PretrainSummary", fasta: Sequence[Path]) -> str | None:

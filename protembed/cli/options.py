@@ -111,7 +111,7 @@ DatabasePath = Annotated[
     Path,
     argument(
         "DATABASE",
-        "Proteins that are searched in, likewise; the same file as QUERIES to search for all in all.",
+        "Proteins that are searched in, likewise; the same file as QUERIES compares all proteins with all.",
         *("fasta", "embeddings"),
     ),
 ]

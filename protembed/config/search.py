@@ -30,12 +30,12 @@ class SearchConfig(Config):
         needs=[Condition("a command without `transfer`", lambda given: not given.get("transfer"))],
     )
     metric: MetricName = option(
-        "cosine", "Which proteins are nearest: cosine, of the largest cosine, or euclidean, of the smallest distance."
+        "cosine", "What makes a protein near: cosine (a large cosine) or euclidean (a small distance)."
     )
     centre: bool = option(
         False,
-        "Subtract the mean of the database from all vectors first, because all vectors have a part in common that "
-        "raises every cosine: then more nearest neighbours are relatives.",
+        "Subtract the mean of the database from all vectors first. All vectors have a part in common, which raises "
+        "every cosine; without it, more of the nearest proteins are relatives.",
     )
     sequences: list[Path] = option(
         [],
@@ -45,9 +45,9 @@ class SearchConfig(Config):
     )
     approximate: bool = option(
         False,
-        "Compare each query with a part of the database alone, for millions of proteins. How many of the exact "
-        "neighbours are found is measured on a sample of the queries, and printed. Needs the extra approximate "
-        "(faiss-cpu), and the database in memory.",
+        "Compare each query with a part of the database alone, for millions of proteins. The command measures which "
+        "share of the exact neighbours it finds for a sample of the queries, and prints it. Needs the extra "
+        "approximate (faiss-cpu), and the database in memory.",
     )
     force: bool = option(False, "Replace an existing table.")
 

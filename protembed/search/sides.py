@@ -136,12 +136,9 @@ def _embed(
         callbacks,
     )
     assert summary.output is not None, "the vectors are kept in a file"
-    callbacks.on_note(f"{summary.output}: the vectors of {display_name(fasta[0])}, {_how(summary.was_done)}")
+    state = "already computed" if summary.was_done else "saved for the next search"
+    callbacks.on_note(f"{summary.output}: the vectors of {display_name(fasta[0])}, {state}")
     return Side(parts=[StoredResult.read(summary.output)], fasta=fasta)
-
-
-def _how(was_done: bool) -> str:
-    return "which were there" if was_done else "kept for the next search"
 
 
 def _settings_of(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_a_fasta_side_is_embedded_kept_and_reused(proteins_fasta, tiny_model, tm
         )
 
     assert (summary.num_queries, summary.num_hits) == (40, 240)
-    assert [note.rpartition(", ")[2] for note in notes] == ["kept for the next search", "which were there"]
+    assert [note.rpartition(", ")[2] for note in notes] == ["saved for the next search", "already computed"]
     assert (tmp_path / "proteins.npy").exists()
 
 
