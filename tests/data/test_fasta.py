@@ -560,6 +560,7 @@ FOREIGN = {
     "PIR": b">P1;CRAB_ANAPL\nALPHA CRYSTALLIN B CHAIN\nMKT*\n",
     "JSON": b'{"sequence": "MKT"}\n',
     "binary": bytes(range(8)) + b">a\nMKT\n",
+    "a binary file": b"\x17\xce\xe7\x05\x14bytes without a zero",
     "this is JSON": b'[{"sequence": "MKT"}]',
     "UTF-16": ">a\nMKT\n".encode("utf-16"),
     "UTF-16 text": ">a\nMKT\n".encode("utf-16-le"),
