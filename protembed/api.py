@@ -317,8 +317,7 @@ class Model:
         return load_checkpoint(self.source, device=self.device, offload=True)
 
     def _marginals(self) -> Marginals:
-        if self.checkpoint.metadata.has_finetuned_encoder:
-            sentence = "this model was fine-tuned without its masked-LM head; use the original model"
+        for sentence in self.checkpoint.lm_head_warnings:
             warnings.warn(sentence, ProtembedWarning, stacklevel=3)
         return Marginals.from_checkpoint(self.checkpoint)
 

@@ -172,6 +172,13 @@ class Checkpoint:
             f"{METADATA_FILE} from the original directory"
         ]
 
+    @property
+    def lm_head_warnings(self) -> list[str]:
+        """Warnings about the use of the masked-LM head, in sentences."""
+        if not self.metadata.has_finetuned_encoder:
+            return []
+        return ["this model was fine-tuned without its masked-LM head; use the original model for scoring"]
+
     def require_lm_head(self) -> MaskedLMHead:
         """Return the masked-LM head.
 

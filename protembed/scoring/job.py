@@ -20,7 +20,6 @@ from protembed.inference.marginals import Marginals
 from protembed.io.delimited import COMMENT
 from protembed.io.tables import name_new_columns, separator_of
 from protembed.io.writing import atomic_file
-from protembed.model.checkpoint import Checkpoint
 from protembed.scoring.baselines import Values
 from protembed.scoring.measurements import MeasuredRow, MeasuredScores, sum_over_substitutions
 from protembed.scoring.positions import CheckedVariants
@@ -177,12 +176,6 @@ def _about_indels(number: int, columns: Sequence[str], method: ScoreMethod) -> I
         )
 
 
-def _about_model(checkpoint: Checkpoint) -> Iterator[str]:
-    yield from checkpoint.warnings
-    if checkpoint.metadata.has_finetuned_encoder:
-        yield "this model was fine-tuned without its masked-LM head; use the original model for scoring"
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Run:
     """A model that is loaded, and the variants that it scores."""
@@ -224,7 +217,7 @@ def _running(job: ScoringJob, request: ScoringRequest) -> Iterator[_Run]:
     )
     shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
     with inference_engine(compute, checkpoint.device, shape, layers=layers) as engine:
-        run = _Run(job=job, scorer=scorer, engine=engine, warnings=[*_about_model(checkpoint)])
+        run = _Run(job=job, scorer=scorer, engine=engine, warnings=[*checkpoint.warnings, *checkpoint.lm_head_warnings])
         if request is job.requests[0]:
             callbacks.on_start(run.num_tokens())
         yield run

@@ -166,7 +166,4 @@ class ProteinJob:
 
     def warnings(self, statistics: ReadStatistics) -> list[str]:
         """Describe what is doubtful about the input and the model."""
-        found = [*statistics.warnings(), *self.checkpoint.warnings]
-        if self.checkpoint.metadata.has_finetuned_encoder:
-            found.append("this model was fine-tuned without its masked-LM head; use the original model for scoring")
-        return found
+        return [*statistics.warnings(), *self.checkpoint.warnings, *self.checkpoint.lm_head_warnings]
