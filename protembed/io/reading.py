@@ -138,7 +138,7 @@ def default_path(source: Path, suffix: str) -> Path:
     >>> default_path(Path("data/seqs.fasta.gz"), ".npy").name, default_path(Path("GCF_000005845.2.faa"), ".npy").name
     ('seqs.npy', 'GCF_000005845.2.npy')
     """
-    if source.is_dir():
+    if os.path.isdir(source):
         raise InputNotFoundError(str(source), os.strerror(errno.EISDIR), "name a file in it")
     if is_stream(source) or display_name(source) != str(source):
         return Path("stdin" + suffix)

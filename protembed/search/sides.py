@@ -14,7 +14,7 @@ from protembed.embedding.embed import embed_fasta
 from protembed.embedding.parts import check_same_settings, find_parts, in_order
 from protembed.embedding.selection import Selection
 from protembed.embedding.stored_result import StoredResult, is_result
-from protembed.errors import InputError, UnusableResultError
+from protembed.errors import InputError, OutputExistsError, UnusableResultError
 from protembed.io.fingerprint import differences
 from protembed.io.reading import Paths, as_paths, default_path, display_name, is_stream
 
@@ -120,21 +120,26 @@ def _read_parts(paths: Sequence[Path]) -> list[StoredResult]:
 def _embed(
     fasta: Sequence[Path], model: Mapping[str, Any] | None, options: SearchOptions, callbacks: Callbacks
 ) -> Side:
-    """Embed FASTA files as the other side was, or by default; reuse the result if it is there."""
+    """Embed FASTA files as the other side was, or by default; reuse the result if it is there.
+
+    Raises:
+        UnusableResultError: Another file is where the vectors would be saved.
+    """
     for path in fasta:
         if is_stream(path):
             raise InputError(display_name(path), "a search reads its sides more than once", _ADVICE)
     settings = {} if model is None else _settings_of(model)
-    summary = embed_fasta(
-        fasta,
-        EmbedOptions(
-            model=options.model,
-            embedding=EmbedConfig(output=default_path(fasta[0], ".npy"), **settings),
-            reader=options.reader,
-            compute=options.compute,
-        ),
-        callbacks,
+    embed_options = EmbedOptions(
+        model=options.model,
+        embedding=EmbedConfig(output=default_path(fasta[0], ".npy"), **settings),
+        reader=options.reader,
+        compute=options.compute,
     )
+    try:
+        summary = embed_fasta(fasta, embed_options, callbacks)
+    except OutputExistsError as error:
+        found = f"the vectors of {display_name(fasta[0])} would be saved there, but it {error.difference}"
+        raise UnusableResultError(error.path, f"{found}; rename it, or pass it in place of the FASTA") from error
     assert summary.output is not None, "the vectors are kept in a file"
     state = "already computed" if summary.was_done else "saved for the next search"
     callbacks.on_note(f"{summary.output}: the vectors of {display_name(fasta[0])}, {state}")

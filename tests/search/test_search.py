@@ -8,7 +8,14 @@ from protembed.config.embed import EmbedOptions
 from protembed.config.search import SearchOptions
 from protembed.data.similarity import nearest
 from protembed.embedding.embed import embed_fasta
-from protembed.errors import ConfigError, InputError, InputNotFoundError, OutputExistsError, VerificationError
+from protembed.errors import (
+    ConfigError,
+    InputError,
+    InputNotFoundError,
+    OutputExistsError,
+    UnusableResultError,
+    VerificationError,
+)
 from protembed.search.search import search_embeddings
 
 HEADER = "query target rank cosine z_score query_residues target_residues kmer_similarity".split()
@@ -145,6 +152,19 @@ def test_a_fasta_side_is_embedded_kept_and_reused(proteins_fasta, tiny_model, tm
     assert (summary.num_queries, summary.num_hits) == (40, 240)
     assert [note.rpartition(", ")[2] for note in notes] == ["saved for the next search", "already computed"]
     assert (tmp_path / "proteins.npy").exists()
+
+
+def test_other_vectors_under_the_name_of_a_fasta_side_are_named_with_what_to_do(
+    proteins_fasta, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    embed_fasta(proteins_fasta, EmbedOptions.from_values(model=tiny_model, output="proteins.npy", pooling="max"))
+    message = "`pooling` was max, not mean.; rename it, or pass it in place of the FASTA"
+
+    with pytest.raises(UnusableResultError, match=message) as caught:
+        search_embeddings(proteins_fasta, proteins_fasta, SearchOptions.from_values(model=tiny_model))
+
+    assert "force" not in str(caught.value)
 
 
 @pytest.fixture
