@@ -41,7 +41,7 @@ class StoredResult:
             InputNotFoundError: The result does not exist.
             VerificationError: Its meta file is missing or invalid.
         """
-        target = Path(os.path.realpath(path))
+        target = Path(os.path.realpath(path)) if os.path.islink(path) else path
         return cls(path=target, meta=read_meta(target))
 
     @property

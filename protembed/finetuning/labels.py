@@ -343,7 +343,8 @@ def _labelled_record(record: Record, fields: Mapping[str, str], reader: _Reader)
         row.setdefault("target", "")
     if "target" not in row:
         keys = ", ".join(f"{key.upper()}=" for key in fields)
-        raise _error(record, "has no TARGET=" + (f" beside {keys}" if keys else ""), "add its label")
+        advice = "add the label, as in `>P1 TARGET=membrane SET=train`, or give a table with a column of labels"
+        raise _error(record, "has no TARGET=" + (f" beside {keys}" if keys else ""), advice)
     return reader.protein(record.id, record.sequence, row, record.line)
 
 

@@ -119,10 +119,12 @@ def follow_link(output: Path) -> Path:
     Raises:
         ConfigError: The link leads back to itself.
     """
-    if not output.is_symlink() or (os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)):
+    if not os.path.islink(output) or (
+        os.path.exists(output) and not os.path.isfile(output) and not os.path.isdir(output)
+    ):
         return output
     target = Path(os.path.realpath(output))
-    if target.is_symlink():
+    if os.path.islink(target):
         raise ConfigError("output", str(output), "this link leads to itself")
     return target
 
