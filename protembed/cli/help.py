@@ -5,6 +5,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import typer
@@ -32,12 +33,15 @@ def split_examples(docstring: str) -> tuple[str, str]:
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
-    """Remove the type of flags, because `--quiet <bool>` invites to type `--quiet true`, and Python's type of files."""
+    """Remove the type of flags, because `--quiet <bool>` invites `--quiet true`, and what Typer adds to files."""
     for parameter in parameters:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
         elif parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda ctx: None
+            # Typer puts what is required in braces, and dots behind them, also behind other dots.
+            dots = "" if parameter.nargs == 1 or parameter.metavar.endswith("...") else "..."
+            parameter._usage_display_name = partial(str, parameter.metavar + dots)
     return parameters
 
 

@@ -125,6 +125,13 @@ def test_help_has_a_short_name_and_shows_no_type_of_flags(invoke, command):
     assert "<bool>" not in result.stdout and "Path" not in result.stdout
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_names_files_without_braces_and_repeated_dots(invoke, command):
+    usage = invoke(command, "--help").output.split("Usage:")[1].split("\n\n")[0]
+
+    assert "{" not in usage and "......" not in usage
+
+
 def test_version_has_a_short_name(invoke):
     assert invoke("-V").stdout == invoke("--version").stdout != ""
 
