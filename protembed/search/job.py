@@ -127,9 +127,9 @@ class _HitTable:
         is_hit = neighbours.rows >= 0
         if self.options.search.min_cosine is not None:
             is_hit &= neighbours.cosines >= self.options.search.min_cosine
-        places = np.nonzero(is_hit)
-        queries, targets = places[0] + first, neighbours.rows[places]
-        cosines, z_scores, ranks = neighbours.cosines[places], neighbours.z_scores[places], is_hit.cumsum(1)[places]
+        hits = np.nonzero(is_hit)
+        queries, targets = hits[0] + first, neighbours.rows[hits]
+        cosines, z_scores, ranks = neighbours.cosines[hits], neighbours.z_scores[hits], is_hit.cumsum(1)[hits]
         self.nearest.extend(np.column_stack([cosines, z_scores])[ranks == 1].ravel().tolist())
         sides = self.sides
         similarities = pairwise_similarity(sides.queries, queries, sides.database, targets)
@@ -139,7 +139,7 @@ class _HitTable:
             map(str, ranks.tolist()),
             map("{:.7f}".format, cosines.tolist()),
             map("{:.3f}".format, z_scores.tolist()),
-            *([] if neighbours.distances is None else [map("{:.7g}".format, neighbours.distances[places].tolist())]),
+            *([] if neighbours.distances is None else [map("{:.7g}".format, neighbours.distances[hits].tolist())]),
             map(str, sides.queries.num_residues[queries].tolist()),
             map(str, sides.database.num_residues[targets].tolist()),
             ("" if value != value else f"{value:.4f}" for value in similarities.tolist()),  # NaN

@@ -142,8 +142,10 @@ def _embed(
         raise UnusableResultError(error.path, f"{found}; rename it, or pass it in place of the FASTA") from error
     assert summary.output is not None, "the vectors are kept in a file"
     state = "already computed" if summary.was_done else "saved for the next search"
-    callbacks.on_note(f"{summary.output}: the vectors of {display_name(fasta[0])}, {state}")
-    return Side(parts=[StoredResult.read(summary.output)], fasta=fasta)
+    result = StoredResult.read(summary.output)
+    what = f"the vectors of {display_name(fasta[0])} by {result.meta['model_name']}"
+    callbacks.on_note(f"{summary.output}: {what}, {state}")
+    return Side(parts=[result], fasta=fasta)
 
 
 def _settings_of(meta: Mapping[str, Any]) -> dict[str, Any]:
