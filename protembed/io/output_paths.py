@@ -44,6 +44,17 @@ def check_not_a_device(output: Path) -> None:
         raise ConfigError("output", str(output), "a result does not replace a pipe or a device; - is stdout")
 
 
+def check_has_name(output: Path) -> None:
+    """Check that files can be written beside a result, which the current directory, its parent and `/` do not allow.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    if output.name in ("", ".."):
+        expected = "this directory cannot be replaced by a result: name a file or directory in it"
+        raise ConfigError("output", str(output), expected)
+
+
 def check_parent(output: Path) -> None:
     """Check that at most one directory has to be created for a result: more are missing after a typing error.
 

@@ -50,6 +50,7 @@ from protembed.io.limitations import report_limitations
 from protembed.io.output_paths import (
     check_contents,
     check_directory,
+    check_has_name,
     check_not_a_device,
     check_not_an_input,
     check_parent,
@@ -149,7 +150,8 @@ class Result:
     Raises:
         OutputExistsError: Something is there that even `force` does not replace: an input, a device, or something that
             protembed did not write.
-        ConfigError: The path of a directory is `-`, or more than one directory above the result does not exist.
+        ConfigError: The path of a directory is `-`, the path has no name, or more than one directory above the result
+            does not exist.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Result:
         contents: Sequence[str] = ("*",),
         is_record: Callable[[Mapping[str, Any]], bool] = lambda content: True,
     ) -> None:
+        check_has_name(output)
         self.path, self._force, self._is_record = follow_link(output), force, is_record
         self.is_directory, self._in_place = bool(record or run), record is None and run is not None
         self._begun, self._progress = run or _FINGERPRINT, run or PROGRESS

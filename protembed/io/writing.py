@@ -180,7 +180,7 @@ def exclusive_lock(path: Path, make_error: Callable[[str], Exception], *, output
         output: Path of what is locked; an error names it where the lock cannot be made. None is the lock itself.
     """
     # A killed process of another user may have left a lock that only that user may write.
-    with output_errors(path if output is None or path.exists() else output):
+    with output_errors(path if output is None or os.path.exists(path) else output):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         holder = os.pread(descriptor, _MAX_HOLDER, 0).decode(errors="replace").strip()
