@@ -74,10 +74,12 @@ class Callbacks:
         on_plan: Receives the plan of the task before the work begins.
         on_warning: Receives a sentence for the user about what may be wrong.
         on_note: Receives a sentence for the user about what was done besides.
-        on_start: Receives the amount of work: the residues, or for scores the tokens, that are to be computed.
+        on_start: Receives the amount of work: the residues, for scores the tokens, for a search the queries, and for a
+            map the steps that are to be computed.
         on_computed: Receives the amount of each piece that is computed but not yet saved, for a smooth display: the
             residues of a protein, or for scores the tokens of a crop.
-        on_progress: Receives the amount of each finished piece: the residues of a protein, or for scores its tokens.
+        on_progress: Receives the amount of each finished piece: the residues of a protein, for scores its tokens, and
+            1 for each query of a search or step of a map.
         on_stage: Receives the name of each stage of a fine-tuning, the number of steps if it is a training, else None,
             and the number of these steps that an earlier run has taken.
         on_step: Receives the report of each step of a training.

@@ -24,7 +24,8 @@ def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
         labels = f"{summary.output or 'stdout'}: labels of {pluralize(summary.num_queries, 'protein')}"
         yield f"{labels}, with a median reliability of {format_decimals(summary.median_reliability, 2)}"
         return
-    where = "each other" if summary.is_same else f"a database of {pluralize(summary.num_database, 'protein')}"
+    database = pluralize(summary.num_database, "protein")
+    where = "among themselves" if summary.is_same else f"in a database of {database}"
     nearest = ""
     if summary.median_cosine is not None and summary.median_z_score is not None:
         nearest = (
@@ -32,7 +33,7 @@ def search_summary_lines(summary: "SearchSummary") -> Iterator[str]:
             "deviations above the query's mean"
         )
     hits, queries = pluralize(summary.num_hits, "hit"), pluralize(summary.num_queries, "protein")
-    yield f"{summary.output or 'stdout'}: {hits} of {queries} in {where}{nearest}"
+    yield f"{summary.output or 'stdout'}: {hits} of {queries} {where}{nearest}"
 
 
 def map_summary_lines(summary: "MapSummary") -> Iterator[str]:
