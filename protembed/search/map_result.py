@@ -14,7 +14,7 @@ from protembed.data.fasta import read_fasta
 from protembed.device import WorkerPool
 from protembed.embedding.metadata import read_proteins
 from protembed.embedding.stored_result import StoredResult
-from protembed.errors import ConfigError, NotFiniteError
+from protembed.errors import ConfigError, NotFiniteError, TableError
 from protembed.io.writing import write_table, write_text
 from protembed.report.page import render_page
 from protembed.resources import num_threads
@@ -104,8 +104,8 @@ def _read_colours(config: MapConfig, proteins: _Proteins, warnings: list[str]) -
     table = AnnotationTable.read(config.labels, config.id)
     colours, number = list(table.annotations(proteins.ids)), table.count(proteins.ids)
     if not number:
-        advice = f"its identifiers are those of the result, such as {proteins.ids[0]!r:.60}"
-        raise ConfigError("labels", table.path, f"none of its identifiers is in the result; {advice} are expected")
+        found = f"none of its identifiers is one of the result, such as {proteins.ids[0]!r:.60}"
+        raise TableError(table.path, found, "check the column of identifiers, or name it with `id_column`")
     if number < len(proteins.ids):
         warnings.append(
             f"{pluralize(len(proteins.ids) - number, 'protein')} without a row in {table.path}: shown in grey"
