@@ -18,8 +18,10 @@ def search(queries: QueriesPath, database: DatabasePath, options: SearchOptions,
         protembed search new.fasta a.fasta --labels labels.csv --transfer
     """
     from protembed.search.search import search_embeddings
+    from protembed.search.sides import computes_vectors
 
-    display.announce_download()
+    if computes_vectors(queries, database):
+        display.announce_download()
     with display.progress("searched or embedded") as progress:
 
         def begin(amount: int) -> None:

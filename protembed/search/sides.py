@@ -82,6 +82,8 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
     """
     given = (as_paths("queries", queries), as_paths("database", database))
     results = [Side(parts=_read_parts(paths)) if _are_results(paths) else None for paths in given]
+    if all(results) and options.model.model is not None:
+        callbacks.on_warning("`model` has no effect, because both sides are results of `embed`")
     model = next((side.meta for side in results if side is not None), None)
     opened = list[Side]()
     for side, paths in zip(results, given, strict=True):
@@ -96,6 +98,11 @@ def open_sides(queries: Paths, database: Paths, options: SearchOptions, callback
             raise UnusableResultError(side.parts[0].path, "it has no proteins, as a shard of a small input may")
     _check_comparable(*opened)
     return opened[0], opened[1]
+
+
+def computes_vectors(queries: Paths, database: Paths) -> bool:
+    """Return whether a side is FASTA, for which a model is needed."""
+    return not all(map(_are_results, (as_paths("queries", queries), as_paths("database", database))))
 
 
 def _are_results(paths: Sequence[Path]) -> bool:

@@ -17,6 +17,7 @@ from protembed.errors import (
     VerificationError,
 )
 from protembed.search.search import search_embeddings
+from protembed.search.sides import computes_vectors
 
 HEADER = "query target rank cosine z_score query_residues target_residues kmer_similarity".split()
 
@@ -152,6 +153,16 @@ def test_a_fasta_side_is_embedded_kept_and_reused(proteins_fasta, tiny_model, tm
     assert (summary.num_queries, summary.num_hits) == (40, 240)
     assert [note.rpartition(", ")[2] for note in notes] == ["saved for the next search", "already computed"]
     assert (tmp_path / "proteins.npy").exists()
+
+
+def test_a_model_beside_two_results_is_warned_of(store, draw, tiny_model, tmp_path):
+    result, warnings = store(draw(4)).path, []
+    options = SearchOptions.from_values(output=tmp_path / "hits.tsv", model=tiny_model)
+
+    search_embeddings(result, result, options, Callbacks(on_warning=warnings.append))
+
+    assert warnings == ["`model` has no effect, because both sides are results of `embed`"]
+    assert not computes_vectors(result, result) and computes_vectors("queries.fasta", result)
 
 
 def test_other_vectors_under_the_name_of_a_fasta_side_are_named_with_what_to_do(
