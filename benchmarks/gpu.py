@@ -123,11 +123,12 @@ def measure_training(
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
     with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
+        executor = Executor(pool=pool, precision=torch.bfloat16)
         training = TrainingSetup(
             objective=objective,
             micro_batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0).micro_batches,
-            optimizers=make_optimizers(objective, "muon", 0.01, pool),
-            executor=Executor(pool=pool, precision=torch.bfloat16),
+            optimizers=make_optimizers(objective, "muon", 0.01, executor),
+            executor=executor,
         )
         plan = make_schedule(OptimizerConfig(), 10_000, {"muon": 1e-3}, save_every=1_000_000)
         run, began = Checkpoints(Path(folder), num_checkpoints=1, save_seconds=1e9), time.perf_counter()

@@ -67,9 +67,9 @@ def measure(objective: MaskedLM, batches: PretrainingBatches, workers: int, oper
     """Train for some seconds; return the residues per second."""
     with WorkerPool(workers) as pool:
         list(pool.map(lambda _: torch.set_num_threads(operator_threads), range(workers)))
-        optimizers = make_optimizers(objective, "adamw", 0.01, pool)
-        set_learning_rate(optimizers, 1e-4)
         executor = Executor(pool=pool)
+        optimizers = make_optimizers(objective, "adamw", 0.01, executor)
+        set_learning_rate(optimizers, 1e-4)
         training = TrainingSetup(
             objective=objective, micro_batches=batches.micro_batches, optimizers=optimizers, executor=executor
         )

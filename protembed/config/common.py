@@ -241,6 +241,13 @@ precision_option = partial(
     "Precision of matrix products; auto is bfloat16 on GPUs that support it, else float32.",
     advanced=True,
 )
+training_precision_option = partial(
+    option,
+    "auto",
+    "Precision of matrix products in training; auto is bfloat16 on GPUs that support it and on CPUs with AMX, else "
+    "float32. A run keeps the precision with which it began, and is validated in float32.",
+    advanced=True,
+)
 window_option = partial(
     option, None, "Longest window, in residues. Default: as recorded in the model.", min=16, advanced=True
 )

@@ -12,11 +12,13 @@ from protembed.config.common import (
     InputConfig,
     ModelConfig,
     OptimizerConfig,
+    PrecisionName,
     TaskName,
     cluster_column_option,
     clusters_option,
     model_region_option,
     region_option,
+    training_precision_option,
 )
 from protembed.config.effects import only_with
 from protembed.errors import ConfigError
@@ -155,6 +157,7 @@ class FinetuneConfig(Config):
         needs=[TRAINED],
         advanced=True,
     )
+    precision: PrecisionName = training_precision_option(needs=[TRAINED])
     repeats: int = option(1, "Number of runs with different seeds; the best on validation is kept.", min=1)
     skip_random_baseline: bool = option(False, "Do not train the same encoder from random weights for comparison.")
     seed: int = option(0, "Seed of the head's initialisation, the order of proteins and the split.", min=0)

@@ -15,7 +15,7 @@ from protembed.config.common import (
     PrecisionName,
     cluster_column_option,
     clusters_option,
-    precision_option,
+    training_precision_option,
 )
 from protembed.config.effects import only_without
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, ESM2Shape, SizeName
@@ -84,7 +84,7 @@ class PretrainConfig(Config):
     keep_checkpoints: int = option(
         2, "Number of checkpoints to keep, the newest; the best model is always kept.", min=1, advanced=True
     )
-    precision: PrecisionName = precision_option()
+    precision: PrecisionName = training_precision_option()
     tensorboard: bool = option(
         False,
         "Write the log for TensorBoard too, into the folder tensorboard of the run; the package tensorboard must be "

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from protembed.callbacks import Callbacks
-from protembed.config.common import Task, choose_region
+from protembed.config.common import PrecisionName, Task, choose_region
 from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConfig, FinetuneMethod, FinetuneOptions
 from protembed.device import choose_device
 from protembed.errors import ConfigError, DamagedRunError
@@ -18,6 +20,7 @@ from protembed.model.catalog import ResolvedModel, model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint
 from protembed.model.metadata import ModelMetadata
 from protembed.model.representation import parse_poolings
+from protembed.training.precision import precision_name, resolve_precision
 from protembed.training.run_directory import RunDirectory
 
 
@@ -82,6 +85,15 @@ def _metadata(base: ModelMetadata, method: FinetuneMethod, final: TaskTable, opt
     )
 
 
+def _with_precision(design: Design, requested: PrecisionName, run: RunDirectory, device: torch.device) -> Design:
+    """Add the precision of the training, which the run and the metadata of the models record."""
+    if design.method == "frozen":
+        return design
+    precision = resolve_precision(run, requested, device)
+    configuration = {**design.metadata.configuration, "precision": precision_name(precision)}
+    return replace(design, precision=precision, metadata=replace(design.metadata, configuration=configuration))
+
+
 def run_experiment(
     design: Design, options: FinetuneOptions, directory: Path, fingerprint: Mapping[str, Any], callbacks: Callbacks
 ) -> ExperimentResult | None:
@@ -94,11 +106,14 @@ def run_experiment(
 
     device = choose_device(options.compute)
     with inference_engine(options.compute, device, design.shape) as engine:
-        open_run("")
+
+        def run(*, force: bool = False) -> ExperimentResult | None:
+            decided = _with_precision(design, options.finetune.precision, open_run("", force=force), device)
+            return Experiment(decided, options, engine, device, open_run, callbacks).run()
+
         try:
-            return Experiment(design, options, engine, device, open_run, callbacks).run()
+            return run()
         except DamagedRunError:
             if not options.finetune.force:
                 raise
-            open_run("", force=True)
-            return Experiment(design, options, engine, device, open_run, callbacks).run()
+            return run(force=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 from protembed.callbacks import Callbacks
 from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.config.model_sizes import EncoderShape
-from protembed.device import choose_precision
 from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
 from protembed.finetuning.labels import LabelledProtein
@@ -44,6 +43,7 @@ class Design:
         base: The directory of the pretrained model.
         metadata: The metadata of all models: window, layer, poolings and task.
         training_kmers: Hashes of the k-mers of the final training proteins, (k-mers,), int64, ascending.
+        precision: The type of the inputs of matrix products in training.
     """
 
     folds: Sequence[TaskTable]
@@ -53,6 +53,7 @@ class Design:
     metadata: ModelMetadata
     training_kmers: Tensor
     shape: EncoderShape
+    precision: torch.dtype = torch.float32
 
     @property
     def has_folds(self) -> bool:
@@ -223,7 +224,7 @@ class Experiment:
             method="full" if random else self._design.method,
             config=self._config,
             optimizer=self._options.optimizer,
-            executor=Executor(pool=self._engine.pool, precision=choose_precision("auto", self._device)),
+            executor=Executor(pool=self._engine.pool, precision=self._design.precision),
             seed=seed,
             head=head,
         )
@@ -278,6 +279,8 @@ class Experiment:
                 "fine-tuning did not improve the validation loss; "
                 f"keeping the frozen encoder with its {self._config.head} head"
             )
+        if self._config.precision == "auto" and self._design.precision == torch.bfloat16:
+            notes.append("the encoder was trained in bfloat16; --precision float32 is slower and rounds less")
         if self._config.repeats > 1:
             notes.append("metrics are means over all trainings; the model with the lowest validation loss is kept")
         if self._design.has_folds:

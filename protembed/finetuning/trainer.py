@@ -207,7 +207,7 @@ class EncoderTrainer:
             self._objective,
             self.schedule.optimizer,
             self.schedule.weight_decay,
-            spec.executor.pool,
+            spec.executor,
             head=head,
             head_lr_multiplier=spec.config.head_lr_multiplier,
         )

@@ -39,6 +39,7 @@ RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("models", "models_sha256", "measured_column")),
     **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
+    "precision": "auto",
 }
 # Settings that follow from others, and the options as they were given.
 _DERIVED = ("slices", "dim", "command", "options")

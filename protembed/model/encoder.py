@@ -162,6 +162,11 @@ def attend_packed(
         The mixed values of the tokens that attend, (tokens + padding, head, head_dim) or (selected + padding, …); zero
         in the padding.
     """
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Training in bfloat16. With gradients, attention in bfloat16 takes CPUs twice as long as in float32
+        # (benchmarks/README.md): its inner products are over the width of a head.
+        with torch.autocast("cpu", enabled=False):
+            return attend_packed(query.float(), key.float(), value.float(), layout, selected)
     asking = layout if selected is None else selected
     if selected is not None:
         query = query[selected.rows]  # (selected + padding, head, head_dim)

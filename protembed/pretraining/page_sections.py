@@ -283,6 +283,7 @@ def _settings(run: RunRecord) -> dict[str, str]:
         "batch": f"at most {batches.batch_tokens:,} tokens, crops of {batches.crop_residues:,} residues",
         "targets": f"{format_percent(masking.mask_rate)} of the residues; {shown}",
         "optimiser": f"{schedule.optimizer}, weight decay {schedule.weight_decay:g}",
+        "precision": run.plan.precision,
         "learning rate": f"up to {schedule.learning_rate:g}, {schedule.warmup_steps:,} steps of warm-up{decay}",
         "proteins longer than a crop": format_percent(run.plan.cropped_fraction),
         "seed": str(config.seed),

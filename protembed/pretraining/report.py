@@ -55,6 +55,7 @@ class PretrainPlan:
     steps_per_pass: int
     first_step: int
     optimizer: OptimizerName
+    precision: str
     learning_rate: float
     disk_bytes: int
     seconds: float | None

@@ -13,7 +13,7 @@ from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.data.clusters import ClusterTable
-from protembed.device import choose_device, choose_precision, default_micro_batch_tokens, worker_pool
+from protembed.device import choose_device, default_micro_batch_tokens, worker_pool
 from protembed.errors import DivergedError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
@@ -41,6 +41,7 @@ from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGrou
 from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
+from protembed.training.precision import precision_name, resolve_precision
 from protembed.training.run_directory import RunDirectory
 from protembed.training.schedule import TrainingSchedule, make_schedule
 from protembed.training.tensorboard import EventWriter, event_writer
@@ -143,6 +144,7 @@ class _Job:
             steps_per_pass=self.batches.steps_per_epoch,
             first_step=self.checkpoints.progress.step,
             optimizer=schedule.optimizer,
+            precision=precision_name(self.setup.executor.precision),
             learning_rate=schedule.learning_rate,
             disk_bytes=self._estimate_disk_bytes(),
             seconds=None if self.timing is None else self.timing.seconds(schedule),
@@ -211,7 +213,11 @@ class _Job:
         base = self.options.pretrain.init_from
         self.model.metadata = replace(
             self.model.metadata,
-            configuration={**settings_of(self.options), "from_model": None if base is None else model_name(base)},
+            configuration={
+                **settings_of(self.options),
+                "precision": precision_name(self.setup.executor.precision),
+                "from_model": None if base is None else model_name(base),
+            },
             corpus_fingerprint=self.corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
@@ -368,7 +374,7 @@ def _prepare(
     setup = TrainingSetup(
         objective=objective,
         micro_batches=batches.micro_batches,
-        optimizers=make_optimizers(objective, schedule["optimizer"], schedule["weight_decay"], executor.pool),
+        optimizers=make_optimizers(objective, schedule["optimizer"], schedule["weight_decay"], executor),
         executor=executor,
     )
     checkpoints = _checkpoints(run, config, executor)
@@ -401,9 +407,9 @@ def plan_run(
     device = choose_device(options.compute)
     check_memory(options.pretrain, device)
     with scratch_directory() as scratch, worker_pool(options.compute, device) as pool:
-        executor = Executor(pool=pool, precision=choose_precision(options.pretrain.precision, device))
         scratch_run = Result(scratch / "run", [], run=RUN)
         with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
+            executor = Executor(pool=pool, precision=resolve_precision(run, options.pretrain.precision, device))
             job = _prepare(run, options, executor, started, is_dry_run=True)
             return replace(job.plan(warnings), output=result.path)
 
@@ -423,10 +429,10 @@ def run_pretraining(
     """
     device = choose_device(options.compute)
     check_memory(options.pretrain, device)
-    precision = choose_precision(options.pretrain.precision, device)
     with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
-        executor = Executor(pool=pool, processes=processes, precision=precision)
         with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
+            precision = resolve_precision(run, options.pretrain.precision, device)
+            executor = Executor(pool=pool, processes=processes, precision=precision)
             job = _prepare(run, options, executor, started)
             callbacks.on_plan(job.plan(warnings))
             report = RunReport(run, partial(job.record, fasta))

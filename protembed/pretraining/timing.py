@@ -50,7 +50,7 @@ def time_steps(
 ) -> StepTiming:
     """Time a few steps of a copy of the model, and estimate the time of a validation from its number of residues."""
     trained = copy.deepcopy(objective)
-    optimizers = make_optimizers(trained, schedule.optimizer, schedule.weight_decay, executor.pool)
+    optimizers = make_optimizers(trained, schedule.optimizer, schedule.weight_decay, executor)
     setup = TrainingSetup(objective=trained, micro_batches=micro_batches, optimizers=optimizers, executor=executor)
     step, num_residues, seconds = 0, 0, 0.0
     while not executor.processes.any(seconds >= _SECONDS):

@@ -24,14 +24,21 @@ _EPS = 1e-7
 _ADAMW_RMS = 0.2
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
+def orthogonalise(matrix: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """Move all singular values of a matrix close to one by the Newton-Schulz iteration.
 
     Afterwards they are between about 0.7 and 1.2, unless they were tiny.
+
+    Args:
+        matrix: Matrix, (rows, columns), float32.
+        precision: Type in which the iteration computes.
+
+    Returns:
+        The matrix with its singular vectors, (rows, columns), in that type.
     """
     is_tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.T if is_tall else matrix
-    wide = wide / wide.norm().clamp(min=_EPS)  # no singular value exceeds one
+    wide = (wide / wide.norm().clamp(min=_EPS)).to(precision)  # no singular value exceeds one
     first, third, fifth = _QUINTIC
     for _ in range(_NUM_ITERATIONS):
         gram = wide @ wide.T
@@ -40,19 +47,23 @@ def orthogonalise(matrix: Tensor) -> Tensor:
 
 
 class Muon(Optimizer):
-    """`torch.optim.Muon` with `match_rms_adamw`, in float32.
+    """`torch.optim.Muon` with `match_rms_adamw`, which iterates in the precision of the training.
 
-    torch iterates in bfloat16, which takes seconds per step on a CPU; float32 takes a few hundredths of a second.
+    torch always iterates in bfloat16, which takes seconds per step on most CPUs, and float32 a few hundredths of a
+    second; with AMX, bfloat16 takes a fourth of float32's time (benchmarks/README.md).
 
     Args:
-        matrices: Weight matrices, (rows, columns) each.
+        matrices: Weight matrices, (rows, columns) each, float32.
         weight_decay: Fraction of a weight that is subtracted in each step, times the learning rate.
         pool: Threads, each of which updates one matrix at a time.
+        precision: Type in which the iteration computes; weights and momentum stay in float32.
     """
 
-    def __init__(self, matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool) -> None:
+    def __init__(
+        self, matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool, precision: torch.dtype = torch.float32
+    ) -> None:
         super().__init__(list(matrices), {"lr": 0.0, "weight_decay": weight_decay})
-        self._pool = pool
+        self._pool, self._precision = pool, precision
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no caller passes a closure
@@ -74,15 +85,15 @@ class Muon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(matrix)
         momentum = state["momentum_buffer"]
         momentum.lerp_(matrix.grad, 1 - _MOMENTUM)
-        update = orthogonalise(matrix.grad.lerp(momentum, _MOMENTUM))
+        update = orthogonalise(matrix.grad.lerp(momentum, _MOMENTUM), self._precision)
         matrix.mul_(1 - learning_rate * weight_decay)
         matrix.sub_(update, alpha=learning_rate * _ADAMW_RMS * math.sqrt(max(matrix.shape)))
 
 
-def make_muon(matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool) -> Optimizer:
-    """Make the Muon optimiser of matrices on one device: torch's on a GPU, the same iteration in float32 on a CPU."""
+def make_muon(matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool, precision: torch.dtype) -> Optimizer:
+    """Make the Muon optimiser of matrices on one device: torch's on a GPU, the same in the given precision on a CPU."""
     if matrices[0].device.type == "cpu":
-        return Muon(matrices, weight_decay, pool)
+        return Muon(matrices, weight_decay, pool, precision)
     return torch.optim.Muon(
         list(matrices), lr=0.0, weight_decay=weight_decay, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw"
     )

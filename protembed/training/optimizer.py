@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from protembed.config.common import OptimizerName
-from protembed.device import WorkerPool
-from protembed.training.distributed import ProcessGroup
+from protembed.training.distributed import Executor, ProcessGroup
 from protembed.training.muon import make_muon
 
 # AdamW's, as in the training of ESM-2.
@@ -77,7 +76,7 @@ def make_optimizers(
     module: nn.Module,
     name: OptimizerName,
     weight_decay: float,
-    pool: WorkerPool,
+    executor: Executor,
     *,
     head: nn.Module | None = None,
     head_lr_multiplier: float = 1.0,
@@ -86,7 +85,8 @@ def make_optimizers(
 
     `sgd` is `w ← w - lr · ∂L/∂w`, without momentum, decay or clipping. `adamw` decays the matrices of layers and
     heads, never biases, gammas, betas and embeddings. `muon` updates the matrices of the layers, and AdamW everything
-    else at the same learning rate; on a CPU, several matrices at once on the threads of the pool.
+    else at the same learning rate; on a CPU, several matrices at once on the threads of the pool, and
+    in the precision of the executor.
 
     The learning rate of `head`, a part of the module without layers, is multiplied.
 
@@ -109,5 +109,5 @@ def make_optimizers(
     ]
     if name == "sgd":
         return [SGD(settings, lr=0.0)]
-    muon = [make_muon(with_muon, weight_decay, pool)] if name == "muon" else []
+    muon = [make_muon(with_muon, weight_decay, executor.pool, executor.precision)] if name == "muon" else []
     return [*muon, AdamW(settings, lr=0.0, betas=_BETAS, fused=True)]

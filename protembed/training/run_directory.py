@@ -27,11 +27,13 @@ class RunDirectory:
 
     Attributes:
         facts: Contents of `run.json`, available once the run is open.
+        is_new: Whether this process began the run.
     """
 
     def __init__(self, directory: Path, processes: ProcessGroup = SINGLE_PROCESS) -> None:
         self._directory, self._processes = directory, processes
         self.facts: Mapping[str, Any] = {}
+        self.is_new = False
 
     def open(self, fingerprint: Mapping[str, Any], fill: Callable[[Path], None], *, force: bool = False) -> None:
         """Begin a run, or read what an existing one has recorded, which `Result.claim` found to be of the same command.
@@ -51,6 +53,7 @@ class RunDirectory:
                 with atomic_directory(self._directory) as temporary:
                     fill(temporary)
                     write_json(temporary / RUN, {"protembed_version": __version__, IDENTITY: dict(fingerprint)})
+                self.is_new = True
             try:
                 self.facts = dict(read_json(self.path(RUN)))
             except (OSError, ValueError, TypeError) as error:

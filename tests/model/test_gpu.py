@@ -37,9 +37,9 @@ def test_a_step_in_bfloat16_on_a_gpu_is_close_to_one_in_float32_on_a_cpu(tiny_ch
     for device, precision in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
         objective = MaskedLM(tiny_checkpoint.encoder, tiny_checkpoint.lm_head).to(device)
         with WorkerPool(1) as pool:
-            optimizers = make_optimizers(objective, optimizer, 0.01, pool)
-            set_learning_rate(optimizers, 0.0)
             compute = Executor(pool=pool, precision=precision)
+            optimizers = make_optimizers(objective, optimizer, 0.01, compute)
+            set_learning_rate(optimizers, 0.0)
             training = TrainingSetup(
                 objective=objective, micro_batches=plan.micro_batches, optimizers=optimizers, executor=compute
             )

@@ -12,8 +12,10 @@ from protembed.io.reading import read_json, sha256_of_file
 from protembed.io.writing import write_json
 from protembed.model.esm2 import ESM2Encoder
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
+from protembed.training.distributed import Executor
 from protembed.training.optimizer import make_optimizers, set_learning_rate
 
+EXECUTOR = Executor(pool=SimpleNamespace(map=map))
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "MANIFEST.json")
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
@@ -28,8 +30,7 @@ def model_and_optimizers(name="adamw"):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1.0)
-    pool = SimpleNamespace(map=map)
-    optimizers = make_optimizers(model, name, 0.01, pool)
+    optimizers = make_optimizers(model, name, 0.01, EXECUTOR)
     set_learning_rate(optimizers, 0.1)
     return model, optimizers
 
@@ -112,13 +113,13 @@ def store_under_former_names(checkpoint):
 
 @pytest.mark.parametrize("name", ["muon", "adamw"])
 def test_a_checkpoint_of_an_earlier_version_is_restored_bit_for_bit(tiny_encoder, tmp_path, name):
-    optimizers = make_optimizers(tiny_encoder, name, 0.01, SimpleNamespace(map=map))
+    optimizers = make_optimizers(tiny_encoder, name, 0.01, EXECUTOR)
     set_learning_rate(optimizers, 0.1)
     advance(Checkpoints(tmp_path), tiny_encoder, optimizers)
     store_under_former_names(*checkpoints(tmp_path))
 
     again = ESM2Encoder(tiny_encoder.shape)
-    optimizers_again = make_optimizers(again, name, 0.01, SimpleNamespace(map=map))
+    optimizers_again = make_optimizers(again, name, 0.01, EXECUTOR)
     Checkpoints(tmp_path).restore(again, optimizers_again)
 
     assert same(tiny_encoder, again)

@@ -61,10 +61,10 @@ def value_batches(proteins):
     return make
 
 
-def training_of(objective, pool, config=ADAMW, learning_rate=0.01, micro_batches=None):
-    optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, pool)
+def training_of(objective, pool, config=ADAMW, learning_rate=0.01, micro_batches=None, precision=torch.float32):
+    executor = Executor(pool=pool, precision=precision)
+    optimizers = make_optimizers(objective, config.optimizer, config.weight_decay, executor)
     set_learning_rate(optimizers, learning_rate)
-    executor = Executor(pool=pool)
     return TrainingSetup(objective=objective, micro_batches=micro_batches, optimizers=optimizers, executor=executor)
 
 

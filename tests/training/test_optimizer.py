@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from protembed.training.distributed import Executor
 from protembed.training.optimizer import GradientSum, make_optimizers, set_learning_rate
 
 # Updates
@@ -15,7 +16,7 @@ def step(optimizers):
 
 def updated(module, name, pool, *, weight_decay=0.0, learning_rate, gradient=0.0):
     """Take one step with the same gradient everywhere; return each parameter before and after."""
-    optimizers = make_optimizers(module, name, weight_decay, pool)
+    optimizers = make_optimizers(module, name, weight_decay, Executor(pool=pool))
     set_learning_rate(optimizers, learning_rate)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
@@ -51,7 +52,7 @@ def test_the_first_step_of_adamw_moves_every_number_by_the_learning_rate(masked_
 
 
 def test_muon_updates_the_matrices_of_the_layers_and_adamw_the_rest(masked_lm, pool):
-    muon, adamw = make_optimizers(masked_lm, "muon", 0.0, pool)
+    muon, adamw = make_optimizers(masked_lm, "muon", 0.0, Executor(pool=pool))
     names = {parameter: name for name, parameter in masked_lm.named_parameters()}
 
     taken, left = (
@@ -64,7 +65,7 @@ def test_muon_updates_the_matrices_of_the_layers_and_adamw_the_rest(masked_lm, p
 
 
 def test_the_second_sgd_step_has_no_momentum(masked_lm, pool):
-    optimizers = make_optimizers(masked_lm, "sgd", 0.5, pool)
+    optimizers = make_optimizers(masked_lm, "sgd", 0.5, Executor(pool=pool))
     set_learning_rate(optimizers, 0.1)
     for _ in range(2):
         before = [parameter.detach().clone() for parameter in masked_lm.parameters()]
@@ -88,8 +89,8 @@ def changes(module, optimizers):
 @pytest.mark.parametrize(("name", "moved"), [("sgd", 0.7 * 0.01), ("adamw", 0.01), ("muon", 0.01)])
 def test_the_head_multiplier_scales_the_steps_of_the_head_alone(masked_lm, name, moved, pool):
     alike = copy.deepcopy(masked_lm)
-    optimizers = make_optimizers(masked_lm, name, 0.0, pool, head=masked_lm.lm_head, head_lr_multiplier=10.0)
-    plain = make_optimizers(alike, name, 0.0, pool)
+    optimizers = make_optimizers(masked_lm, name, 0.0, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=10.0)
+    plain = make_optimizers(alike, name, 0.0, Executor(pool=pool))
     for some in (optimizers, plain):
         set_learning_rate(some, 0.01)
 
@@ -105,7 +106,7 @@ def test_the_head_multiplier_scales_the_steps_of_the_head_alone(masked_lm, name,
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_every_trained_parameter_is_updated_by_exactly_one_optimiser(masked_lm, name, pool):
-    optimizers = make_optimizers(masked_lm, name, 0.1, pool, head=masked_lm.lm_head, head_lr_multiplier=3.0)
+    optimizers = make_optimizers(masked_lm, name, 0.1, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=3.0)
 
     taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -118,7 +119,7 @@ def test_frozen_parameters_are_neither_updated_nor_decayed(masked_lm, name, pool
     frozen = [name for name, _ in masked_lm.named_parameters() if "layers.0" in name or "embedding" in name]
     for parameter_name in frozen:
         masked_lm.get_parameter(parameter_name).requires_grad_(False)
-    optimizers = make_optimizers(masked_lm, name, 0.5, pool, head=masked_lm.lm_head, head_lr_multiplier=2.0)
+    optimizers = make_optimizers(masked_lm, name, 0.5, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=2.0)
     set_learning_rate(optimizers, 0.1)
 
     moved = changes(masked_lm, optimizers)
