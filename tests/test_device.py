@@ -8,6 +8,7 @@ from protembed.device import (
     WorkerPool,
     choose_device,
     choose_precision,
+    has_amx,
     has_varlen_attention,
     load_kernels,
     peak_memory,
@@ -154,10 +155,39 @@ def test_the_requested_precision_is_used(requested, chosen):
 
 
 def test_auto_precision_is_bfloat16_on_gpus_that_support_it_and_float32_elsewhere(monkeypatch):
+    monkeypatch.setattr("protembed.device.has_amx", lambda: True)
+
     assert choose_precision("auto", torch.device("cpu")) == torch.float32
     for is_supported, precision in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, value=is_supported: value)
         assert choose_precision("auto", torch.device("cuda")) == precision
+
+
+@pytest.mark.parametrize(("has_amx", "precision"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_precision_of_training_is_bfloat16_on_cpus_with_amx(monkeypatch, has_amx, precision):
+    monkeypatch.setattr("protembed.device.has_amx", lambda: has_amx)
+
+    assert choose_precision("auto", torch.device("cpu"), is_training=True) == precision
+    assert choose_precision("float32", torch.device("cpu"), is_training=True) == torch.float32
+    assert choose_precision("auto", torch.device("mps"), is_training=True) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_onednn", "expected"),
+    [({"amx_bf16": True}, True, True), ({"amx_bf16": False}, True, False), ({}, True, False), ({"amx_bf16": True}, False, False)],
+)
+def test_amx_is_used_if_the_processor_has_it_and_torch_has_onednn(monkeypatch, capabilities, has_onednn, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+
+    assert has_amx() == expected
+
+
+def test_torch_without_capabilities_is_asked_for_tiles(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for is_supported in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda value=is_supported: value)
+        assert has_amx() == is_supported
 
 
 @pytest.mark.parametrize(("head_dim", "is_supported"), [(16, True), (64, True), (256, True), (10, False), (264, False)])

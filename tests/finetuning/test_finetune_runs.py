@@ -71,6 +71,53 @@ def test_a_killed_training_is_resumed_bit_for_bit_and_leaves_nothing_stray(label
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.model", "whole.model"]
 
 
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(("begun_with_amx", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_training_is_resumed_in_its_precision_on_a_machine_that_would_choose_another(
+    labelled_tables, tiny_model, tmp_path, finetune_options, monkeypatch, begun_with_amx, precision
+):
+    table, reports = labelled_tables / "regression.csv", []
+    whole, moved = (tmp_path / f"{name}.model" for name in ("whole", "moved"))
+    monkeypatch.setattr("protembed.device.has_amx", lambda: begun_with_amx)
+    finetune_model(table, finetune_options(whole, tiny_model, method="full"))
+    stop = Callbacks(on_step=reports.append, stop=lambda: len(reports) == 2)
+    finetune_model(table, finetune_options(moved, tiny_model, method="full"), stop)
+    monkeypatch.setattr("protembed.device.has_amx", lambda: not begun_with_amx)
+
+    summary = finetune_model(table, finetune_options(moved, tiny_model, method="full"))
+
+    assert load_checkpoint(moved).metadata.configuration["precision"] == precision
+    assert ("the encoder was trained in bfloat16; --precision float32 is slower and rounds less" in summary.notes) == (
+        precision == "bfloat16"
+    )
+    for path in whole.iterdir():
+        assert (moved / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_requested_precision_trains_alike_with_and_without_amx(
+    labelled_tables, tiny_model, tmp_path, finetune_options, monkeypatch
+):
+    table, weights = labelled_tables / "regression.csv", []
+    for has_amx in (True, False):
+        monkeypatch.setattr("protembed.device.has_amx", lambda has_amx=has_amx: has_amx)
+        model = tmp_path / f"{has_amx}.model"
+        finetune_model(table, finetune_options(model, tiny_model, method="full", precision="float32"))
+        weights.append((model / "model.safetensors").read_bytes())
+
+    assert weights[0] == weights[1]
+
+
+def test_a_frozen_encoder_records_no_precision_of_training(
+    labelled_tables, tiny_model, tmp_path, finetune_options, monkeypatch
+):
+    monkeypatch.setattr("protembed.device.has_amx", lambda: True)
+    model = tmp_path / "frozen.model"
+
+    finetune_model(labelled_tables / "regression.csv", finetune_options(model, tiny_model, method="frozen"))
+
+    assert "precision" not in load_checkpoint(model).metadata.configuration
+
+
 @pytest.mark.promise(7)
 def test_two_trainings_cannot_share_a_directory(labelled_tables, tiny_model, tmp_path, finetune_options):
     with exclusive_lock(tmp_path / ".x.model.lock", lambda holder: RuntimeError(holder)):

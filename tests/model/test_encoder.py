@@ -11,7 +11,7 @@ from protembed.config.model_sizes import LAYER_NORM_EPS, ESM2Shape
 from protembed.data.alphabet import MASK
 from protembed.errors import ConfigError
 from protembed.model.checkpoint import new_checkpoint
-from protembed.model.encoder import attend, inverse_frequencies
+from protembed.model.encoder import attend, attend_packed, inverse_frequencies
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -95,6 +95,17 @@ def test_rotary_frequencies_fall_from_one_by_powers_of_ten_thousand():
     frequencies = inverse_frequencies(ESM2Shape(num_layers=1, dim=32, num_heads=4))
 
     assert torch.allclose(frequencies, torch.tensor([1.0, 0.1, 0.01, 0.001]))
+
+
+def test_attention_is_computed_in_float32_in_bfloat16_training_on_cpus(tiny_encoder):
+    layout = tiny_encoder.layout(torch.tensor([0, 5, 12]))
+    query, key, value = torch.randn(3, 12, 4, 8, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attend_packed(query, key, value, layout)
+
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, attend_packed(query.float(), key.float(), value.float(), layout))
 
 
 @pytest.mark.promise(10)

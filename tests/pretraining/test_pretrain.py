@@ -45,7 +45,7 @@ SMALL = BatchConfig(batch_tokens=256, micro_batch_tokens=128, crop_residues=48)
 
 
 def options(output, **changes):
-    settings = {"size": "t4_1M", "steps": 6, "save_every": 2, "validate_every": 3} | changes
+    settings = {"size": "t4_1M", "steps": 6, "save_every": 2, "validate_every": 3, "precision": "float32"} | changes
     return PretrainOptions(
         pretrain=PretrainConfig(output=output, **settings), batches=SMALL, compute=DeviceConfig(threads=1)
     )
@@ -72,6 +72,15 @@ def equal(left, right):
 def undisturbed(tmp_path_factory, proteins_fasta):
     run = tmp_path_factory.mktemp("runs") / "undisturbed.run"
     return run, pretrain_model([proteins_fasta], options(run))
+
+
+@pytest.fixture(scope="module")
+def in_bfloat16(tmp_path_factory, proteins_fasta):
+    run = tmp_path_factory.mktemp("runs") / "bfloat16.run"
+    return run, pretrain_model([proteins_fasta], options(run, precision="bfloat16"))
+
+
+UNDISTURBED = {"float32": "undisturbed", "bfloat16": "in_bfloat16"}
 
 
 def test_a_finished_run_contains_all_promised_files(undisturbed):
@@ -147,24 +156,26 @@ def test_a_stopped_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fa
     assert page_without_speed(run) == page_without_speed(undisturbed[0])
 
 
-def test_the_number_of_threads_changes_no_bit(undisturbed, tmp_path, proteins_fasta):
-    run = tmp_path / "threads.run"
-    three_threads = replace(options(run), compute=DeviceConfig(threads=3))
+@pytest.mark.parametrize("precision", UNDISTURBED)
+def test_the_number_of_threads_changes_no_bit(request, tmp_path, proteins_fasta, precision):
+    run, (expected, _) = tmp_path / "threads.run", request.getfixturevalue(UNDISTURBED[precision])
+    three_threads = replace(options(run, precision=precision), compute=DeviceConfig(threads=3))
 
     pretrain_model([proteins_fasta], three_threads)
 
-    assert losses(run) == losses(undisturbed[0])
-    assert equal(final_weights(run), final_weights(undisturbed[0]))
+    assert losses(run) == losses(expected)
+    assert equal(final_weights(run), final_weights(expected))
 
 
 @pytest.mark.promise(1, 2)
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_killed_run_is_resumed_bit_for_bit(undisturbed, tmp_path, proteins_fasta, seed):
-    run = tmp_path / "killed.run"
+@pytest.mark.parametrize(("precision", "seed"), [("float32", 0), ("float32", 1), ("bfloat16", 1)])
+def test_a_killed_run_is_resumed_bit_for_bit(request, tmp_path, proteins_fasta, precision, seed):
+    run, (expected, _) = tmp_path / "killed.run", request.getfixturevalue(UNDISTURBED[precision])
     command = ["pretrain", str(proteins_fasta), "-o", str(run), "--size", "t4_1M"]
     command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
     command += ["--batch-tokens", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
+    command += ["--precision", precision]
     process = subprocess.Popen([sys.executable, "-m", "protembed", *command], stderr=subprocess.DEVNULL)
     wait_for_step(run, 1 + 2 * seed, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -492,13 +503,55 @@ def test_a_model_too_large_for_the_memory_is_refused_before_the_run_begins(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, tmp_path, proteins_fasta):
-    run = tmp_path / "bfloat16.run"
+def test_a_run_in_bfloat16_learns_like_one_in_float32(undisturbed, in_bfloat16):
+    expected, found = losses(undisturbed[0]), losses(in_bfloat16[0])
 
-    pretrain_model([proteins_fasta], options(run, precision="bfloat16"))
+    assert found == pytest.approx(expected, rel=0.01)
+    assert found != expected
 
-    assert losses(run) == pytest.approx(losses(undisturbed[0]), rel=0.01)
-    assert losses(run) != losses(undisturbed[0])
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(("begun_with_amx", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_run_is_resumed_in_its_precision_on_a_machine_that_would_choose_another(
+    request, tmp_path, proteins_fasta, monkeypatch, begun_with_amx, precision
+):
+    run, (expected, _), plans = tmp_path / "moved.run", request.getfixturevalue(UNDISTURBED[precision]), []
+    for has_amx, num_steps in ((begun_with_amx, 3), (not begun_with_amx, 6)):
+        monkeypatch.setattr("protembed.device.has_amx", lambda has_amx=has_amx: has_amx)
+        seen = []
+        pretrain_model(
+            [proteins_fasta],
+            options(run, precision="auto"),
+            Callbacks(
+                on_plan=plans.append, on_step=seen.append, stop=lambda: len(plans) == 1 and len(seen) == num_steps
+            ),
+        )
+
+    assert [plan.precision for plan in plans] == [precision, precision]
+    assert json.loads((run / "run.json").read_text())["precision"] == precision
+    assert load_checkpoint(run / "model").metadata.configuration["precision"] == precision
+    assert losses(run) == losses(expected)
+    assert equal(final_weights(run), final_weights(expected))
+
+
+def test_a_run_that_an_earlier_version_began_is_resumed_in_float32(
+    undisturbed, tmp_path, proteins_fasta, monkeypatch
+):
+    run, seen = tmp_path / "earlier.run", []
+    monkeypatch.setattr("protembed.device.has_amx", lambda: False)
+    pretrain_model(
+        [proteins_fasta],
+        options(run, precision="auto"),
+        Callbacks(on_step=seen.append, stop=lambda: len(seen) == 3),
+    )
+    facts = json.loads((run / "run.json").read_text())
+    del facts["precision"]
+    (run / "run.json").write_text(json.dumps(facts))
+    monkeypatch.setattr("protembed.device.has_amx", lambda: True)
+
+    pretrain_model([proteins_fasta], options(run, precision="auto"))
+
+    assert losses(run) == losses(undisturbed[0])
 
 
 def test_the_table_of_amino_acids_has_one_row_per_amino_acid(undisturbed):

@@ -220,15 +220,16 @@ def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, three_mas
     assert landscape.weight.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
 def test_the_number_of_threads_changes_no_bit_of_the_weights(
-    masked_lm, config, pretraining_steps, copy_weights, have_same_bits
+    masked_lm, config, precision, pretraining_steps, copy_weights, have_same_bits
 ):
     weights = []
     for num_workers in (1, 3):
         model = copy.deepcopy(masked_lm)
         with WorkerPool(num_workers) as workers:
-            training = training_of(model, workers, config)
+            training = training_of(model, workers, config, precision=precision)
             for step in range(3):
                 take_step(training, pretraining_steps.micro_batches(step), 1.0)
         weights.append(copy_weights(model))
@@ -252,13 +253,15 @@ def begin(tmp_path, pretraining_steps, pool):
         save_every=3,
         validate_every=None,
         micro_batches=pretraining_steps.micro_batches,
+        precision=torch.float32,
         stop_after=None,
         patience=None,
         **kind,
     ):
         checkpoint = new_checkpoint(ESM2Shape(num_layers=1, dim=16, num_heads=2), "gaussian", seed=0)
         objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-        training, run = training_of(objective, pool, config, micro_batches=micro_batches), Checkpoints(tmp_path / name)
+        training = training_of(objective, pool, config, micro_batches=micro_batches, precision=precision)
+        run = Checkpoints(tmp_path / name)
         run.restore(objective, training.optimizers)
         schedule = make_schedule(
             config, num_steps, RATES, save_every=save_every, validate_every=validate_every, patience=patience
@@ -315,14 +318,15 @@ def test_a_resumed_run_remembers_the_best_loss(begin):
 
 
 @pytest.mark.promise(2)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("config", [ADAMW, SGD, MUON], ids=["adamw", "sgd", "muon"])
-def test_a_stopped_run_resumes_bit_for_bit(begin, config, copy_weights, have_same_bits):
-    whole, whole_model, _ = begin(7, name="whole", config=config)
+def test_a_stopped_run_resumes_bit_for_bit(begin, config, precision, copy_weights, have_same_bits):
+    whole, whole_model, _ = begin(7, name="whole", config=config, precision=precision)
     losses = [report.train_loss for report in whole]
 
     resumed = []
     for stop_after in (2, 5, None):
-        reports, model, _ = begin(7, config=config, stop_after=stop_after)
+        reports, model, _ = begin(7, config=config, precision=precision, stop_after=stop_after)
         resumed += [[report.train_loss for report in reports]]
 
     assert resumed == [losses[:2], losses[2:5], losses[5:]]

@@ -33,6 +33,16 @@ def test_the_scale_of_a_gradient_does_not_change_its_update(scale, generator):
     assert torch.allclose(orthogonalise(matrix * scale), orthogonalise(matrix), atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(72, 24), (24, 96)])
+def test_orthogonalising_in_bfloat16_is_close_to_float32(shape, generator):
+    matrix = torch.randn(shape, generator=generator)
+
+    rounded = orthogonalise(matrix, torch.bfloat16)
+
+    assert rounded.dtype == torch.bfloat16
+    assert torch.cosine_similarity(rounded.float().flatten(), orthogonalise(matrix).flatten(), dim=0) > 0.998
+
+
 def test_orthogonalising_zero_gives_zero():
     assert torch.equal(orthogonalise(torch.zeros(4, 6)), torch.zeros(4, 6))
 
