@@ -60,6 +60,7 @@ class Settings:
     batch_tokens: int = 4096
     crop_residues: int = 512
     learning_rate: float = 4e-4
+    precision: str = "float32"
     save_model: bool = False
     seed: int = 0
 
@@ -188,6 +189,7 @@ def pretrain(settings: Settings) -> None:
         weight_decay=0.01,
         seed=settings.seed,
         use_cpu=True,
+        bf16=settings.precision == "bfloat16",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         logging_strategy="no",

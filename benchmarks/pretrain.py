@@ -1,10 +1,12 @@
 """Speed of pretraining: transformers' Trainer and protembed in turn.
 
     python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5] [--json FILE]
+        [--precisions float32 bfloat16] [--optimizer adamw]
 
-Both train the same shape on the same proteins with the same number of tokens per step, the same number of threads and
-the same optimiser, AdamW; each run is a separate process. Residues are counted without padding, and the first two steps
-are not counted. The roofline is the speed at which the matrix products alone would run at the best rate measured.
+Both train the same shape on the same proteins with the same number of tokens per step, the same number of threads and,
+unless `--optimizer` chooses another for protembed, the same optimiser, AdamW; each run is a separate process. In
+bfloat16 the Trainer uses autocast. Residues are counted without padding, and the first two steps are not counted. The
+roofline is the speed at which the matrix products alone would run at the best rate measured in float32.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--crop-residues", type=int, default=512)
     parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--optimizer", default="adamw", choices=["adamw", "muon"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.steps <= WARMUP_STEPS:
@@ -50,19 +55,21 @@ def main() -> None:
 
     lengths = np.array([len(record.sequence) for record in read_fasta([options.fasta])])
     flops = training_flops(SIZES[options.size], lengths, options.crop_residues, MASK_RATE)
-    arms: dict[str, list[dict[str, float]]] = {"transformers Trainer": [], "protembed": []}
+    arms: dict[str, list[dict[str, float]]] = defaultdict(list)
     rates = []
     for _ in range(options.rounds):
         rates.append(matrix_rate_in_subprocess(options.threads))
-        for (name, runs), command in zip(arms.items(), (trainer_command, protembed_command), strict=True):
+        for precision, (tool, command) in itertools.product(options.precisions, COMMANDS.items()):
+            runs = arms[f"{tool}, {precision}"]
             with tempfile.TemporaryDirectory() as folder:
-                runs.append(measure(command(options, Path(folder)), Path(folder) / "run", options.threads))
-            print(f"{name}: {runs[-1]['residues_per_second']:,.0f} residues/s", file=sys.stderr)
+                runs.append(measure(command(options, precision, Path(folder)), Path(folder) / "run", options.threads))
+            print(f"{tool}, {precision}: {runs[-1]['residues_per_second']:,.0f} residues/s", file=sys.stderr)
     results = {
         "size": options.size,
         "steps": options.steps,
         "crop_residues": options.crop_residues,
         "batch_tokens": options.batch_tokens,
+        "optimizer": options.optimizer,
         "threads": options.threads,
         "machine": machine(),
         "matrix_gflops": max(rates) / 1e9,
@@ -78,7 +85,7 @@ def main() -> None:
 # Arms
 
 
-def trainer_command(options: argparse.Namespace, folder: Path) -> list[str]:
+def trainer_command(options: argparse.Namespace, precision: str, folder: Path) -> list[str]:
     settings = {
         "fasta": str(options.fasta),
         "output": str(folder / "run"),
@@ -87,11 +94,12 @@ def trainer_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "threads": options.threads,
         "batch_tokens": options.batch_tokens,
         "crop_residues": options.crop_residues,
+        "precision": precision,
     }
     return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
 
 
-def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
+def protembed_command(options: argparse.Namespace, precision: str, folder: Path) -> list[str]:
     valid = folder / "valid.fasta"
     records = itertools.islice(read_fasta([options.valid]), NUM_VALID)
     valid.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in records), encoding="utf-8")
@@ -105,11 +113,15 @@ def protembed_command(options: argparse.Namespace, folder: Path) -> list[str]:
         "--crop-residues": options.crop_residues,
         "--validate-every": 1_000_000,
         "--save-every": 1_000_000,
-        "--optimizer": "adamw",
+        "--optimizer": options.optimizer,
         "--device": "cpu",
+        "--precision": precision,
     }
     words = [str(word) for setting in settings.items() for word in setting]
     return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--force", "--quiet"]
+
+
+COMMANDS = {"transformers Trainer": trainer_command, "protembed": protembed_command}
 
 
 def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
@@ -167,14 +179,22 @@ def markdown(results: dict[str, Any]) -> str:
             for key in ("residues_per_step", "process_seconds", "peak_bytes")
         )
         middle = statistics.median(rates)
+        of_roofline = f"{middle / roofline:.0%}" if name.endswith("float32") else ""
         lines.append(
-            f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {middle / roofline:.0%} "
+            f"| {name} | {middle:,.0f} | {min(rates):,.0f} – {max(rates):,.0f} | {of_roofline} "
             f"| {per_step:,.0f} | {peak / 1e6:,.0f} | {seconds:.0f} |"
         )
-    trainer_rates, protembed_rates = ([run["residues_per_second"] for run in runs] for runs in results["runs"].values())
-    ratios = [left / right for left, right in zip(protembed_rates, trainer_rates, strict=True)]
-    lines.append(f"\nprotembed / Trainer, median of {len(ratios)} rounds: {statistics.median(ratios):.2f} ")
-    return "\n".join(lines) + f"({min(ratios):.2f} – {max(ratios):.2f})"
+    lines.append("")
+    last = list(results["runs"])[-1]
+    lines += [f"- {last} / {name}: {ratio(results, last, name)}" for name in results["runs"] if name != last]
+    return "\n".join(lines)
+
+
+def ratio(results: dict[str, Any], left: str, right: str) -> str:
+    """Write the median ratio of the speeds of two arms over the rounds, and its range."""
+    speeds = ([run["residues_per_second"] for run in results["runs"][name]] for name in (left, right))
+    ratios = [speed / reference for speed, reference in zip(*speeds, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} – {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -282,13 +282,21 @@ def test_the_mkl_mode_is_set_only_where_the_user_has_set_none(monkeypatch, value
         assert os.environ["MKL_CBWR"] == used
 
 
-def test_the_command_reports_a_lowered_precision_in_one_line(tiny_model, proteins_fasta, tmp_path):
-    command = [sys.executable, "-m", "protembed", "embed", str(proteins_fasta), "-m", str(tiny_model), "-o", "x.npy"]
-    environment = os.environ | {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("ONEDNN_DEFAULT_FPMATH_MODE", ["embed", "-m", "MODEL", "-o", "x.npy"]),
+        ("DNNL_DEFAULT_FPMATH_MODE", ["pretrain", "--steps", "1", "-o", "x.run"]),
+    ],
+)
+def test_the_command_reports_a_lowered_precision_in_one_line(tiny_model, proteins_fasta, tmp_path, name, command):
+    task, *flags = (str(tiny_model) if word == "MODEL" else word for word in command)
+    command = [sys.executable, "-m", "protembed", task, str(proteins_fasta), *flags, "--device", "cpu"]
+    environment = os.environ | {name: "BF16"}
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
     assert result.returncode == 2
-    assert "ONEDNN_DEFAULT_FPMATH_MODE" in result.stderr
+    assert name in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

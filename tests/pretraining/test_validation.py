@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +52,12 @@ def test_all_metrics_are_reported(make_evaluator, measure):
     assert 0 <= measured["valid_accuracy"] <= 1
     assert 15 < measured["unigram_perplexity"] < 21
     assert 15 < measured["bigram_perplexity"] < 21
+
+
+def test_a_run_in_bfloat16_is_validated_in_float32_on_a_cpu(make_evaluator, measure, pool):
+    evaluator = make_evaluator()
+
+    assert measure(replace(evaluator, executor=Executor(pool=pool, precision=torch.bfloat16))) == measure(evaluator)
 
 
 def test_a_uniform_model_has_a_perplexity_of_twenty(make_evaluator, measure, objective):
