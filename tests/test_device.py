@@ -174,7 +174,12 @@ def test_auto_precision_of_training_is_bfloat16_on_cpus_with_amx(monkeypatch, ha
 
 @pytest.mark.parametrize(
     ("capabilities", "has_onednn", "expected"),
-    [({"amx_bf16": True}, True, True), ({"amx_bf16": False}, True, False), ({}, True, False), ({"amx_bf16": True}, False, False)],
+    [
+        ({"amx_bf16": True}, True, True),
+        ({"amx_bf16": False}, True, False),
+        ({}, True, False),
+        ({"amx_bf16": True}, False, False),
+    ],
 )
 def test_amx_is_used_if_the_processor_has_it_and_torch_has_onednn(monkeypatch, capabilities, has_onednn, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)

@@ -282,7 +282,8 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_adjusted: bool, is_dry_run: 
     )
     yield (
         f"{plan.num_parameters:,} parameters; {steps} of {plan.optimizer} in {plan.precision}, "
-        f"learning rate up to {plan.learning_rate:g}; one pass over all {unit} takes {pluralize(plan.steps_per_pass, 'step')}"
+        f"learning rate up to {plan.learning_rate:g}; one pass over all {unit} takes "
+        f"{pluralize(plan.steps_per_pass, 'step')}"
     )
     for name, references in plan.references.items():
         yield f"baselines on {name} ({plan.window_residues:,}-residue windows): {_perplexities(references)}"

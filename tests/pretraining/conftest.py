@@ -75,7 +75,8 @@ def make_run_record():
             **{"num_residues": 65_393, "num_clusters": None, "cropped_fraction": 0.4, "window_residues": 256},
             **{"valid_sets": dict.fromkeys(sets, 16), "references": dict.fromkeys(sets, references)},
             **{"num_steps": NUM_STEPS, "steps_per_pass": 15, "first_step": 0, "optimizer": "muon"},
-            **{"precision": "float32", "learning_rate": 0.003, "disk_bytes": 1, "seconds": None, "memory_bytes": None, "warnings": []},
+            **{"precision": "float32", "learning_rate": 0.003, "disk_bytes": 1, "seconds": None},
+            **{"memory_bytes": None, "warnings": []},
         )
         fields = {
             **{"fasta": [Path(path) for path in fasta], "options": PretrainOptions(), "shape": SIZES["t4_1M"]},

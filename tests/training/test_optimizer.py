@@ -89,7 +89,9 @@ def changes(module, optimizers):
 @pytest.mark.parametrize(("name", "moved"), [("sgd", 0.7 * 0.01), ("adamw", 0.01), ("muon", 0.01)])
 def test_the_head_multiplier_scales_the_steps_of_the_head_alone(masked_lm, name, moved, pool):
     alike = copy.deepcopy(masked_lm)
-    optimizers = make_optimizers(masked_lm, name, 0.0, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=10.0)
+    optimizers = make_optimizers(
+        masked_lm, name, 0.0, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=10.0
+    )
     plain = make_optimizers(alike, name, 0.0, Executor(pool=pool))
     for some in (optimizers, plain):
         set_learning_rate(some, 0.01)
@@ -106,7 +108,9 @@ def test_the_head_multiplier_scales_the_steps_of_the_head_alone(masked_lm, name,
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_every_trained_parameter_is_updated_by_exactly_one_optimiser(masked_lm, name, pool):
-    optimizers = make_optimizers(masked_lm, name, 0.1, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=3.0)
+    optimizers = make_optimizers(
+        masked_lm, name, 0.1, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=3.0
+    )
 
     taken = [parameter for optimizer in optimizers for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -119,7 +123,9 @@ def test_frozen_parameters_are_neither_updated_nor_decayed(masked_lm, name, pool
     frozen = [name for name, _ in masked_lm.named_parameters() if "layers.0" in name or "embedding" in name]
     for parameter_name in frozen:
         masked_lm.get_parameter(parameter_name).requires_grad_(False)
-    optimizers = make_optimizers(masked_lm, name, 0.5, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=2.0)
+    optimizers = make_optimizers(
+        masked_lm, name, 0.5, Executor(pool=pool), head=masked_lm.lm_head, head_lr_multiplier=2.0
+    )
     set_learning_rate(optimizers, 0.1)
 
     moved = changes(masked_lm, optimizers)
