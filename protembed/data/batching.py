@@ -20,6 +20,8 @@ from protembed.data.masking import MaskedTokens
 
 Tokens = NDArray[np.uint8]
 
+_FRONT, _BACK = np.array([CLS], np.uint8), np.array([EOS], np.uint8)
+
 
 # Crops
 
@@ -38,9 +40,12 @@ def make_crop(residues: Tokens, start: int, stop: int) -> Tokens:
     >>> make_crop(np.array([20, 15, 4], dtype=np.uint8), 0, 2).tolist()
     [0, 20, 15]
     """
-    front = [CLS] if start == 0 else []
-    back = [EOS] if stop == len(residues) else []
-    return np.concatenate([np.array(front, np.uint8), residues[start:stop], np.array(back, np.uint8)])
+    parts = [residues[start:stop]]
+    if start == 0:
+        parts.insert(0, _FRONT)
+    if stop == len(residues):
+        parts.append(_BACK)
+    return np.concatenate(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +129,14 @@ def concatenate(crops: Sequence[Tokens], rows: Sequence[int] | NDArray[np.int64]
 def concatenate_masked(crops: Sequence[MaskedCrop]) -> MaskedBatch:
     """Concatenate crops with masked residues into a batch."""
     batch = concatenate([crop.tokens for crop in crops], [crop.row for crop in crops])
-    starts = batch.offsets.tolist()
+    tokens, starts = batch.tokens.numpy(), batch.offsets.tolist()
     positions = np.concatenate([crop.positions + start for crop, start in zip(crops, starts, strict=False)])
     targets = np.concatenate([crop.targets for crop in crops]).astype(np.int64)
     return MaskedBatch(
         **vars(batch),
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(targets),
-        num_residues=int(((batch.tokens != CLS) & (batch.tokens != EOS)).sum()),
+        num_residues=int(np.count_nonzero((tokens != CLS) & (tokens != EOS))),
     )
 
 

@@ -20,6 +20,7 @@ from protembed.data.masking import choose_residues, mask_for_validation, mask_to
 
 MILLION = 1_000_000
 ALANINE = encode("A")[0]
+CROPS = st.lists(st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_size=60), min_size=1, max_size=8)
 
 
 def rng(seed=0):
@@ -112,6 +113,49 @@ def test_the_rates_of_replacements_are_options():
     assert fraction(seen == ALANINE) == 0.3
 
 
+def chosen_by_sorting_all(tokens, offsets, rate, random):
+    """The definition of the choice: the residues of each crop in the order of their random numbers, up to a quota."""
+    candidates = np.flatnonzero(is_amino_acid(tokens))
+    crops = np.searchsorted(offsets, candidates, side="right") - 1
+    num_candidates = np.bincount(crops, minlength=len(offsets) - 1)
+    quota = np.floor(rate * num_candidates + random(len(num_candidates))).astype(int)
+    quota = np.minimum(np.maximum(quota, 1), num_candidates)
+    order = np.lexsort((random(len(candidates)), crops))
+    rank = np.arange(len(candidates)) - np.repeat(np.cumsum(num_candidates) - num_candidates, num_candidates)
+    return np.sort(candidates[order[rank < quota[crops[order]]]])
+
+
+@pytest.mark.promise(24)
+@given(
+    sequences=CROPS, rate=st.floats(0.01, 0.9), seed=st.integers(0, 2**32), num_levels=st.sampled_from([3, 50, 2**53])
+)
+def test_the_fast_choice_is_that_of_sorting_all_residues_even_where_random_numbers_are_equal(
+    sequences, rate, seed, num_levels
+):
+    tokens, offsets = packed([encode(sequence) for sequence in sequences])
+
+    def random(generator):
+        return lambda number: np.floor(generator.random(number) * num_levels) / num_levels
+
+    chosen = choose_residues(tokens, offsets, rate, random(rng(seed)))
+
+    assert chosen.tolist() == chosen_by_sorting_all(tokens, offsets, rate, random(rng(seed))).tolist()
+
+
+@given(sequences=CROPS, seed=st.integers(0, 2**32))
+def test_crops_that_are_masked_alone_are_masked_as_among_all(sequences, seed):
+    tokens, offsets = packed([encode(sequence) for sequence in sequences])
+    is_needed = rng(seed).random(len(sequences)) < 0.5
+    whole = mask_tokens(tokens, offsets, MaskingConfig(), rng(seed))
+
+    part = mask_tokens(tokens, offsets, MaskingConfig(), rng(seed), is_needed)
+
+    in_part = np.repeat(is_needed, np.diff(offsets))
+    assert part.positions.tolist() == whole.positions[in_part[whole.positions]].tolist()
+    assert part.targets.tolist() == tokens[part.positions].tolist()
+    assert part.tokens.tolist() == np.where(in_part, whole.tokens, tokens).tolist()
+
+
 def test_special_tokens_and_nonstandard_residues_are_never_masked(proteins):
     crops = [make_crop(encode(protein + NONSTANDARD_RESIDUES), 0, len(protein) + 5) for protein in proteins]
     tokens, offsets = packed(crops)
@@ -140,9 +184,6 @@ def test_the_mask_depends_only_on_the_random_numbers(proteins):
 
     assert (first.tokens == again.tokens).all()
     assert set(first.positions) != set(other.positions)
-
-
-CROPS = st.lists(st.text(AMINO_ACIDS + NONSTANDARD_RESIDUES, min_size=1, max_size=60), min_size=1, max_size=8)
 
 
 @pytest.mark.promise(24)
