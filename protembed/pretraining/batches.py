@@ -1,9 +1,10 @@
 """The batches of pretraining, drawn by seed, and those of validation, masked by frozen rules."""
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.batching import (
@@ -20,6 +21,7 @@ from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation, mask_tokens
 from protembed.data.sampling import EpochSampler, UniformSampler, token_counts
 from protembed.pretraining.corpus import Corpus
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 # The second entry of the seed of a step's generator; `data/sampling.py` has that of an epoch's.
 _CROP_STREAM = 1
@@ -28,53 +30,66 @@ _CROP_STREAM = 1
 class PretrainingBatches:
     """The batches of pretraining: seeded proteins, seeded crops, seeded masks.
 
-    If the corpus has clusters, an epoch sees one member of each.
+    If the corpus has clusters, an epoch sees one member of each. Each of several processes gets its share of a step.
 
     Attributes:
         steps_per_epoch: Number of steps in which each protein, or a member of each cluster, is seen once.
     """
 
     def __init__(
-        self, corpus: Corpus, batches: BatchConfig, micro_batch_tokens: int, masking: MaskingConfig, seed: int
+        self,
+        corpus: Corpus,
+        batches: BatchConfig,
+        micro_batch_tokens: int,
+        masking: MaskingConfig,
+        seed: int,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._corpus, self._crop_residues = corpus, batches.crop_residues
         self._micro_batch_tokens, self._masking, self._seed = micro_batch_tokens, masking, seed
+        self._processes = processes
         sampler = UniformSampler(len(corpus)) if corpus.clusters is None else corpus.clusters
         count = token_counts(corpus.offsets, batches.crop_residues)
         self._sampler = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[MaskedBatch]:
-        """Draw a step, masks included, and divide it into micro-batches of about equal size."""
-        crops = self.crops(step)
-        groups = balance([len(crop.tokens) for crop in crops], self._micro_batch_tokens)
-        return [concatenate_masked([crops[index] for index in group]) for group in groups]
+        """Draw a step, and divide it into micro-batches of about equal size; return those of this process.
 
-    def crops(self, step: int) -> list[MaskedCrop]:
-        """Draw a step's crops and their masks; a function of the seed and the step alone."""
+        They are a function of the seed and the step, and of nothing else. Other processes' crops are not masked.
+        """
         rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
         rows = self._sampler.rows(step)
-        crops = [self._random_crop(int(row), rng) for row in rows]
-        if not crops:
+        crops = self._random_crops(rows, rng)
+        groups = self._processes.shard(balance([len(crop) for crop in crops], self._micro_batch_tokens))
+        if not groups:
             return []
+        is_needed = np.zeros(len(crops), np.bool_)
+        is_needed[list(chain.from_iterable(groups))] = True
         offsets = crop_offsets(crops)
-        masked = mask_tokens(np.concatenate(crops), offsets, self._masking, rng)
-        boundaries = np.searchsorted(masked.positions, offsets)
-        return [
-            MaskedCrop(
-                tokens=masked.tokens[start:stop],
-                positions=masked.positions[first:last] - start,
-                targets=masked.targets[first:last],
-                row=int(row),
-            )
-            for row, (start, stop), (first, last) in zip(rows, pairwise(offsets), pairwise(boundaries), strict=True)
-        ]
+        masked = mask_tokens(np.concatenate(crops), offsets, self._masking, rng, is_needed)
+        starts, bounds = offsets.tolist(), np.searchsorted(masked.positions, offsets).tolist()
 
-    def _random_crop(self, row: int, rng: np.random.Generator) -> Tokens:
-        residues = self._corpus[row]
-        length = min(len(residues), self._crop_residues)
-        start = int(rng.integers(len(residues) - length + 1))
-        return make_crop(residues, start, start + length)
+        def masked_crop(index: int) -> MaskedCrop:
+            targets = slice(bounds[index], bounds[index + 1])
+            return MaskedCrop(
+                tokens=masked.tokens[starts[index] : starts[index + 1]],
+                positions=masked.positions[targets] - starts[index],
+                targets=masked.targets[targets],
+                row=int(rows[index]),
+            )
+
+        return [concatenate_masked([masked_crop(index) for index in group]) for group in groups]
+
+    def _random_crops(self, rows: NDArray[np.int64], rng: np.random.Generator) -> list[Tokens]:
+        """Crop each protein at random; one as short as a crop is used whole."""
+        first, end = self._corpus.offsets[rows], self._corpus.offsets[rows + 1]
+        lengths = np.minimum(end - first, self._crop_residues)
+        starts = rng.integers(end - first - lengths + 1)
+        return [
+            make_crop(self._corpus[row], start, start + length)
+            for row, start, length in zip(rows.tolist(), starts.tolist(), lengths.tolist(), strict=True)
+        ]
 
 
 def validation_batches(

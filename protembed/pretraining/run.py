@@ -358,7 +358,9 @@ def _prepare(
     objective = _masked_lm(model)
     per_process = -(-options.batches.batch_tokens // executor.processes.size)  # at least a micro-batch for each process
     tokens = options.batches.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
-    batches = PretrainingBatches(corpora.train, options.batches, tokens, options.masking, config.seed)
+    batches = PretrainingBatches(
+        corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes
+    )
 
     evaluator = _evaluator(config, corpora, model, tokens, executor)
     references = run.load_or_compute("references", evaluator.reference_losses)

@@ -1,8 +1,9 @@
 """Several processes that work on one run, as torchrun starts them. Rank 0 alone writes files and messages.
 
-Every process draws the whole step and computes every n-th of its micro-batches, so what a step sees does not depend on
-the number of processes. Gradients are summed as by DistributedDataParallel, but explicitly and once per step: its hooks
-support one backward pass at a time, and here several micro-batches are differentiated concurrently.
+Every process draws the crops of the whole step, but masks and computes only every n-th of its micro-batches. What a
+step sees therefore does not depend on the number of processes. Gradients are summed as by DistributedDataParallel, but
+explicitly and once per step: its hooks support one backward pass at a time, and here several micro-batches are
+differentiated concurrently.
 """
 
 import json

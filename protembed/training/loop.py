@@ -52,7 +52,8 @@ class TrainingSetup(Generic[AnyBatch]):
     """What a training run consists of.
 
     Attributes:
-        micro_batches: Function from the number of a step to its micro-batches, whose gradients are accumulated.
+        micro_batches: Function from the number of a step to this process's share of its micro-batches, whose gradients
+            are accumulated.
         optimizers: Optimisers, each of some of the objective's parameters.
     """
 
@@ -86,8 +87,8 @@ def take_step(
 ) -> StepResult:
     """Sum the gradients of a step's micro-batches, divide them once by all its targets, and update the weights.
 
-    Each process computes its share of the micro-batches, which are those of the whole step. A step without targets
-    changes nothing, nor does a step whose loss or gradient is not finite.
+    Each process computes its share of the micro-batches. A step without targets changes nothing, nor does a step whose
+    loss or gradient is not finite.
 
     Raises:
         TooLongForMemoryError: If a micro-batch and its gradients do not fit into memory.
@@ -96,14 +97,15 @@ def take_step(
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     compute = partial(_compute_gradients, training, parameters)
     losses, total = LossSum.zero(objective.device), GradientSum()
-    for loss, gradients in executor.pool.map(compute, executor.processes.shard(micro_batches)):
+    for loss, gradients in executor.pool.map(compute, micro_batches):
         losses += loss
         if loss.count:
             total.add(gradients)
-    num_residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
+    residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
     # Synchronise with the device only once, when it has received all micro-batches.
-    sums = (losses.sum.item(), losses.count, float(losses.mask_token_sum), losses.num_mask_tokens)
-    loss_sum, count, mask_token_sum, num_mask_tokens = executor.processes.all_reduce_sum(*sums)
+    sums = (losses.sum.item(), losses.count, float(losses.mask_token_sum), losses.num_mask_tokens, residues)
+    loss_sum, count, mask_token_sum, num_mask_tokens, all_residues = executor.processes.all_reduce_sum(*sums)
+    num_residues = int(all_residues)
     if not count:
         return StepResult(num_residues=num_residues, is_finite=True)
     total.all_reduce(parameters, executor.processes)

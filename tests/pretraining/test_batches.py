@@ -11,6 +11,7 @@ from protembed.data.batching import make_crop
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
 from protembed.pretraining.batches import PretrainingBatches, validation_batches
+from protembed.training.distributed import ProcessGroup
 
 CONFIG = BatchConfig(batch_tokens=512, crop_residues=64)
 MICRO_BATCH_TOKENS = 200
@@ -72,6 +73,20 @@ def test_the_size_of_micro_batches_does_not_change_what_a_step_sees(corpus):
         assert masked == again
         assert sorted(torch.cat([batch.targets for batch in divided]).tolist()) == sorted(whole.targets.tolist())
         assert sum(batch.num_residues for batch in divided) == whole.num_residues
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize("num_processes", [2, 3, 9])
+def test_processes_draw_every_nth_micro_batch_of_the_step_of_one_process(corpus, num_processes):
+    whole, groups = make_batches(corpus), [ProcessGroup(rank, num_processes) for rank in range(num_processes)]
+    shares = [
+        PretrainingBatches(corpus, CONFIG, MICRO_BATCH_TOKENS, MaskingConfig(), 0, processes) for processes in groups
+    ]
+
+    for step in range(5):
+        drawn = [share.micro_batches(step) for share in shares]
+        expected = whole.micro_batches(step)
+        assert all(same(own, expected[rank::num_processes]) for rank, own in enumerate(drawn))
 
 
 def test_an_epoch_sees_every_protein_exactly_once(corpus):
