@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from protembed.training.muon import Muon, orthogonalise
+from protembed.training import muon
+from protembed.training.muon import BatchedMuon, Muon, orthogonalise
 
 
 @pytest.fixture
@@ -76,3 +77,47 @@ def test_a_matrix_without_a_gradient_is_not_updated(pool):
     optimizer.step()
 
     assert torch.equal(matrix, torch.ones(3, 3))
+
+
+@pytest.mark.parametrize("max_numbers", [1, 2000, 1 << 28], ids=["one", "some", "all"])
+def test_matrices_of_one_shape_at_once_are_updated_to_the_bits_of_torch(generator, monkeypatch, max_numbers):
+    monkeypatch.setattr(muon, "_MAX_NUMBERS_AT_ONCE", max_numbers)
+    start = [torch.randn(shape, generator=generator) for shape in [(72, 24), (24, 24), (96, 24), (24, 96)] * 3]
+    gradients = [[torch.randn(matrix.shape, generator=generator) for matrix in start] for _ in range(4)]
+    protembed, reference = ([torch.nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    batched = BatchedMuon(protembed, 0.1)
+    of_torch = torch.optim.Muon(reference, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+
+    for parameters, optimizer in ((protembed, batched), (reference, of_torch)):
+        optimizer.param_groups[0]["lr"] = 0.003
+        for step_gradients in gradients:
+            for parameter, gradient in zip(parameters, step_gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+
+    for matrix, expected in zip(protembed, reference, strict=True):
+        assert torch.equal(matrix, expected)
+        assert batched.state[matrix].keys() == of_torch.state[expected].keys()
+        assert torch.equal(batched.state[matrix]["momentum_buffer"], of_torch.state[expected]["momentum_buffer"])
+
+
+def test_matrices_at_once_without_a_gradient_are_not_updated():
+    matrices = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(2)]
+    matrices[1].grad = torch.eye(3)
+    optimizer = BatchedMuon(matrices, 0.5)
+    optimizer.param_groups[0]["lr"] = 0.1
+
+    optimizer.step()
+
+    assert torch.equal(matrices[0], torch.ones(3, 3))
+    assert not torch.equal(matrices[1], torch.ones(3, 3))
+    assert matrices[0] not in optimizer.state
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (72, 24), (24, 96), (320, 1280), (960, 320)])
+def test_one_matrix_is_orthogonalised_to_the_bits_of_its_norm_over_all_numbers(shape, generator):
+    # Checkpoints of runs on CPUs resume to the bit, so the sum over both dimensions must not change.
+    matrix = torch.randn(shape, generator=generator)
+
+    assert torch.equal(matrix.norm(), matrix.norm(dim=(-2, -1)))
+    assert torch.equal(matrix.T.norm(), matrix.mT.norm(dim=(-2, -1)))
