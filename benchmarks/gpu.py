@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from protembed.training.schedule import make_schedule
 CROP_RESIDUES = 512
 TOKENS_PER_BATCH = 131_072
 WARMUP_STEPS = 4
+PROFILED_STEPS = 3
 # The largest batch of transformers, padding included.
 TOKENS_PER_PADDED_BATCH = 65_536
 DEVICE = torch.device("cuda")
@@ -148,13 +149,32 @@ def profile(steps: Iterator[Any]) -> None:
     activities = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities) as profiler:
         began = time.perf_counter()
-        for _ in range(3):
+        for _ in range(PROFILED_STEPS):
             next(steps)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - began
     table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=70)
-    busy = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
-    print(f"three steps in {seconds:.3f} s, kernels {busy:.3f} s\n{table}", file=sys.stderr)
+    num_kernels, busy = kernel_time(profiler.events() or [])
+    kernels = f"{num_kernels // PROFILED_STEPS:,} kernels in each, busy for {busy:.3f} s ({busy / seconds:.0%})"
+    print(f"{PROFILED_STEPS} steps in {seconds:.3f} s, {kernels}\n{table}", file=sys.stderr)
+
+
+def kernel_time(events: Iterable[Any]) -> tuple[int, float]:
+    """Count the kernels and copies of a profile, and the seconds in which at least one of them ran.
+
+    The times of `key_averages()` do not add up to it: there a kernel counts once in its own row and once in that of the
+    operator that launched it, and the range of an optimiser's step counts again.
+    """
+    intervals = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == torch.autograd.DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+    )
+    busy, end = 0.0, 0.0
+    for start, stop in intervals:
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return len(intervals), busy / 1e6  # the profiler counts microseconds
 
 
 # Embedding
