@@ -102,16 +102,17 @@ def take_step(
         if loss.count:
             total.add(gradients)
     residues = sum(micro_batch.num_residues for micro_batch in micro_batches)
-    # Synchronise with the device only once, when it has received all micro-batches.
-    sums = (losses.sum.item(), losses.count, float(losses.mask_token_sum), losses.num_mask_tokens, residues)
-    loss_sum, count, mask_token_sum, num_mask_tokens, all_residues = executor.processes.all_reduce_sum(*sums)
-    num_residues = int(all_residues)
+    counts = (losses.count, losses.num_mask_tokens, residues)
+    count, num_mask_tokens, num_residues = map(int, executor.processes.all_reduce_sum(*counts))
     if not count:
         return StepResult(num_residues=num_residues, is_finite=True)
     total.all_reduce(parameters, executor.processes)
-    norm = total.divide(int(count))
-    grad_norm = norm.item() if norm.isfinite() else None
-    if not math.isfinite(loss_sum) or grad_norm is None:
+    norm = total.divide(count)
+    # The only time that a step waits for the device, which has received all micro-batches by then.
+    *sums, grad_norm = torch.stack([losses.sum, torch.as_tensor(losses.mask_token_sum), norm]).tolist()
+    loss_sum, mask_token_sum = executor.processes.all_reduce_sum(*sums)
+    if not math.isfinite(loss_sum) or not math.isfinite(grad_norm):
+        grad_norm = grad_norm if math.isfinite(grad_norm) else None
         return StepResult(grad_norm=grad_norm, num_residues=num_residues, is_finite=False)
     if clip_norm is not None:
         total.clip(norm, clip_norm)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from protembed.config.common import UNKNOWN_CLASS, PoolingName, Span
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK
 from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
+from protembed.device import to_device
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_protein
@@ -42,7 +43,8 @@ class LossSum:
     @classmethod
     def zero(cls, device: torch.device) -> "LossSum":
         """Return a loss of zero over zero targets."""
-        return cls(torch.zeros((), device=device), 0, torch.zeros((), dtype=torch.int64, device=device))
+        zero = torch.zeros((), device=device)
+        return cls(zero, 0, torch.zeros((), dtype=torch.int64, device=device), zero)
 
     def detach(self) -> "LossSum":
         """Detach the loss from the graph of its computation."""
@@ -101,13 +103,13 @@ class MaskedLM(Objective[MaskedBatch]):
     def logits(self, batch: MaskedBatch) -> Tensor:
         """Predict the masked residues of a batch: logits over the 20 amino acids, (masked, 20)."""
         layout = self.encoder.layout(batch.offsets)
-        hidden = self.encoder(batch.tokens.to(self.device, non_blocking=True), layout)  # (tokens, dim)
-        masked = hidden[batch.positions.to(self.device, non_blocking=True)]  # (masked, dim)
+        hidden = self.encoder(to_device(batch.tokens, self.device), layout)  # (tokens, dim)
+        masked = hidden[to_device(batch.positions, self.device)]  # (masked, dim)
         return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
 
     def nats(self, batch: MaskedBatch) -> Tensor:
         """Compute the cross-entropy of each masked residue of a batch, (masked,), float32."""
-        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        targets = to_device(batch.targets, self.device) - FIRST_AMINO_ACID
         return F.cross_entropy(self.logits(batch), targets, reduction="none")
 
     def forward(self, batch: MaskedBatch) -> LossSum:
@@ -119,10 +121,10 @@ class MaskedLM(Objective[MaskedBatch]):
 
         The logits are those of the batch, (masked, 20), float32.
         """
-        targets = batch.targets.to(self.device, non_blocking=True) - FIRST_AMINO_ACID
+        targets = to_device(batch.targets, self.device) - FIRST_AMINO_ACID
         is_mask_token = batch.tokens[batch.positions] == MASK  # the others show a random residue, or their own
         nats = F.cross_entropy(logits.detach(), targets, reduction="none")
-        behind_mask = nats.where(is_mask_token.to(self.device, non_blocking=True), 0.0)
+        behind_mask = nats.where(to_device(is_mask_token, self.device), 0.0)
         return replace(
             cross_entropy_sum(logits, targets),
             mask_token_sum=behind_mask.sum(),
@@ -162,10 +164,10 @@ class SupervisedObjective(Objective[LabelledBatch]):
     def forward(self, batch: LabelledBatch) -> LossSum:
         """Sum the loss over the proteins of a batch, or over their residues."""
         layout = self.encoder.layout(batch.offsets)
-        hidden = self.encoder(batch.tokens.to(self.device), layout, self._layer)  # (tokens, dim)
+        hidden = self.encoder(to_device(batch.tokens, self.device), layout, self._layer)  # (tokens, dim)
         crops = iter(layout.split(hidden))
         vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
-        targets = batch.targets.to(self.device)
+        targets = to_device(batch.targets, self.device)
         return self._loss(self.task_head(torch.cat(vectors)), targets)
 
     def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:

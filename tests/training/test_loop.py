@@ -220,6 +220,31 @@ def test_a_step_is_skipped_if_its_loss_or_gradient_is_not_finite(loss, three_mas
     assert landscape.weight.tolist() == [0, 0, 0]
 
 
+def test_a_step_waits_for_its_device_once(masked_lm, pretraining_steps, pool, monkeypatch):
+    waits = []
+
+    def count(name):
+        read = getattr(torch.Tensor, name)
+
+        def counted(tensor, *arguments):
+            # Losses and gradients are float32; what processes exchange is float64, and is on the host already.
+            if tensor.dtype == torch.float32:
+                waits.append(name)
+            return read(tensor, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    for name in ("item", "tolist", "cpu", "__bool__", "__float__", "__int__"):
+        count(name)
+    micro_batches = pretraining_steps.micro_batches(0)
+
+    result = take_step(training_of(masked_lm, pool, SGD, 0.1), micro_batches, 1.0)
+
+    assert len(micro_batches) > 2
+    assert result.mask_token_loss is not None
+    assert waits == ["tolist"]
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("config", [ADAMW, MUON], ids=["adamw", "muon"])
 def test_the_number_of_threads_changes_no_bit_of_the_weights(

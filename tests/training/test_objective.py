@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
+from protembed.training import objective
 from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, cross_entropy_sum, evaluate
 
@@ -108,6 +109,18 @@ def test_the_loss_behind_mask_tokens_leaves_out_targets_that_show_a_residue(mask
     assert torch.allclose(whole.mask_token_sum, whole.sum)
     assert torch.allclose(part.mask_token_sum, masked_lm.nats(partly_masked)[2])
     assert not part.mask_token_sum.requires_grad
+
+
+def test_every_tensor_of_a_batch_is_moved_by_the_copy_that_does_not_block(masked_lm, three_masked, monkeypatch):
+    moved = []
+    monkeypatch.setattr(objective, "to_device", lambda tensor, device: moved.append(tensor) or tensor)
+
+    masked_lm(three_masked)
+
+    assert any(tensor is three_masked.tokens for tensor in moved)
+    assert any(tensor is three_masked.positions for tensor in moved)
+    assert any(tensor is three_masked.targets for tensor in moved)
+    assert any(tensor.dtype == torch.bool for tensor in moved)
 
 
 # Evaluation
