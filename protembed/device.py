@@ -227,6 +227,11 @@ def total_memory(device: torch.device) -> int:
     return available_memory()
 
 
+def free_gpu_memory(device: torch.device) -> int:
+    """Return the memory of a GPU that no process has allocated, in bytes."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
 @cache
 def load_kernels() -> None:
     """Call each kernel library once in this thread, before several threads call them at the same time.

@@ -256,6 +256,8 @@ window_option = partial(
 MICRO_BATCH_TOKENS = 1024
 # A GPU needs much more at once; 16,384 tokens of the 650M model fit into 40 GB.
 GPU_MICRO_BATCH_TOKENS = 16_384
+# Pretraining on a GPU chooses between these by the free memory.
+MIN_GPU_TRAINING_TOKENS, MAX_GPU_TRAINING_TOKENS = 8192, 65_536
 
 
 def clusters_option(use: str) -> Any:

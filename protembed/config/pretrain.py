@@ -7,8 +7,9 @@ from typing import Literal
 
 from protembed.config.base import Config, Options, option
 from protembed.config.common import (
-    GPU_MICRO_BATCH_TOKENS,
+    MAX_GPU_TRAINING_TOKENS,
     MICRO_BATCH_TOKENS,
+    MIN_GPU_TRAINING_TOKENS,
     DeviceConfig,
     InputConfig,
     OptimizerConfig,
@@ -136,7 +137,7 @@ class BatchConfig(Config):
     micro_batch_tokens: int | None = option(
         None,
         f"Approximate tokens of a micro-batch; gradients are accumulated. Default: {MICRO_BATCH_TOKENS:,} for each "
-        f"CPU thread, {GPU_MICRO_BATCH_TOKENS:,} on a GPU.",
+        f"CPU thread; on a GPU {MIN_GPU_TRAINING_TOKENS:,} to {MAX_GPU_TRAINING_TOKENS:,}, by its free memory.",
         min=64,
         advanced=True,
     )

@@ -2,9 +2,10 @@
 
 import torch
 
-from protembed.config.model_sizes import BYTES_PER_NUMBER
+from protembed.config.common import MAX_GPU_TRAINING_TOKENS, MICRO_BATCH_TOKENS, MIN_GPU_TRAINING_TOKENS
+from protembed.config.model_sizes import BYTES_PER_NUMBER, EncoderShape
 from protembed.config.pretrain import PretrainConfig
-from protembed.device import total_memory
+from protembed.device import free_gpu_memory, total_memory
 from protembed.errors import NotEnoughMemoryError
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.longest import check_max_residues
@@ -12,6 +13,11 @@ from protembed.model.metadata import ModelMetadata
 
 # Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
 _MIN_NUMBERS_PER_WEIGHT = 4
+# Of a training in bfloat16, for each token, layer and channel; embedding and head count as layers. That is at least a
+# fifth more than on one H100: 41 GB for 650M with 16,384 tokens, 15.5 GB for 150M, 10.4 GB for 8M with 65,536.
+_BYTES_PER_ACTIVATION, _NUM_OTHER_LAYERS = 60, 4
+# The rest is for updates, validations, and what the allocator cannot use.
+_MEMORY_FRACTION = 0.8
 
 
 def check_memory(config: PretrainConfig, device: torch.device) -> None:
@@ -27,6 +33,20 @@ def check_memory(config: PretrainConfig, device: torch.device) -> None:
     if needed > available:
         advice = "choose a smaller `size`" if config.layers is None else "choose fewer `layers` or a smaller `dim`"
         raise NotEnoughMemoryError(config.shape.name, needed, available, advice)
+
+
+def default_training_tokens(shape: EncoderShape, device: torch.device) -> int:
+    """Return the tokens per micro-batch of training: a thousand per thread on a CPU, on a GPU as its memory allows.
+
+    Small models need many tokens at once to occupy a GPU; large ones leave little memory for them. The weights are
+    already in memory.
+    """
+    if device.type != "cuda":
+        return MICRO_BATCH_TOKENS
+    of_weights = (_MIN_NUMBERS_PER_WEIGHT - 1) * shape.num_parameters * BYTES_PER_NUMBER
+    of_token = _BYTES_PER_ACTIVATION * (shape.num_layers + _NUM_OTHER_LAYERS) * shape.dim
+    num_tokens = int(_MEMORY_FRACTION * (free_gpu_memory(device) - of_weights)) // of_token
+    return max(MIN_GPU_TRAINING_TOKENS, min(num_tokens, MAX_GPU_TRAINING_TOKENS))
 
 
 def check_models(config: PretrainConfig, crop_residues: int) -> None:

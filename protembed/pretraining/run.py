@@ -10,10 +10,10 @@ from typing import Any
 from protembed.callbacks import Callbacks, StepReport
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
-from protembed.config.pretrain import PretrainConfig, PretrainOptions
+from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.data.clusters import ClusterTable
-from protembed.device import choose_device, default_micro_batch_tokens, worker_pool
+from protembed.device import choose_device, worker_pool
 from protembed.errors import DivergedError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
@@ -29,7 +29,7 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
-from protembed.pretraining.initial_model import check_memory, check_models, initial_model
+from protembed.pretraining.initial_model import check_memory, check_models, default_training_tokens, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
 from protembed.pretraining.request import settings_of
 from protembed.pretraining.run_record import RunRecord
@@ -348,6 +348,13 @@ def _checkpoints(run: RunDirectory, config: PretrainConfig, executor: Executor) 
     )
 
 
+def _micro_batch_tokens(model: Checkpoint, batches: BatchConfig, processes: ProcessGroup) -> int:
+    """Choose the tokens of a micro-batch: all processes divide a step alike, and each has at least one micro-batch."""
+    tokens = default_training_tokens(model.encoder.shape, model.device)
+    per_process = -(-batches.batch_tokens // processes.size)
+    return int(processes.broadcast_object(min(tokens, per_process)))
+
+
 def _prepare(
     run: RunDirectory, options: PretrainOptions, executor: Executor, started: float, *, is_dry_run: bool = False
 ) -> _Job:
@@ -356,8 +363,7 @@ def _prepare(
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues).to(device)
     objective = _masked_lm(model)
-    per_process = -(-options.batches.batch_tokens // executor.processes.size)  # at least a micro-batch for each process
-    tokens = options.batches.micro_batch_tokens or min(default_micro_batch_tokens(device), per_process)
+    tokens = options.batches.micro_batch_tokens or _micro_batch_tokens(model, options.batches, executor.processes)
     batches = PretrainingBatches(
         corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes
     )
