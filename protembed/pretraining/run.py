@@ -35,7 +35,13 @@ from protembed.pretraining.request import settings_of
 from protembed.pretraining.run_record import RunRecord
 from protembed.pretraining.run_report import RunReport
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
-from protembed.pretraining.validation import Evaluator, References, ValidationSet, perplexity
+from protembed.pretraining.validation import (
+    Evaluator,
+    References,
+    ValidationSet,
+    perplexity,
+    validates_in_bfloat16,
+)
 from protembed.training.checkpoints import Checkpoints
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
 from protembed.training.loop import TrainingSetup, train
@@ -48,6 +54,8 @@ from protembed.training.tensorboard import EventWriter, event_writer
 
 # The key of `run.json` that holds how the best model predicts each amino acid.
 _AMINO_ACIDS = "amino_acids"
+# The key of `run.json` that holds the metrics of the best model in float32, if validations were less precise.
+_EXACT_METRICS = "exact_metrics"
 # Numbers of a checkpoint for each weight: the weight itself and the state of the optimiser.
 _CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2, "adamw": 3}
 _DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
@@ -233,6 +241,8 @@ class _Job:
         best = load_checkpoint(self.run.path("model")).to(self.model.device) if self._is_first else None
         predictions = None if best is None else self.evaluator.by_amino_acid(_masked_lm(best))
         self.run.store(_AMINO_ACIDS, None if predictions is None else predictions.plain())
+        if validates_in_bfloat16(self.model.device, self.setup.executor):
+            self.run.load_or_compute(_EXACT_METRICS, lambda: {} if best is None else self._exact_metrics(best))
         self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
         amino_acids = [] if predictions is None else self._write_amino_acids(predictions)
         return self._gains, amino_acids
@@ -241,6 +251,12 @@ class _Job:
     def _gains(self) -> dict[str, MetricWithInterval]:
         """Gains of the best model of a finished run; empty before."""
         return {name: MetricWithInterval(**gain) for name, gain in self.run.facts.get("gains", {}).items()}
+
+    @property
+    def _best_loss(self) -> float | None:
+        """The validation loss of the best model, in float32 once the run is finished; None before a validation."""
+        exact: float | None = self.run.facts.get(_EXACT_METRICS, {}).get("valid_loss")
+        return self.checkpoints.progress.best_loss if exact is None else exact
 
     def _write_amino_acids(self, predictions: AminoAcidPredictions) -> list[ClassMetrics]:
         """Write the tables of amino acids, and return their metrics."""
@@ -251,10 +267,15 @@ class _Job:
         write_table(self.run.path("confusions.tsv"), columns, predictions.rows())
         return metrics
 
+    def _exact_metrics(self, best: Checkpoint) -> dict[str, float]:
+        """Validate the best model in float32."""
+        return dict(self.evaluator.validate_exactly(_masked_lm(best), self.references).metrics)
+
     def _compute_gains(self, best: Checkpoint) -> dict[str, Any]:
         """Compare the best model with its references protein by protein, and store the gains in its metadata."""
         gains = {name: asdict(gain) for name, gain in self.evaluator.gains(_masked_lm(best)).items()}
-        best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, "gains": gains})
+        exact = self.run.facts.get(_EXACT_METRICS, {})
+        best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, **exact, "gains": gains})
         self._save(best)
         return gains
 
@@ -269,7 +290,7 @@ class _Job:
             plan=self.plan([]),
             schedule=self.schedule,
             first_num_steps=facts.get("first_num_steps"),
-            progress=self.checkpoints.progress,
+            progress=replace(self.checkpoints.progress, best_loss=self._best_loss),
             log=self.run.read_log(),
             gains=self._gains,
             amino_acids=None if predictions is None else AminoAcidPredictions.from_plain(predictions),
@@ -286,6 +307,7 @@ class _Job:
 
     def _summary(self, gains: Mapping[str, MetricWithInterval], amino_acids: Sequence[ClassMetrics]) -> PretrainSummary:
         model, progress, valid_set = self.run.path("model"), self.checkpoints.progress, self.evaluator.valid_sets[0]
+        valid_loss = self._best_loss
         return PretrainSummary(
             output=self.run.path(""),
             model=model if model.exists() else None,
@@ -293,8 +315,8 @@ class _Job:
             num_residues=progress.num_residues,
             num_skipped=progress.num_skipped,
             best_step=progress.best_step,
-            valid_loss=progress.best_loss,
-            valid_perplexity=None if progress.best_loss is None else perplexity(progress.best_loss),
+            valid_loss=valid_loss,
+            valid_perplexity=None if valid_loss is None else perplexity(valid_loss),
             references=self.references[valid_set.name],
             num_valid_proteins=valid_set.num_proteins,
             gains=gains,

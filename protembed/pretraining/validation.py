@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -37,6 +37,11 @@ def perplexity(loss: float) -> float:
     20.0
     """
     return math.exp(min(loss, _MAX_EXPONENT))
+
+
+def validates_in_bfloat16(device: torch.device, executor: Executor) -> bool:
+    """Return whether validations during a run are in bfloat16: on GPUs, if the training is."""
+    return device.type == "cuda" and executor.precision == torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ class Evaluator:
     def validate(self, objective: MaskedLM, references: References) -> Validation:
         """Compute `valid_loss`, `valid_perplexity`, `valid_accuracy` and each reference's perplexity on each set.
 
+        On a GPU this has the precision of the training, because attention in float32 takes one kernel per protein.
         Metrics of all sets but the first are prefixed with the name of the set and a slash.
         """
         metrics = dict[str, float]()
@@ -136,8 +142,12 @@ class Evaluator:
                 metrics[f"{prefix}{name}_perplexity"] = perplexity(reference)
         return Validation(metrics=metrics, amino_acids=predictions[0])
 
+    def validate_exactly(self, objective: MaskedLM, references: References) -> Validation:
+        """Validate in float32, in this process alone."""
+        return replace(self, executor=Executor(pool=self.executor.pool)).validate(objective, references)
+
     def by_amino_acid(self, objective: MaskedLM) -> AminoAcidPredictions:
-        """Predict the masked residues of the first set, in this process alone."""
+        """Predict the masked residues of the first set in float32, in this process alone."""
         return _predict(objective, self.valid_sets[0].micro_batches, Executor(pool=self.executor.pool))[1]
 
     def gains(self, objective: MaskedLM) -> dict[str, MetricWithInterval]:
@@ -170,11 +180,13 @@ class Evaluator:
 def _predict(
     objective: MaskedLM, micro_batches: Sequence[MaskedBatch], executor: Executor
 ) -> tuple[LossSum, AminoAcidPredictions]:
-    """Predict masked residues in one pass, in float32; each process computes its share, and all have the sums."""
+    """Predict masked residues in one pass; each process computes its share, and all have the sums."""
+    device = objective.device
+    is_mixed = validates_in_bfloat16(device, executor)
 
     def compute(batch: MaskedBatch) -> tuple[LossSum, NDArray[np.int64], NDArray[np.float32]]:
-        with torch.inference_mode():
-            logits = objective.logits(batch)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+            logits = objective.logits(batch).float()
             log_probs = logits.log_softmax(-1).cpu().numpy()  # (masked, 20)
             return objective.loss(logits, batch), batch.targets.numpy() - FIRST_AMINO_ACID, log_probs
 
@@ -184,4 +196,4 @@ def _predict(
         predictions.add(targets, log_probs)
     sums = (predictions.losses, predictions.counts, predictions.probabilities)
     executor.processes.all_reduce([torch.from_numpy(array) for array in sums])  # in place
-    return total_loss(losses, objective.device, executor.processes), predictions
+    return total_loss(losses, device, executor.processes), predictions

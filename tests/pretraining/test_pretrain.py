@@ -38,6 +38,7 @@ from protembed.errors import (
 )
 from protembed.io.result import RUN, Result
 from protembed.model.checkpoint import load_checkpoint
+from protembed.pretraining import run as run_module, validation
 from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.pretrain import plan_pretraining, pretrain_model
 
@@ -307,6 +308,22 @@ def test_a_missing_validation_set_is_reported_before_the_run_begins(tmp_path, pr
         pretrain_model([proteins_fasta], options(tmp_path / "a.run", valid=[Path("missing.fasta")]))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_is_validated_in_bfloat16_ends_with_the_loss_in_float32(tmp_path, proteins_fasta, monkeypatch):
+    for module in (run_module, validation):  # as on a GPU
+        monkeypatch.setattr(
+            module, "validates_in_bfloat16", lambda device, executor: executor.precision != torch.float32
+        )
+    run = tmp_path / "half.run"
+
+    summary = pretrain_model([proteins_fasta], options(run, precision="bfloat16"))
+
+    logged = [json.loads(line).get("valid_loss") for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert summary.valid_loss not in logged
+    assert summary.valid_loss == pytest.approx(logged[summary.best_step - 1], abs=0.003)
+    assert load_checkpoint(run / "model").metadata.metrics["valid_loss"] == summary.valid_loss
+    assert json.loads((run / RUN).read_text())["exact_metrics"]["valid_loss"] == summary.valid_loss
 
 
 def test_every_validation_set_is_evaluated(tmp_path, proteins_fasta):

@@ -7,6 +7,7 @@ import torch
 
 from protembed.data.alphabet import AMINO_ACID_IDS, AMINO_ACIDS, FIRST_AMINO_ACID
 from protembed.errors import DataError
+from protembed.pretraining import validation
 from protembed.pretraining.corpus import Corpora
 from protembed.pretraining.ngrams import NgramModel
 from protembed.pretraining.validation import Evaluator, ValidationSet
@@ -58,6 +59,41 @@ def test_a_run_in_bfloat16_is_validated_in_float32_on_a_cpu(make_evaluator, meas
     evaluator = make_evaluator()
 
     assert measure(replace(evaluator, executor=Executor(pool=pool, precision=torch.bfloat16))) == measure(evaluator)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "is_half"),
+    [
+        ("cuda", torch.bfloat16, True),
+        ("cuda", torch.float32, False),
+        ("cpu", torch.bfloat16, False),
+        ("cpu", torch.float32, False),
+    ],
+)
+def test_only_runs_in_bfloat16_on_gpus_are_validated_in_bfloat16(device, precision, is_half, pool):
+    executor = Executor(pool=pool, precision=precision)
+
+    assert validation.validates_in_bfloat16(torch.device(device), executor) == is_half
+
+
+def test_an_exact_validation_is_in_float32_whatever_the_precision_of_the_run(
+    make_evaluator, objective, pool, monkeypatch
+):
+    in_half = lambda device, executor: executor.precision == torch.bfloat16  # noqa: E731  # as on a GPU
+    monkeypatch.setattr(validation, "validates_in_bfloat16", in_half)
+    exact = make_evaluator()
+    evaluator = replace(exact, executor=Executor(pool=pool, precision=torch.bfloat16))
+    references = exact.reference_losses()
+
+    during_run, at_end, expected = (
+        evaluator.validate(objective, references).metrics,
+        evaluator.validate_exactly(objective, references).metrics,
+        exact.validate(objective, references).metrics,
+    )
+
+    assert at_end == expected
+    assert during_run["valid_loss"] != expected["valid_loss"]
+    assert during_run["valid_loss"] == pytest.approx(expected["valid_loss"], abs=0.003)
 
 
 def test_a_uniform_model_has_a_perplexity_of_twenty(make_evaluator, measure, objective):
