@@ -122,11 +122,11 @@ class BatchedMuon(Optimizer):
                 for first in range(0, len(matrices), num_at_once):
                     self._update(matrices[first : first + num_at_once], group["lr"], group["weight_decay"])
 
-    def _update(self, matrices: Sequence[Tensor], learning_rate: float, weight_decay: float) -> None:
+    def _update(self, matrices: list[Tensor], learning_rate: float, weight_decay: float) -> None:
         for matrix in matrices:
             if "momentum_buffer" not in self.state[matrix]:
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
         updates = torch.stack(torch._foreach_lerp(gradients, momenta, _MOMENTUM)).bfloat16()
