@@ -58,7 +58,9 @@ class PackedLayout:
     Attributes:
         offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the tokens'
             device.
+        boundaries: The same as int32, as the kernel for all proteins takes it.
         lengths: The number of tokens of each protein.
+        longest: The largest of these numbers, or more.
         num_padding: The number of rows after the tokens, inside the layers only; they belong to no protein.
         is_varlen: Whether one kernel can compute the attention of all proteins at once.
         positions: The position of each token in its protein or window, from 0: (tokens + padding,), float32.
@@ -67,7 +69,9 @@ class PackedLayout:
     """
 
     offsets: Tensor
+    boundaries: Tensor
     lengths: list[int]
+    longest: int
     num_padding: int
     is_varlen: bool
     positions: Tensor
@@ -94,6 +98,17 @@ class PackedLayout:
         rotated[..., middle:].addcmul_(first, sine)
         return rotated.to(vectors.dtype)
 
+    def rotate_packed(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotate queries and keys, and separate them and the values: (tokens, 3, head, head_dim) to three times one."""
+        if packed.device.type in ("cpu", "mps"):
+            query, key = self.rotate(packed[:, :2]).unbind(1)
+            return query, key, packed[:, 2]
+        # Imported here because its first call loads torch's compiler, which other devices do not need.
+        from protembed.model.rotary import rotate_packed
+
+        query, key, value = rotate_packed(packed, self.cosine[: len(packed)], self.sine[: len(packed)])
+        return query, key, value
+
     def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Yield the rows of each protein from each tensor, (tokens, …), with or without padding at the end."""
         return zip(*(tensor[: self.num_tokens].split(self.lengths) for tensor in tensors), strict=True)
@@ -107,10 +122,12 @@ class PackedLayout:
         # From the lengths, because reading the offsets would wait for the GPU.
         offsets = torch.searchsorted(indices, F.pad(torch.tensor(self.lengths).cumsum(0), (1, 0)))
         padded = F.pad(indices, (0, padding_for(len(indices), self.offsets.device)))
+        lengths = offsets.diff().tolist()
         return SelectedTokens(
             rows=to_device(padded, self.offsets.device),
-            offsets=to_device(offsets, self.offsets.device),
-            lengths=offsets.diff().tolist(),
+            boundaries=to_device(offsets.int(), self.offsets.device),
+            lengths=lengths,
+            longest=max(lengths),
         )
 
 
@@ -120,13 +137,15 @@ class SelectedTokens:
 
     Attributes:
         rows: The index of each token among all tokens, (selected + padding,), int64; the padding repeats the first one.
-        offsets: The first selected token of each protein, and the end of the last one: (proteins + 1,), int64.
+        boundaries: The first selected token of each protein, and the end of the last one: (proteins + 1,), int32.
         lengths: The number of selected tokens of each protein.
+        longest: The largest of these numbers.
     """
 
     rows: Tensor
-    offsets: Tensor
+    boundaries: Tensor
     lengths: list[int]
+    longest: int
 
     @property
     def num_tokens(self) -> int:
@@ -174,8 +193,9 @@ def attend_packed(
         # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
         from torch.nn.attention.varlen import varlen_attn
 
-        starts = asking.offsets.int(), layout.offsets.int()
-        mixed = varlen_attn(query, key, value, *starts, max(asking.lengths), max(layout.lengths))
+        # Asked once for all layers; and torch's compiler would make a graph for each number of proteins in a list.
+        boundaries = asking.boundaries, layout.boundaries
+        mixed = varlen_attn(query, key, value, *boundaries, asking.longest, layout.longest)
         assert isinstance(mixed, Tensor)
         return mixed
     queries = query[: asking.num_tokens].split(asking.lengths)
@@ -271,7 +291,9 @@ class Encoder(nn.Module, ABC):
         cosine = angles.cos()
         return PackedLayout(
             offsets=to_device(offsets, device),
+            boundaries=to_device(offsets.int(), device),
             lengths=lengths.tolist(),
+            longest=int(lengths.max()),
             num_padding=num_padding,
             is_varlen=has_varlen_attention(device, head_dim=2 * len(self.inverse_frequencies)),
             positions=positions,

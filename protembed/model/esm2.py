@@ -65,7 +65,9 @@ class SelfAttention(nn.Module):
         """Compute queries and keys, rotated where positions are rotary, and values, (tokens, head, head_dim) each."""
         projected = self.qkv(hidden.to(self.qkv.weight.dtype))  # (tokens, 3 · dim)
         projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
-        query, key = (layout.rotate(projected[:, :2]) if self.is_rotary else projected[:, :2]).unbind(1)
+        if self.is_rotary:
+            return layout.rotate_packed(projected)
+        query, key = projected[:, :2].unbind(1)
         return query, key, projected[:, 2]
 
 
