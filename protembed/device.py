@@ -233,6 +233,16 @@ def free_gpu_memory(device: torch.device) -> int:
 
 
 @cache
+def has_fused_products(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN multiplies matrices of a dtype on this CPU, and torch offers its fused products."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+@cache
 def load_kernels() -> None:
     """Call each kernel library once in this thread, before several threads call them at the same time.
 
@@ -246,12 +256,14 @@ def load_kernels() -> None:
         F.scaled_dot_product_attention(ones[None, None], ones[None, None], ones[None, None])
         torch.einsum("qhd,khd->hqk", ones[None], ones[None]).softmax(-1)
         ones.cos(), ones.sin(), ones.exp(), ones.mean(0)
-        if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-            torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "none", [], "")
-            torch.ops.mkldnn._linear_pointwise(ones, ones, ones[0], "gelu", [], "none")
-            torch.ops.mkldnn._linear_pointwise(ones, ones, None, "swish", [], "")
-            torch.ops.mkldnn._linear_pointwise.binary(ones, ones, ones, None, "mul")
-            torch.ops.mkldnn._linear_pointwise.binary(ones, ones, ones, ones[0], "add")
+        for dtype in filter(has_fused_products, (torch.float32, torch.bfloat16)):
+            square = ones.to(dtype)
+            torch.ops.mkldnn._linear_pointwise(square, square, square[0], "none", [], "")
+            torch.ops.mkldnn._linear_pointwise(square, square, square[0], "gelu", [], "none")
+            torch.ops.mkldnn._linear_pointwise(square, square, None, "swish", [], "")
+            torch.ops.mkldnn._linear_pointwise.binary(square, square, square, None, "mul")
+            torch.ops.mkldnn._linear_pointwise.binary(square, square, square, square[0], "add")
+            F.scaled_dot_product_attention(*3 * (square[None, None],), attn_mask=square)
 
 
 class WorkerPool:

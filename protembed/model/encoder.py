@@ -22,6 +22,9 @@ from protembed.errors import ConfigError
 from protembed.model.onednn_linear import padding_for
 
 INIT_STD = 0.02
+# Of the attention of a query in bfloat16 on a CPU with AVX-512: exponentials that are taken at once; and scores that a
+# mask may cover before it costs more than a single exponential.
+_SCORES_AT_ONCE, _SCORES_PER_SINGLE_ONE = 16, 85
 
 
 def inverse_frequencies(shape: EncoderShape) -> Tensor:
@@ -90,13 +93,13 @@ class PackedLayout:
 
         Source: Su et al. 2021, "RoFormer", section 3.2.2, in the half-split form of ESM-2.
         """
-        first, second = vectors.chunk(2, dim=-1)
         cosine, sine = self.cosine[: len(vectors)], self.sine[: len(vectors)]
-        rotated = vectors * cosine
-        middle = first.shape[-1]
-        rotated[..., :middle].addcmul_(second, sine, value=-1)
-        rotated[..., middle:].addcmul_(first, sine)
-        return rotated.to(vectors.dtype)
+        if vectors.dtype == torch.float32 or vectors.device.type != "cpu":
+            return _rotate(vectors, cosine, sine)
+        # On a CPU, operators on two dtypes use no vector instructions, and attention reads one head after the other.
+        by_head = vectors.movedim(0, -2).to(torch.float32, memory_format=torch.contiguous_format)
+        rotated = _rotate(by_head, cosine[:, 0, 0], sine[:, 0, 0])  # (n, head, tokens, head_dim)
+        return rotated.to(vectors.dtype).movedim(-2, 0)
 
     def rotate_packed(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotate queries and keys, and separate them and the values: (tokens, 3, head, head_dim) to three times one."""
@@ -153,6 +156,16 @@ class SelectedTokens:
         return sum(self.lengths)
 
 
+def _rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate the halves of the last dimension against each other, in the dtype of the vectors."""
+    first, second = vectors.chunk(2, dim=-1)
+    rotated = vectors * cosine
+    middle = first.shape[-1]
+    rotated[..., :middle].addcmul_(second, sine, value=-1)
+    rotated[..., middle:].addcmul_(first, sine)
+    return rotated.to(vectors.dtype)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Mix the values of one protein's tokens: softmax(q · k / sqrt(head_dim)) · v in each head.
 
@@ -162,7 +175,27 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     # One call per protein: a block-diagonal mask over the whole micro-batch takes five times as long on a CPU.
     query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))  # (1, head, length, head_dim)
-    return F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
+    num_padding, mask = key_padding(query), None
+    if num_padding:
+        key, value = (F.pad(tensor, (0, 0, 0, num_padding)) for tensor in (key, value))
+        mask = query.new_zeros(key.shape[2])
+        mask[-num_padding:] = -math.inf
+        mask = mask.expand(1, 1, query.shape[2], -1)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)[0].transpose(0, 1)
+
+
+def key_padding(query: Tensor) -> int:
+    """Count the keys that are added, and masked, to compute attention faster in half precision on a CPU.
+
+    Torch takes the exponentials of 16 scores of a query at a time, and the rest one by one; masks cost a little for
+    each score (benchmarks/README.md). The argument is (…, length, head_dim).
+    """
+    length = query.shape[-2]
+    num_single = length % _SCORES_AT_ONCE
+    is_faster = num_single * _SCORES_PER_SINGLE_ONE > length
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or torch.is_grad_enabled() or not is_faster:
+        return 0
+    return _SCORES_AT_ONCE - num_single
 
 
 def attend_packed(

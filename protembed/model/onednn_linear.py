@@ -5,6 +5,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from protembed.device import has_fused_products
+
 # oneDNN keeps about 0.7 MB of compiled code for each number of rows, in each thread, and never frees it
 # (benchmarks/README.md); these are sixteen numbers of rows.
 _ROWS_STEP, _MAX_ROWS = 64, 1024
@@ -17,11 +19,11 @@ def padding_for(num_rows: int, device: torch.device) -> int:
 
 
 class Linear(nn.Linear):
-    """A linear map, computed by oneDNN on CPUs in float32 without gradients, if the number of rows allows it.
+    """A linear map, computed by oneDNN's fused products on CPUs without gradients, if the number of rows allows it.
 
     Torch multiplies float32 matrices with MKL, which on AMD's processors leaves half of the vector unit idle: on a Zen
-    5 core oneDNN reached 270 GFLOP/s and MKL 120 (benchmarks/README.md). The operators are those that torch's compiler
-    emits for the same purpose.
+    5 core oneDNN reached 270 GFLOP/s and MKL 120 (benchmarks/README.md). In bfloat16 torch uses oneDNN too; the fused
+    products save a pass over the result. The operators are those that torch's compiler emits for the same purpose.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -50,7 +52,10 @@ class Linear(nn.Linear):
         return cast("Tensor", product)
 
     def add_residual(self, residual: Tensor, input: Tensor) -> Tensor:
-        """Map (tokens, inputs) to (tokens, outputs), and add the residual stream, (tokens, outputs)."""
+        """Map (tokens, inputs) to (tokens, outputs), and add the residual stream, (tokens, outputs), float32."""
+        if input.dtype != residual.dtype and input.device.type == "cpu":
+            # On a CPU torch adds numbers of two dtypes one by one, without vector instructions.
+            return residual + self(input).to(residual.dtype)
         if not self._uses_onednn(input):
             return residual + super().forward(input)
         added = torch.ops.mkldnn._linear_pointwise.binary(input, residual, self.weight, self.bias, "add")
@@ -60,9 +65,8 @@ class Linear(nn.Linear):
         return (
             not torch.is_grad_enabled()
             and input.device.type == "cpu"
-            and input.dtype == self.weight.dtype == torch.float32
+            and input.dtype == self.weight.dtype
+            and has_fused_products(input.dtype)
             and len(input) % _ROWS_STEP == 0
             and 0 < len(input) <= _MAX_ROWS
-            and torch.backends.mkldnn.is_available()
-            and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         )

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,10 +48,25 @@ def test_with_gradients_the_linear_map_equals_torchs_bit_for_bit(linear, way):
     assert computed.requires_grad
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_does_not_use_onednn(linear, dtype):
+@pytest.mark.parametrize("way", WAYS)
+def test_fused_products_in_bfloat16_are_as_near_to_float32_as_torchs(linear, way):
+    inputs, residual = torch.randn(64, 48).bfloat16(), torch.randn(64, 96)
+    exact = copy.deepcopy(linear)
+    linear.bfloat16()
+    exact.load_state_dict(linear.state_dict())
+
     with torch.inference_mode():
-        assert not linear.to(dtype)._uses_onednn(torch.randn(64, 48, dtype=dtype))
+        expected = BY_TORCH[way](exact, inputs.float(), residual)
+        computed, by_torch = (ways[way](linear, inputs, residual) for ways in (WAYS, BY_TORCH))
+        assert linear._uses_onednn(inputs) == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+    assert computed.dtype == (torch.float32 if way == "added" else torch.bfloat16)
+    assert (computed - expected).abs().max() <= 1.1 * (by_torch - expected).abs().max()
+
+
+def test_float16_does_not_use_onednn(linear):
+    with torch.inference_mode():
+        assert not linear.to(torch.float16)._uses_onednn(torch.randn(64, 48, dtype=torch.float16))
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 63, 65, 1023, 1088, 2048])
