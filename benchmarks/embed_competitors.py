@@ -2,9 +2,10 @@
 
     python benchmarks/embed_competitors.py ARM MODEL proteins.fasta THREADS [float32|bfloat16]
 
-MODEL is a directory that transformers reads. The precision is that of protembed and of transformers; the others compute
-in float32. Every arm has its best settings for a CPU: THREADS processes or streams of one thread each, started and
-warmed up before the clock starts. Prints one line of JSON: the seconds, the peak memory, and the mean of all vectors,
+MODEL is a directory that transformers reads. The precision is that of protembed and of transformers, unless the name of
+the arm says another; the others compute in float32, except for OpenVINO at its default precision, which is bfloat16 on
+CPUs that have it. Every arm has its best settings for a CPU: THREADS processes or streams of one thread each, started and
+warmed up before the clock starts. Prints one line of JSON: the seconds, the CPU seconds per thread, the peak memory, and the mean of all vectors,
 which must agree between arms.
 """
 
@@ -20,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ NUM_WARMUP = 4
 TOKENS_PER_BATCH = 4096
 SEQUENCES_PER_BATCH = 8
 PRECISION = "BENCHMARK_PRECISION"
+AUTOCAST = "autocast"  # transformers in float32, within torch.autocast to bfloat16
 
 
 def main() -> None:
@@ -44,14 +47,15 @@ def main() -> None:
     sequences = [record.sequence for record in read_fasta([fasta])]
     with ARMS[arm](model, threads) as embed:
         embed(sequences[:NUM_WARMUP] * threads)
-        began = time.perf_counter()
+        _state["cpu_seconds"] = 0.0
+        began, cpu_began = time.perf_counter(), time.process_time()
         vectors = embed(sequences)
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began + _state["cpu_seconds"]
     assert len(vectors) == len(sequences)
     # The processes of a pool have ended, and only the peak of the largest one is known.
     peak = usage(resource.RUSAGE_SELF) + threads * usage(resource.RUSAGE_CHILDREN)
-    result = {"seconds": seconds, "peak_bytes": peak, "mean": vectors.mean(0).astype(float).tolist()}
-    print(json.dumps(result))
+    times = {"seconds": seconds, "cpu_seconds": cpu_seconds / threads}
+    print(json.dumps({**times, "peak_bytes": peak, "mean": vectors.mean(0).astype(float).tolist()}))
 
 
 def usage(whose: int) -> int:
@@ -104,16 +108,19 @@ def in_processes(
 
         def embed(sequences: Sequence[str]) -> Vectors:
             batches = batch(sequences)
-            parts = pool.map(_compute, [[sequences[row] for row in rows] for rows in batches])
+            parts = list(pool.map(_compute, [[sequences[row] for row in rows] for rows in batches]))
+            _state["cpu_seconds"] = sum(seconds for _, seconds in parts)
             rows = np.concatenate([np.array(rows) for rows in batches])
-            return np.concatenate(list(parts))[np.argsort(rows)]
+            return np.concatenate([vectors for vectors, _ in parts])[np.argsort(rows)]
 
         yield embed
 
 
-def _compute(sequences: Sequence[str]) -> Vectors:
+def _compute(sequences: Sequence[str]) -> tuple[Vectors, float]:
+    """Return the vectors and the seconds of CPU time that they took."""
+    began = time.process_time()
     vectors: Vectors = _state["compute"](sequences)
-    return vectors
+    return vectors, time.process_time() - began
 
 
 def start_transformers(model: Path) -> None:
@@ -122,11 +129,12 @@ def start_transformers(model: Path) -> None:
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    dtype = getattr(torch, os.environ[PRECISION])
+    is_mixed = os.environ[PRECISION] == AUTOCAST
+    dtype = torch.float32 if is_mixed else getattr(torch, os.environ[PRECISION])
     esm = AutoModelForMaskedLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa").base_model.eval()
 
     def compute(sequences: Sequence[str]) -> Vectors:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             inputs = tokenizer(list(sequences), return_tensors="pt", padding=len(sequences) > 1)
             hidden = esm(**inputs).last_hidden_state
             return np.stack(
@@ -234,10 +242,12 @@ def onnx_runtime(model: Path, threads: int) -> Iterator[Embed]:
 
 
 @contextmanager
-def openvino(model: Path, threads: int) -> Iterator[Embed]:
+def openvino(model: Path, threads: int, precision: str = "f32") -> Iterator[Embed]:
+    """Compute with OpenVINO in a precision, or at its default with an empty string."""
     import openvino as ov
 
-    settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
+    settings |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
     compiled = ov.Core().compile_model(ov.Core().read_model(onnx_file(model)), "CPU", settings)
 
     # One request per thread, because the callbacks of AsyncInferQueue deadlock with the thread that waits for them.
@@ -298,6 +308,14 @@ def export(model: Path, path: Path) -> None:
         os.replace(f"{folder}/model.onnx", path)
 
 
+@contextmanager
+def in_precision(precision: str, arm: Callable[[Path, int], Any], model: Path, threads: int) -> Iterator[Embed]:
+    """Compute as an arm does, in a precision of its name."""
+    os.environ[PRECISION] = precision
+    with arm(model, threads) as embed:
+        yield embed
+
+
 ARMS: dict[str, Callable[[Path, int], Any]] = {
     "protembed": protembed,
     "transformers, one by one": lambda model, threads: in_processes(threads, start_transformers, model, one_by_one),
@@ -308,7 +326,11 @@ ARMS: dict[str, Callable[[Path, int], Any]] = {
     "fair-esm extract": lambda model, threads: in_processes(threads, start_fair_esm, model, under_budget),
     "ONNX Runtime, one by one": onnx_runtime,
     "OpenVINO, one by one": openvino,
+    "OpenVINO, default precision": lambda model, threads: openvino(model, threads, precision=""),
 }
+ARMS["protembed, float32"] = partial(in_precision, "float32", protembed)
+ARMS["transformers, autocast"] = partial(in_precision, AUTOCAST, ARMS["transformers, one by one"])
+FLOAT32_ARMS = [arm for arm in ARMS if arm.split(", ")[-1] not in ("default precision", "float32", "autocast")]
 
 if __name__ == "__main__":
     main()
