@@ -106,6 +106,8 @@ def _compute(
         num_resumed = writer.num_committed
         if lengths is not None:
             callbacks.on_start(sum(lengths[num_resumed:]))
+            if num_resumed == 0 and (note := job.describe_faster_precision(sum(lengths))):
+                callbacks.on_note(note)
         records = islice(comparison.observe(selection.read(paths, statistics)), num_resumed, None)
         for chunk in engine.run_committed(job.computation, records, lambda tokens: callbacks.on_computed(tokens - 2)):
             for record, embedding in chunk:

@@ -12,7 +12,9 @@ from protembed.inference.applicability import InputComparison
 from protembed.inference.embedding import Embedder, Embedding
 from protembed.inference.engine import Engine, InferenceJob, inference_engine
 from protembed.inference.loading import load_for_inference
+from protembed.inference.precision import describe_faster_precision
 from protembed.model.checkpoint import Checkpoint
+from protembed.resources import num_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,17 @@ class EmbeddingJob:
         checkpoint, compute = self.checkpoint, self.request.options.compute
         shape, layers = checkpoint.encoder.shape, checkpoint.offloaded
         return inference_engine(compute, checkpoint.device, shape, self.numbers_per_token, layers=layers)
+
+    def describe_faster_precision(self, num_residues: int) -> str | None:
+        """Say in a sentence which precision would be faster than the one that `auto` chose; None if none would be.
+
+        A fine-tuned model's head was trained on vectors in float32.
+        """
+        request, model = self.request, self.request.model
+        is_chosen = request.config.precision == "auto" and model.metadata.target is None
+        if not is_chosen or self.checkpoint.device.type != "cpu":
+            return None
+        return describe_faster_precision(model.shape, num_residues, num_threads(request.options.compute))
 
     def compare_input(self) -> InputComparison:
         """Begin to compare the proteins with those that a fine-tuned model was trained on."""

@@ -4,10 +4,17 @@ from pathlib import Path
 
 from protembed.config.common import DeviceConfig
 from protembed.config.embed import EmbedPrecisionName
+from protembed.config.model_sizes import EncoderShape
 from protembed.io.result import Result
 
 # CUDA, also for AMD, needs one of these: of a driver for servers, for Jetson, of ROCm, or of Windows' Linux.
 _GPU_FILES = ("nvidia*", "nvhost-gpu", "kfd", "dxg")
+
+# Multiplications and additions per second of one core in float32; the faster precision is named from a minute on.
+_CORE_OPERATIONS, _MIN_SECONDS = 1.3e11, 60
+# How many times as fast bfloat16 is on a CPU with AMX (benchmarks/README.md): with narrow layers, of whose time
+# attention is half, and with those of this width or more.
+_SPEED_UP, _WIDE_SPEED_UP, _MIN_WIDE_DIM = 2, 3, 640
 
 
 def resolve_precision(
@@ -33,3 +40,24 @@ def resolve_precision(
     from protembed.device import choose_device, choose_precision
 
     return str(choose_precision(requested, choose_device(compute))).removeprefix("torch.")
+
+
+def describe_faster_precision(shape: EncoderShape, num_residues: int, num_threads: int) -> str | None:
+    """Say in a sentence how many times as fast bfloat16 would be on this CPU; None where it would not pay.
+
+    It pays on a CPU with AMX, in a computation that takes a minute or more in float32.
+
+    Args:
+        shape: The shape of the encoder.
+        num_residues: The number of residues that are to be computed.
+        num_threads: The number of threads that compute.
+    """
+    operations = 2 * num_residues * shape.num_layers * shape.num_layer_weights
+    if operations < _MIN_SECONDS * _CORE_OPERATIONS * num_threads:
+        return None
+    from protembed.device import has_amx
+
+    if not has_amx():
+        return None
+    speed_up = _SPEED_UP if shape.dim < _MIN_WIDE_DIM else _WIDE_SPEED_UP
+    return f"on this CPU, --precision bfloat16 is about {speed_up} times as fast; its vectors differ slightly"

@@ -1,7 +1,9 @@
 import pytest
 
+from protembed import device
 from protembed.config.common import DeviceConfig
-from protembed.inference.precision import resolve_precision
+from protembed.config.model_sizes import SIZES
+from protembed.inference.precision import describe_faster_precision, resolve_precision
 from protembed.io.result import Result
 from protembed.io.writing import write_json
 
@@ -46,3 +48,16 @@ def test_auto_is_not_what_another_command_requested(recorded):
 
 def test_force_forgets_what_auto_was(recorded):
     assert resolve_precision("auto", recorded("auto", "bfloat16", force=True), CPU) == "float32"
+
+
+def test_bfloat16_is_suggested_for_long_computations_on_cpus_with_amx(monkeypatch):
+    for has_amx in (True, False):
+        monkeypatch.setattr(device, "has_amx", lambda has_amx=has_amx: has_amx)
+
+        note = describe_faster_precision(SIZES["t6_8M"], 10_000_000, num_threads=2)
+
+        assert (note is not None) == has_amx
+    monkeypatch.setattr(device, "has_amx", lambda: True)
+    assert describe_faster_precision(SIZES["t6_8M"], 1_000, num_threads=2) is None
+    wide = describe_faster_precision(SIZES["t33_650M"], 100_000, num_threads=2)
+    assert wide == "on this CPU, --precision bfloat16 is about 3 times as fast; its vectors differ slightly"
