@@ -222,6 +222,8 @@ def attend_packed(
     asking = layout if selected is None else selected
     if selected is not None:
         query = query[selected.rows]  # (selected + padding, head, head_dim)
+    if not len(query):
+        return query
     if layout.is_varlen and query.dtype in (torch.bfloat16, torch.float16):
         # Imported here because it loads torch's compiler, which doubles the import time and is not needed on CPUs.
         from torch.nn.attention.varlen import varlen_attn

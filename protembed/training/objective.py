@@ -103,8 +103,8 @@ class MaskedLM(Objective[MaskedBatch]):
     def logits(self, batch: MaskedBatch) -> Tensor:
         """Predict the masked residues of a batch: logits over the 20 amino acids, (masked, 20)."""
         layout = self.encoder.layout(batch.offsets)
-        hidden = self.encoder(to_device(batch.tokens, self.device), layout)  # (tokens, dim)
-        masked = hidden[to_device(batch.positions, self.device)]  # (masked, dim)
+        selected = layout.select(batch.positions)
+        masked = self.encoder(to_device(batch.tokens, self.device), layout, selected=selected)  # (masked, dim)
         return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
 
     def nats(self, batch: MaskedBatch) -> Tensor:
