@@ -13,7 +13,7 @@ MAX_BYTES = 1_000_000
 def test_gallery_shows_each_page_with_its_command_and_a_picture_in_light_and_dark():
     text = (DOCS / "gallery.md").read_text(encoding="utf-8")
 
-    assert len(PAGES) == 4
+    assert len(PAGES) == 6
     for page in PAGES:
         assert f"(gallery/{page.name})" in text
         for picture in (f"{page.stem}_page.png", f"{page.stem}_page_dark.png"):
@@ -25,7 +25,7 @@ def test_gallery_is_made_by_the_commands_that_it_shows():
     script = (DOCS / "gallery" / "make.sh").read_text()
     commands = re.findall(r"^protembed .+", (DOCS / "gallery.md").read_text(), re.MULTILINE)
 
-    assert len(commands) == 4
+    assert len(commands) == 7
     for command in commands:
         assert re.sub(r" -o \S+$", "", command) in script
 

@@ -30,11 +30,14 @@ for (const [name, value] of [["layer", "5"], ["head", "6"]]) {
 }
 document.getElementById("what-each-head-attends-to").scrollIntoView();
 """
+_SHOW_FIRST_SECTION = 'document.querySelector("h2").scrollIntoView();'
 PICTURES = {
     "finetune": Picture(1120, 1080),
     "attention": Picture(1160, 1050, _SHOW_CYSTEINE_HEAD),
     "pretrain": Picture(1120, 1240),
     "embed": Picture(1120, 1060),
+    "scan": Picture(1160, 1050, _SHOW_FIRST_SECTION),
+    "map": Picture(1160, 1000, "choose({ protein: 0 });" + _SHOW_FIRST_SECTION),
 }
 
 
