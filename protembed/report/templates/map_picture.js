@@ -157,11 +157,14 @@ class Picture {
       stroke(colours.ink, 1);
     }
     if (chosen.protein !== NOTHING) {
-      for (const [row] of neighboursOf(chosen.protein)) {
+      const nearest = neighboursOf(chosen.protein).map(([row]) => row);
+      for (const row of nearest) {
         context.beginPath();
         context.moveTo(...at(chosen.protein));
         context.lineTo(...at(row));
-        bordered(colours.muted, 1);
+        stroke(colours.muted, 1);
+      }
+      for (const row of nearest) {
         circle(row, this.radius + 3);
         bordered(colours.ink, 1.5);
       }
