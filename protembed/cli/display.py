@@ -131,8 +131,8 @@ class Display:
             print(line if self.data_width is None else wrapped(line, self.data_width))
 
     def warn(self, *sentences: str) -> None:
-        """Print warnings that were not printed before, even with --quiet."""
-        for sentence in self.unprinted(sentences):
+        """Print warnings that were not printed before, even with --quiet; options in backticks become flags."""
+        for sentence in self.unprinted(map(flags_in, sentences)):
             self._printed.add(sentence)
             self._warnings.append(sentence)
             self._write_log(f"warning: {sentence}")

@@ -17,7 +17,7 @@ import typer
 from protembed.cli.completion import choice_completer, file_completer
 from protembed.cli.display import Display
 from protembed.cli.process import check_current_directory, exit_on_errors
-from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name, flags_in
+from protembed.config.base import FORMER_NAMES, Config, FileKind, Options, choices_of, configs_of, flag_name
 from protembed.config.common import ConsoleConfig
 from protembed.config.recorded import options_from_record
 from protembed.errors import ConfigError
@@ -156,7 +156,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
             display.open_log(files, shlex.join(["protembed", *sys.argv[1:]]))
             made = {argument.name: values.pop(argument.name) for argument in arguments}
             display.options = _make_options(kind, show.config, context, values)
-            display.warn(*map(flags_in, display.options.without_effect()))
+            display.warn(*display.options.without_effect())
             if "options" in hints:
                 made["options"] = display.options
             command(**made, display=display)

@@ -225,6 +225,12 @@ def test_a_warning_is_printed_once(capsys):
     assert display.unprinted(["beware", "more"]) == ["more"]
 
 
+def test_a_warning_names_options_as_flags_and_commands_as_they_are(capsys):
+    Display(ConsoleConfig()).warn("`on_illegal` has no effect on results of `embed`")
+
+    assert capsys.readouterr().err == "warning: --on-illegal has no effect on results of `embed`\n"
+
+
 def test_a_result_that_was_complete_before_is_said_to_be_up_to_date_once(capsys):
     @dataclasses.dataclass
     class Summary:
