@@ -1,6 +1,7 @@
 """Protein chains of PDB and mmCIF structures: reading them, aligning them to a sequence, and their contacts."""
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -277,7 +278,7 @@ def structure_files(path: Path) -> list[Path]:
     Raises:
         StructureError: The folder has none, by the suffixes of PDB and mmCIF files, plain or compressed.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike `Path.is_dir`, it raises no error about a name that is too long
         return [path]
     files = sorted(file for file in path.iterdir() if _STRUCTURE_NAME.search(file.name) and file.is_file())
     if not files:

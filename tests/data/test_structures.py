@@ -264,6 +264,12 @@ def test_structures_of_a_folder_are_selected_by_suffix_and_sorted(tmp_path):
     assert structure_files(tmp_path / "list.tsv") == [tmp_path / "list.tsv"]
 
 
+def test_a_path_that_is_too_long_is_left_to_the_reader_that_reports_it():
+    path = Path("x" * 300)
+
+    assert structure_files(path) == [path]
+
+
 def test_folder_without_structures_raises_an_error(tmp_path):
     (tmp_path / "list.tsv").write_text("")
 
