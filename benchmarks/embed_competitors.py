@@ -4,9 +4,9 @@
 
 MODEL is a directory that transformers reads. The precision is that of protembed and of transformers, unless the name of
 the arm says another; the others compute in float32, except for OpenVINO at its default precision, which is bfloat16 on
-CPUs that have it. Every arm has its best settings for a CPU: THREADS processes or streams of one thread each, started and
-warmed up before the clock starts. Prints one line of JSON: the seconds, the CPU seconds per thread, the peak memory, and the mean of all vectors,
-which must agree between arms.
+CPUs that have it. Every arm has its best settings for a CPU: THREADS processes or streams of one thread each, started
+and warmed up before the clock starts. Prints one line of JSON: the seconds, the CPU seconds per thread, the peak
+memory, and the mean of all vectors, which must agree between arms.
 """
 
 import json
