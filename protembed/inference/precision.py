@@ -12,9 +12,8 @@ _GPU_FILES = ("nvidia*", "nvhost-gpu", "kfd", "dxg")
 
 # Multiplications and additions per second of one core in float32; the faster precision is named from a minute on.
 _CORE_OPERATIONS, _MIN_SECONDS = 1.3e11, 60
-# How many times as fast bfloat16 is on a CPU with AMX (benchmarks/README.md): with narrow layers, of whose time
-# attention is half, and with those of this width or more.
-_SPEED_UP, _WIDE_SPEED_UP, _MIN_WIDE_DIM = 2, 3, 640
+# How many times as fast bfloat16 is on a CPU with AMX, 1.9 with the bundled model (benchmarks/README.md).
+_SPEED_UP = 2
 
 
 def resolve_precision(
@@ -43,7 +42,7 @@ def resolve_precision(
 
 
 def describe_faster_precision(shape: EncoderShape, num_residues: int, num_threads: int) -> str | None:
-    """Say in a sentence how many times as fast bfloat16 would be on this CPU; None where it would not pay.
+    """Say in a sentence how many times as fast bfloat16 would be on this CPU; None if it would not pay.
 
     It pays on a CPU with AMX, in a computation that takes a minute or more in float32.
 
@@ -59,5 +58,4 @@ def describe_faster_precision(shape: EncoderShape, num_residues: int, num_thread
 
     if not has_amx():
         return None
-    speed_up = _SPEED_UP if shape.dim < _MIN_WIDE_DIM else _WIDE_SPEED_UP
-    return f"on this CPU, --precision bfloat16 is about {speed_up} times as fast; its vectors differ slightly"
+    return f"on this CPU, --precision bfloat16 is about {_SPEED_UP} times as fast; its vectors differ slightly"

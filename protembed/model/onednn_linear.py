@@ -55,7 +55,7 @@ class Linear(nn.Linear):
         """Map (tokens, inputs) to (tokens, outputs), and add the residual stream, (tokens, outputs), float32."""
         if input.dtype != residual.dtype and input.device.type == "cpu":
             # On a CPU torch adds numbers of two dtypes one by one, without vector instructions.
-            return residual + self(input).to(residual.dtype)
+            return cast("Tensor", residual + self(input).to(residual.dtype))
         if not self._uses_onednn(input):
             return residual + super().forward(input)
         added = torch.ops.mkldnn._linear_pointwise.binary(input, residual, self.weight, self.bias, "add")

@@ -59,5 +59,5 @@ def test_bfloat16_is_suggested_for_long_computations_on_cpus_with_amx(monkeypatc
         assert (note is not None) == has_amx
     monkeypatch.setattr(device, "has_amx", lambda: True)
     assert describe_faster_precision(SIZES["t6_8M"], 1_000, num_threads=2) is None
-    wide = describe_faster_precision(SIZES["t33_650M"], 100_000, num_threads=2)
-    assert wide == "on this CPU, --precision bfloat16 is about 3 times as fast; its vectors differ slightly"
+    note = describe_faster_precision(SIZES["t33_650M"], 100_000, num_threads=2)
+    assert note == "on this CPU, --precision bfloat16 is about 2 times as fast; its vectors differ slightly"
