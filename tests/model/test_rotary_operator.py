@@ -92,6 +92,25 @@ def test_the_triton_kernel_equals_the_operator_in_tritons_interpreter(dtype):
     assert result.returncode == 0, result.stderr
 
 
+COMPUTED_ON_A_CPU = """
+import sys
+import torch
+from protembed.config.model_sizes import ESM2Shape
+from protembed.model.esm2 import ESM2Encoder
+
+encoder = ESM2Encoder(ESM2Shape(num_layers=1, dim=32, num_heads=4))
+hidden = encoder(torch.full((12,), 5), encoder.layout(torch.tensor([0, 5, 12])))
+hidden.sum().backward()
+print([name for name in ("protembed.model.rotary", "triton", "torch._dynamo") if name in sys.modules])
+"""
+
+
+def test_cpus_load_neither_the_operator_nor_the_compiler():
+    result = subprocess.run([sys.executable, "-c", COMPUTED_ON_A_CPU], capture_output=True, text=True, check=True)
+
+    assert result.stdout == "[]\n"
+
+
 # The bytes of a layer
 
 
