@@ -110,9 +110,14 @@ class TableReading:
         return InputConfig(on_illegal=self.on_illegal, gaps=self.gaps)
 
 
+def _first_bytes(stream: BinaryIO) -> bytes:
+    head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+    return head
+
+
 def _first_lines(stream: BinaryIO) -> list[str]:
     """Return the lines with which a text begins, without blank ones and without reading from the stream."""
-    head: bytes = stream.peek(_PEEK)[:_PEEK]  # type: ignore[attr-defined]  # every stream of open_input can peek
+    head = _first_bytes(stream)
     is_utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = head.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     return [line for line in text.splitlines() if line.strip()]
@@ -130,7 +135,7 @@ def begins_as_fasta(path: Path) -> bool:
         InputNotFoundError: The file cannot be opened.
     """
     with open_input(path) as stream:
-        if not stream.peek(1):
+        if not _first_bytes(stream):
             raise FormatError(display_name(path), "the file is empty", "give FASTA, or a table")
         return _first_after_comments(_first_lines(stream)).lstrip().startswith(">")
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from protembed.inference.engine import InferenceJob
 from protembed.model.checkpoint import Checkpoint
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead
+from protembed.model.onednn_linear import padding_for
 
 LogProbabilities = NDArray[np.float32]
 
@@ -160,6 +162,8 @@ class Marginals:
         return hidden
 
     def _log_probabilities(self, hidden: Tensor) -> LogProbabilities:
-        logits: Tensor = self.lm_head(hidden, self.encoder.embedding.weight, AMINO_ACID_IDS)  # (n, 20)
+        # MKL adds up products of few rows in another order; with padding, a position has the same bits in any company.
+        padded = F.pad(hidden, (0, 0, 0, padding_for(len(hidden), hidden.device)))
+        logits: Tensor = self.lm_head(padded, self.encoder.embedding.weight, AMINO_ACID_IDS)[: len(hidden)]  # (n, 20)
         values: LogProbabilities = logits.log_softmax(-1).cpu().numpy()
         return values

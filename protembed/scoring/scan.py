@@ -79,8 +79,7 @@ def scan_proteins(
     The output directory holds `report.html` with a heat map of each of the first proteins, `scan.tsv` with the columns
     `id`, `mutant` (as `A42G`) and `score`, `scan.npz` with the same scores as arrays, `proteins.tsv`, and
     `figures/protein-000001.png`. With a structure, `structures/` has it with the mean score of each position as B
-    factor. A score is that of `score_variants` for the same variant, to the last bit if that scores variants of all
-    positions of one protein.
+    factor. A score is that of `score_variants` for the same variant, to the last bit.
 
     Args:
         fasta: FASTA file; `-` is stdin.

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from protembed.config.model_sizes import ESM2Shape
 from protembed.data.alphabet import AMINO_ACID_IDS, CLS, EOS, MASK, encode
 from protembed.data.windows import most_central_window, window_spans
 from protembed.inference.engine import Engine
 from protembed.inference.marginals import Marginals, PositionQuery
-from protembed.model.checkpoint import load_checkpoint
+from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 
 PARITY = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -128,3 +129,17 @@ def test_probabilities_of_the_twenty_amino_acids_sum_to_one(marginals, engine, p
 
     assert log_probs.shape == (2, 20)
     np.testing.assert_allclose(np.exp(log_probs).sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_masked", [True, False])
+def test_a_position_has_the_same_bits_whichever_others_are_asked_about(pool, proteins, is_masked):
+    # A narrow model would not show it: MKL adds up wide products of few rows in another order.
+    checkpoint = new_checkpoint(ESM2Shape(num_layers=1, dim=320, num_heads=20), "gaussian", seed=0)
+    marginals = Marginals.from_checkpoint(checkpoint, window_residues=1022)
+    job, engine = marginals.masked() if is_masked else marginals.unmasked(), Engine(pool=pool)
+    sequence = proteins[3][:30]
+
+    ((_, together),) = engine.run(job, [query(sequence, *range(30))])
+    alone = [log_probs[0] for index in range(30) for _, log_probs in engine.run(job, [query(sequence, index)])]
+
+    assert np.array_equal(together, alone)
