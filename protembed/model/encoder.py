@@ -8,14 +8,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from protembed.config.model_sizes import ROTARY_BASE, EncoderShape
+from protembed.config.model_sizes import LAYER_NORM_EPS, ROTARY_BASE, EncoderShape
 from protembed.data.alphabet import NUM_SPECIAL_TOKENS
 from protembed.device import has_varlen_attention, to_device
 from protembed.errors import ConfigError
@@ -214,11 +214,6 @@ def attend_packed(
         The mixed values of the tokens that attend, (tokens + padding, head, head_dim) or (selected + padding, …); zero
         in the padding.
     """
-    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        # Training in bfloat16. With gradients, attention in bfloat16 takes CPUs twice as long as in float32
-        # (benchmarks/README.md): its inner products are over the width of a head.
-        with torch.autocast("cpu", enabled=False):
-            return attend_packed(query.float(), key.float(), value.float(), layout, selected)
     asking = layout if selected is None else selected
     if selected is not None:
         query = query[selected.rows]  # (selected + padding, head, head_dim)
@@ -233,6 +228,18 @@ def attend_packed(
         mixed = varlen_attn(query, key, value, *boundaries, asking.longest, layout.longest)
         assert isinstance(mixed, Tensor)
         return mixed
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # Training in bfloat16. With gradients, attention in bfloat16 takes CPUs twice as long as in float32
+        # (benchmarks/README.md): its inner products are over the width of a head.
+        with torch.autocast("cpu", enabled=False):
+            return _attend_each(query.float(), key.float(), value.float(), layout, asking)
+    return _attend_each(query, key, value, layout, asking)
+
+
+def _attend_each(
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, asking: PackedLayout | SelectedTokens
+) -> Tensor:
+    """Mix the values of each protein's tokens with `attend`, one protein after the other."""
     queries = query[: asking.num_tokens].split(asking.lengths)
     mixed_proteins = [
         attend(protein, *others)
@@ -254,16 +261,61 @@ def attention_weights(query: Tensor, key: Tensor, layout: PackedLayout) -> list[
     ]
 
 
-class Layer(nn.Module, ABC):
-    """What every layer is: a map of the residual stream, whose attention can be asked for."""
+class AttentionBlock(nn.Module, ABC):
+    """The attention of a layer: each architecture projects tokens to queries, keys and values in its way."""
 
     @abstractmethod
+    def forward(
+        self, hidden: Tensor, layout: PackedLayout, residual: Tensor, selected: SelectedTokens | None = None
+    ) -> Tensor:
+        """Mix the tokens of each protein with one another, and add the result to the residual stream.
+
+        Args:
+            hidden: Normalised hidden states of all proteins one after the other, (tokens, dim), float32.
+            layout: Where each protein starts and ends, and the rotary angles of each token's position in it.
+            residual: The residual stream, (tokens, dim), float32; (selected, dim) where tokens are selected.
+            selected: The tokens that attend to the others; None for all.
+
+        Returns:
+            The new residual stream, shape of `residual`, float32.
+        """
+
+    @abstractmethod
+    def project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values, (tokens, head, head_dim) each, with their positions, from `hidden`."""
+
+    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
+        """Compute the attention weights, one (head, length, length) tensor per protein; each row sums to one."""
+        query, key, _ = self.project(hidden, layout)
+        return attention_weights(query, key, layout)
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward; each reads a normalised copy of the residual stream and adds to it (pre-LN).
+
+    Args:
+        dim: The width of the residual stream.
+        attention: The attention of the architecture.
+        feed_forward: Its feed-forward part: maps normalised states and the residual stream, (tokens, dim) each, to the
+            new residual stream.
+    """
+
+    def __init__(self, dim: int, attention: AttentionBlock, feed_forward: nn.Module) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.attention = attention
+        self.feed_forward_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
+        self.feed_forward = feed_forward
+
     def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
         """Map (tokens + padding, dim) to the same, or to (selected + padding, dim) where tokens are selected."""
+        residual = hidden if selected is None else hidden[selected.rows]
+        hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
+        return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
 
-    @abstractmethod
     def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
         """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
+        return self.attention.attention_weights(self.attention_norm(hidden), layout)
 
 
 class Encoder(nn.Module, ABC):

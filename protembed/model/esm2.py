@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from protembed.config.model_sizes import LAYER_NORM_EPS, NUM_UNUSED_POSITIONS, ESM2Shape
 from protembed.data.alphabet import MASK, TOKENS
-from protembed.model.encoder import Encoder, Layer, PackedLayout, SelectedTokens, attend_packed, attention_weights
+from protembed.model.encoder import AttentionBlock, Encoder, Layer, PackedLayout, SelectedTokens, attend_packed
 from protembed.model.onednn_linear import Linear
 
 # The models were trained with 15 % of the residues chosen and 80 % of those replaced by <mask>. The constant does not
@@ -23,7 +23,7 @@ from protembed.model.onednn_linear import Linear
 TRAINED_MASK_FRACTION = 0.15 * 0.8
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(AttentionBlock):
     """Multi-head self-attention over packed proteins, with rotary positions unless positions are learned.
 
     head_j(e_i, K, V) = Attention(W_Q^j e_i, W_K^j K, W_V^j V), concatenated over heads and projected by W_O. The rows
@@ -41,27 +41,12 @@ class SelfAttention(nn.Module):
     def forward(
         self, hidden: Tensor, layout: PackedLayout, residual: Tensor, selected: SelectedTokens | None = None
     ) -> Tensor:
-        """Mix the tokens of each protein with one another, and add the result to the residual stream.
-
-        Args:
-            hidden: Normalised hidden states of all proteins one after the other, (tokens, dim), float32.
-            layout: Where each protein starts and ends, and the rotary angles of each token's position in it.
-            residual: The residual stream, (tokens, dim), float32; (selected, dim) where tokens are selected.
-            selected: The tokens that attend to the others; None for all.
-
-        Returns:
-            The new residual stream, shape of `residual`, float32.
-        """
-        query, key, value = self._project(hidden, layout)  # 3 × (tokens, head, head_dim)
+        """Mix the tokens of each protein with one another, and add the result to the residual stream, (tokens, dim)."""
+        query, key, value = self.project(hidden, layout)  # 3 × (tokens, head, head_dim)
         mixed = attend_packed(query, key, value, layout, selected)  # (tokens or selected, head, head_dim)
         return self.out.add_residual(residual, mixed.flatten(1))
 
-    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
-        """Compute the attention weights, one (head, length, length) tensor per protein; each row sums to one."""
-        query, key, _ = self._project(hidden, layout)
-        return attention_weights(query, key, layout)
-
-    def _project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries and keys, rotated where positions are rotary, and values, (tokens, head, head_dim) each."""
         projected = self.qkv(hidden.to(self.qkv.weight.dtype))  # (tokens, 3 · dim)
         projected = projected.unflatten(-1, (3, self.num_heads, -1))  # (tokens, 3, head, head_dim)
@@ -85,27 +70,6 @@ class FeedForward(nn.Module):
         return self.down.add_residual(residual, features)
 
 
-class ESM2Layer(Layer):
-    """Attention, then feed-forward; each reads a normalised copy of the residual stream and adds to it (pre-LN)."""
-
-    def __init__(self, shape: ESM2Shape) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
-        self.attention = SelfAttention(shape)
-        self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
-        self.feed_forward = FeedForward(shape)
-
-    def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim), or to the selected tokens' (selected, dim)."""
-        residual = hidden if selected is None else hidden[selected.rows]
-        hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
-        return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
-
-    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
-        """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
-        return self.attention.attention_weights(self.attention_norm(hidden), layout)
-
-
 class ESM2Encoder(Encoder):
     """ESM-2's encoder: token embeddings, layers, a final LayerNorm; ESM-1b's and ESM-1v's by the settings of the shape.
 
@@ -123,7 +87,9 @@ class ESM2Encoder(Encoder):
             rows = torch.empty(NUM_UNUSED_POSITIONS + shape.num_positions, shape.dim)
             self.positions = nn.Embedding.from_pretrained(rows, freeze=False)
         self.embedding_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS) if shape.has_embedding_norm else None
-        self.layers = nn.ModuleList(ESM2Layer(shape) for _ in range(shape.num_layers))
+        self.layers = nn.ModuleList(
+            Layer(shape.dim, SelfAttention(shape), FeedForward(shape)) for _ in range(shape.num_layers)
+        )
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
 
     def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:

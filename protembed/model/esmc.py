@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from protembed.config.model_sizes import ESMC_NUM_ROWS, LAYER_NORM_EPS, ESMCShape
-from protembed.model.encoder import Encoder, Layer, PackedLayout, SelectedTokens, attend_packed, attention_weights
+from protembed.model.encoder import AttentionBlock, Encoder, Layer, PackedLayout, SelectedTokens, attend_packed
 from protembed.model.heads import MaskedLMHead
 from protembed.model.onednn_linear import Linear
 
 
-class SelfAttention(nn.Module):
+class SelfAttention(AttentionBlock):
     """Multi-head self-attention with normalised queries and keys and rotary positions over packed proteins.
 
     The rows of `qkv` are W_Q of all heads, then W_K, then W_V; `out` is W_O. The norms have no beta.
@@ -38,28 +38,13 @@ class SelfAttention(nn.Module):
     def forward(
         self, hidden: Tensor, layout: PackedLayout, residual: Tensor, selected: SelectedTokens | None = None
     ) -> Tensor:
-        """Mix the tokens of each protein with one another, and add the result to the residual stream.
-
-        Args:
-            hidden: Normalised hidden states of all proteins one after the other, (tokens, dim), float32.
-            layout: Where each protein starts and ends, and the rotary angles of each token's position in it.
-            residual: The residual stream, (tokens, dim), float32; (selected, dim) where tokens are selected.
-            selected: The tokens that attend to the others; None for all.
-
-        Returns:
-            The new residual stream, shape of `residual`, float32.
-        """
-        query, key, value = self._project(hidden, layout)  # 3 × (tokens, head, head_dim)
+        """Mix the tokens of each protein with one another, and add the result to the residual stream, (tokens, dim)."""
+        query, key, value = self.project(hidden, layout)  # 3 × (tokens, head, head_dim)
         mixed = attend_packed(query, key, value, layout, selected)  # (tokens or selected, head, head_dim)
         # Divided before the product, which has no bias, so that oneDNN can add the residual stream within it.
         return self.out.add_residual(residual, mixed.flatten(1) / self.residual_divisor)
 
-    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
-        """Compute the attention weights, one (head, length, length) tensor per protein; each row sums to one."""
-        query, key, _ = self._project(hidden, layout)
-        return attention_weights(query, key, layout)
-
-    def _project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, hidden: Tensor, layout: PackedLayout) -> tuple[Tensor, Tensor, Tensor]:
         """Compute normalised and rotated queries and keys, and values, (tokens, head, head_dim) each."""
         query, key, value = self.qkv(hidden.to(self.qkv.weight.dtype)).chunk(3, dim=-1)  # 3 × (tokens, dim)
         query, key = (
@@ -89,33 +74,14 @@ class FeedForward(nn.Module):
         return self.down.add_residual(residual, features / self.residual_divisor)
 
 
-class ESMCLayer(Layer):
-    """Attention, then feed-forward; each reads a normalised copy of the residual stream and adds to it (pre-LN)."""
-
-    def __init__(self, shape: ESMCShape) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
-        self.attention = SelfAttention(shape)
-        self.feed_forward_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
-        self.feed_forward = FeedForward(shape)
-
-    def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
-        """Map (tokens, dim) to (tokens, dim), or to the selected tokens' (selected, dim)."""
-        residual = hidden if selected is None else hidden[selected.rows]
-        hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
-        return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
-
-    def attention_weights(self, hidden: Tensor, layout: PackedLayout) -> list[Tensor]:
-        """Compute each protein's attention weights, (head, length, length), from the layer's input, (tokens, dim)."""
-        return self.attention.attention_weights(self.attention_norm(hidden), layout)
-
-
 class ESMCEncoder(Encoder):
     """ESM-C's encoder: token embeddings, layers, a final LayerNorm without beta."""
 
     def __init__(self, shape: ESMCShape) -> None:
         super().__init__(shape, ESMC_NUM_ROWS)
-        self.layers = nn.ModuleList(ESMCLayer(shape) for _ in range(shape.num_layers))
+        self.layers = nn.ModuleList(
+            Layer(shape.dim, SelfAttention(shape), FeedForward(shape)) for _ in range(shape.num_layers)
+        )
         self.final_norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS, bias=False)
 
     def embed(self, tokens: Tensor, layout: PackedLayout) -> Tensor:

@@ -301,7 +301,7 @@ def test_a_model_that_contradicts_its_config_or_is_no_esm2_is_an_error(copy, cha
 @pytest.mark.promise(18)
 def test_missing_layers_are_an_error_before_any_layer_is_allocated(copy, monkeypatch):
     rewrite_config(copy, num_hidden_layers=999_999)
-    monkeypatch.setattr("protembed.model.esm2.Layer", lambda shape: pytest.fail("a layer was made"))
+    monkeypatch.setattr("protembed.model.esm2.Layer", lambda *parts: pytest.fail("a layer was made"))
 
     with pytest.raises(ModelFormatError, match="config.json names 999999 layers, the weights have 2"):
         load_checkpoint(copy)

@@ -36,7 +36,7 @@ def test_a_layer_has_one_graph_for_any_number_of_proteins_in_the_same_number_of_
     counter = CompileCounter()
     layer = torch.compile(tiny_encoder.layers[0], backend=counter, dynamic=False, fullgraph=True)
 
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16):  # with gradients, as in training
         for offsets in boundaries_of_20:
             layout = replace(tiny_encoder.layout(offsets), is_varlen=True, longest=LONGEST, num_padding=0)
             torch._dynamo.mark_dynamic(layout.boundaries, 0)
