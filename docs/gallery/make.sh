@@ -15,14 +15,14 @@ protembed inspect-attention examples/known_proteins.fasta --save-maps 2 -o "$wor
 protembed pretrain examples/proteins.fasta --size t4_1M --steps 120 -o "$work/small.run"
 protembed embed examples/proteins.fasta --report -o "$work/proteins.npy"
 protembed score examples/beta_lactamase.fasta --scan --method wildtype-marginals --measurements examples/variants.csv -o "$work/tem1.scan"
-awk -F, 'NR > 1 { print ">" $1 "\n" $2 }' examples/signal_peptides.csv > "$work/labelled.fasta"
-protembed embed "$work/labelled.fasta" -o "$work/labelled.npy"
-protembed map "$work/labelled.npy" --labels examples/signal_peptides.csv -o "$work/labelled.map"
+awk -F, 'NR > 1 { print ">" $1 "\n" $2 }' examples/signal_peptides.csv > "$work/peptides.fasta"
+protembed embed "$work/peptides.fasta" -o "$work/peptides.npy"
+protembed map "$work/peptides.npy" --labels examples/signal_peptides.csv -o "$work/peptides.map"
 
 cp "$work/signal.model/report.html" docs/gallery/finetune.html
 cp "$work/attention/report.html" docs/gallery/attention.html
 cp "$work/small.run/report.html" docs/gallery/pretrain.html
 cp "$work/proteins.report.html" docs/gallery/embed.html
 cp "$work/tem1.scan/report.html" docs/gallery/scan.html
-cp "$work/labelled.map/map.html" docs/gallery/map.html
+cp "$work/peptides.map/map.html" docs/gallery/map.html
 python docs/gallery/pictures.py

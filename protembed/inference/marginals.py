@@ -162,7 +162,7 @@ class Marginals:
         return hidden
 
     def _log_probabilities(self, hidden: Tensor) -> LogProbabilities:
-        # MKL adds up products of few rows in another order; with padding, a position has the same bits in any company.
+        # MKL adds up products of few rows in another order; a position must have the same bits whatever else is asked.
         padded = F.pad(hidden, (0, 0, 0, padding_for(len(hidden), hidden.device)))
         logits: Tensor = self.lm_head(padded, self.encoder.embedding.weight, AMINO_ACID_IDS)[: len(hidden)]  # (n, 20)
         values: LogProbabilities = logits.log_softmax(-1).cpu().numpy()

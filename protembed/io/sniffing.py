@@ -43,8 +43,9 @@ _IN_DOCUMENTS = (b"[Content_Types].xml", b"_rels/", b"docProps/", b"word/", b"xl
 _TAR, _TAR_OFFSET = b"ustar", 257
 # UTF-16 without a byte-order mark, in either byte order: four letters of ASCII, or a header's `>` and one more letter.
 _UTF16 = re.compile(rb"(?:[\t\n\r -~]\0){4}|(?:\0[\t\n\r -~]){4}|>\0[^\0]\0|\0>\0[^\0]", re.DOTALL)
-# What no text holds: control characters other than white space, the end of a file in DOS, and codes of terminals.
-_NOT_IN_TEXT = re.compile(rb"[\0-\x08\x0e-\x19\x1c-\x1f]")
+# Control characters other than white space, the end of a file in DOS, and codes of terminals: a tenth of random bytes.
+_CONTROL_CHARACTERS = bytes([*range(0x09), *range(0x0E, 0x1A), *range(0x1C, 0x20)])
+_MAX_CONTROL_FRACTION = 0.02
 _LINE_STARTS = {
     "@": "FASTQ, SAM, or another format whose lines begin with '@'",
     ";": "the old FASTA dialect with ';' lines",
@@ -96,7 +97,19 @@ def detect_binary_format(stream: BinaryIO) -> str | None:
         return "UTF-16 text"
     # If a file begins as FASTA does, the reader reports the NUL with its line and column.
     begins_as_fasta = head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b">")
-    return "a binary file" if _NOT_IN_TEXT.search(head) and not begins_as_fasta else None
+    return "a binary file" if _is_binary(head) and not begins_as_fasta else None
+
+
+def _is_binary(head: bytes) -> bool:
+    """Return whether the first bytes of a file have a NUL, or control characters and cannot be UTF-8."""
+    num_control = len(head) - len(head.translate(None, _CONTROL_CHARACTERS))
+    if b"\0" in head or num_control <= _MAX_CONTROL_FRACTION * len(head):
+        return b"\0" in head
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def detect_text_format(line: str) -> str | None:

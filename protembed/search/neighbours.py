@@ -230,13 +230,13 @@ class NeighbourSearch:
         counts = np.bincount(queries, minlength=len(vectors))
         rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
         order, rank = order[rank < self.num_neighbours], rank[rank < self.num_neighbours]
-        places, shape = (queries[order], rank), (len(vectors), self.num_neighbours)
+        slots, shape = (queries[order], rank), (len(vectors), self.num_neighbours)
         nearest, nearest_rows = np.zeros(shape), np.full(shape, -1)
-        nearest[places], nearest_rows[places] = cosines[order], rows[order]
+        nearest[slots], nearest_rows[slots] = cosines[order], rows[order]
         nearest_distances = None
         if distances is not None:
             nearest_distances = np.zeros(shape)
-            nearest_distances[places] = distances[order]
+            nearest_distances[slots] = distances[order]
         z_scores = self._background.z_scores(units, nearest, own_rows >= 0, len(self.database))
         return Neighbours(nearest_rows, nearest, nearest_distances, z_scores)
 
@@ -253,11 +253,11 @@ class NeighbourSearch:
         by_row = np.argsort(rows, kind="stable")  # each row of the database is read about once
         for start in range(0, len(rows), _NUM_PAIRS):
             pairs = by_row[start : start + _NUM_PAIRS]
-            distinct, places = np.unique(rows[pairs], return_inverse=True)
+            distinct, inverse = np.unique(rows[pairs], return_inverse=True)
             known = self.database.take(distinct) - self._centre
-            cosines[pairs] = _products(units[queries[pairs]], unit(known)[places])
+            cosines[pairs] = _products(units[queries[pairs]], unit(known)[inverse])
             if distances is not None:
-                differences = shifted[queries[pairs]] - known[places]
+                differences = shifted[queries[pairs]] - known[inverse]
                 distances[pairs] = np.sqrt(_products(differences, differences))
         return cosines, distances
 

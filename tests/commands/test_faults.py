@@ -141,7 +141,7 @@ COMMANDS = {
         "pretrain {i}/twelve.fasta --valid {i}/three.fasta --init-from {i}/tiny -o {o} --steps 2 --save-every 1 "
         "--validate-every 1 --batch-tokens 64 --crop-residues 20",
         None,
-        3,
+        4,
     ),
 }
 every_command = pytest.mark.parametrize("name", COMMANDS)

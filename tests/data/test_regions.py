@@ -51,7 +51,7 @@ def test_skipping_a_protein_that_ends_before_the_region_lists_it_and_renumbers_r
 
     assert [(part.row, part.id, part.sequence) for part in parts] == [(0, "a", "AYI"), (1, "c", "AYIAKQR")]
     assert [(record.id, record.line, record.reason) for record in statistics.skipped] == [
-        ("b", 3, "3 residues, and --region begins at residue 4")
+        ("b", 3, "3 residues, and the region begins at residue 4")
     ]
     assert (statistics.num_records, statistics.num_residues) == (2, 10)
 

@@ -168,7 +168,7 @@ def bytes_of_a_layer(monkeypatch):
         return linear(hidden.bfloat16(), weight.bfloat16(), bias.bfloat16())
 
     monkeypatch.setattr(F, "linear", linear_in_bfloat16)
-    monkeypatch.setattr(esm2, "attend_packed", lambda query, key, value, layout: Attention.apply(query, key, value))
+    monkeypatch.setattr(esm2, "attend_packed", lambda query, key, value, *_: Attention.apply(query, key, value))
     with torch.device("meta"):
         layer = ESM2Encoder(ESM2Shape(num_layers=1, dim=DIM, num_heads=20)).layers[0]
         hidden = torch.empty(NUM_TOKENS, DIM, requires_grad=True)

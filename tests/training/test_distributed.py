@@ -42,7 +42,16 @@ def test_a_single_process_is_the_first_and_sums_only_its_numbers():
 def pretrain(run, fasta, *launcher, steps=20):
     command = [sys.executable, *launcher, "-m", "protembed", "pretrain", str(fasta), "-o", str(run), "--threads", "1"]
     command += ["--size", "t4_1M", "--steps", str(steps), "--validate-every", "10", "--save-every", "10"]
-    command += ["--batch-tokens", "512", "--micro-batch-tokens", "128", "--crop-residues", "48"]
+    command += [
+        "--batch-tokens",
+        "512",
+        "--micro-batch-tokens",
+        "128",
+        "--crop-residues",
+        "48",
+        "--precision",
+        "float32",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
