@@ -105,7 +105,7 @@ def _read_colours(config: MapConfig, proteins: _Proteins, warnings: list[str]) -
     colours, number = list(table.annotations(proteins.ids)), table.count(proteins.ids)
     if not number:
         found = f"none of its identifiers is one of the result, such as {proteins.ids[0]!r:.60}"
-        raise TableError(table.path, found, "check the column of identifiers, or name it with `id_column`")
+        raise TableError(table.path, found, "check the column of identifiers, or name it with `id`")
     if number < len(proteins.ids):
         warnings.append(
             f"{pluralize(len(proteins.ids) - number, 'protein')} without a row in {table.path}: shown in grey"

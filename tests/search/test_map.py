@@ -165,7 +165,7 @@ def test_classes_are_counted_with_the_share_of_their_nearest_of_the_same_class(d
 @pytest.mark.parametrize(
     ("rows", "header", "options", "error", "message"),
     [
-        (["q1,a"], "id,family", {}, TableError, "none of its identifiers is one of the result, such as 'p0'"),
+        (["q1,a"], "id,family", {}, TableError, "such as 'p0'; check the column of identifiers, or name it with `id`"),
         (["p1,a"], "key,family", {}, TableError, "no id column"),
         (["p1,a", "p1,b"], "id,family", {}, TableError, "line 3: 'p1' has an earlier row with other cells"),
         (["p1,a", "p2,b"], "id,family", {"colour": "size"}, ConfigError, "a column of labels.csv with classes"),
