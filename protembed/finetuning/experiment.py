@@ -280,7 +280,7 @@ class Experiment:
                 f"keeping the frozen encoder with its {self._config.head} head"
             )
         if self._config.precision == "auto" and self._design.precision == torch.bfloat16:
-            notes.append("the encoder was trained in bfloat16; --precision float32 is slower and rounds less")
+            notes.append("training multiplied in bfloat16; --precision float32 is slower and rounds less")
         if self._config.repeats > 1:
             notes.append("metrics are means over all trainings; the model with the lowest validation loss is kept")
         if self._design.has_folds:

@@ -87,7 +87,7 @@ def test_a_training_is_resumed_in_its_precision_on_a_machine_that_would_choose_a
     summary = finetune_model(table, finetune_options(moved, tiny_model, method="full"))
 
     assert load_checkpoint(moved).metadata.configuration["precision"] == precision
-    assert ("the encoder was trained in bfloat16; --precision float32 is slower and rounds less" in summary.notes) == (
+    assert ("training multiplied in bfloat16; --precision float32 is slower and rounds less" in summary.notes) == (
         precision == "bfloat16"
     )
     for path in whole.iterdir():
