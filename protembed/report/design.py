@@ -57,6 +57,8 @@ SCALES: Mapping[str, tuple[str, str]] = {
     "statistic": ("viridis", "viridis"),
     "contact": ("Blues", "Blues_r"),
 }
+# The part of a scale in which points are seen: its dark end is lost on a dark page, its bright end on a light one.
+_SEEN = {"light": (0.0, 0.85), "dark": (0.3, 1.0)}
 # Colours of the scale of effects, which has two ends: below zero, zero itself, which is the surface, and above it.
 _EFFECTS = ("contrast", "less", "surface", "more", "accent")
 _NUM_STOPS = 17
@@ -66,10 +68,14 @@ TYPE = {"title": 10.5, "label": 9.5, "small": 8.5, "tiny": 7.0}
 
 
 def colour_scale(use: str, theme: str = "light") -> "Colormap":
-    """Return the colours of a scale by what it shows: a name in `SCALES`, or `effect`, which has two ends."""
+    """Return the colours of a scale by what it shows: a name in `SCALES`; `effect`, which has two ends; or `point`."""
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap
 
+    if use == "point":
+        start, stop = _SEEN[theme]
+        steps = [start + (stop - start) * step / (_NUM_STOPS - 1) for step in range(_NUM_STOPS)]
+        return LinearSegmentedColormap.from_list(use, colormaps[SCALES["statistic"][0]](steps))
     if use == "effect":
         return LinearSegmentedColormap.from_list(use, [getattr(COLOURS[name], theme) for name in _EFFECTS])
     return colormaps[SCALES[use][theme == "dark"]]

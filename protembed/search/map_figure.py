@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from protembed.report.design import CLASS_COLOURS, COLOURS, SCALES, TYPE
+from protembed.report.design import CLASS_COLOURS, COLOURS, TYPE, colour_scale
 from protembed.report.figures import drawable, figure_file
 from protembed.search.annotations import Annotation
 from protembed.search.protein_map import Points, ProteinMap
@@ -77,7 +77,7 @@ def _draw_values(axes: Axes, points: Points, colour: Annotation) -> None:
         points[is_known, 1],
         s=area,
         c=values[is_known],
-        cmap=SCALES["statistic"][0],
+        cmap=colour_scale("point"),
         vmin=low,
         vmax=high,
         linewidths=0,

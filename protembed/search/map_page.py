@@ -145,7 +145,7 @@ def _data(protein_map: ProteinMap) -> dict[str, Any]:
         "colours": {
             theme: {name: getattr(each, theme) for name, each in COLOURS.items()} for theme in ("light", "dark")
         },
-        "scales": {"statistic": scale_colours("statistic")},
+        "scales": {"point": scale_colours("point")},
     }
 
 

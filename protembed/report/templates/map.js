@@ -66,13 +66,7 @@ function colourOf({ classColours }, code, colours) {
 }
 
 const NUM_SHADES = 32;
-// The part of the scale in which points are seen: its dark end is lost on a dark page, its bright end on a light one.
-const SEEN = { light: [0, 0.85], dark: [0.3, 1] };
-
-function shadeOf(fraction, { name, scales }) {
-  const [from, to] = SEEN[name];
-  return css(scales.statistic, from + fraction * (to - from));
-}
+const shadeOf = (fraction, { scales }) => css(scales.point, fraction);
 
 // Where a value is between the ends of the scale; in the middle if all values are the same.
 const fractionOf = (value, low, high) => (high > low ? clamp((value - low) / (high - low), 0, 1) : 0.5);
