@@ -86,7 +86,7 @@ def approximate(search: NeighbourSearch, queries: Rows, pool: WorkerPool) -> tup
     number = min(len(queries), _MAX_SAMPLED)
     rows = np.sort(np.random.default_rng(0).choice(len(queries), number, replace=False))
     sample = SelectedVectors(queries, rows)
-    of_sample = replace(search, own_rows=None if search.own_rows is None else search.own_rows[rows])
+    of_sample = replace(search, query_rows=None if search.query_rows is None else search.query_rows[rows])
     exact = list(of_sample.run(sample, pool))
     num_cells, recall = 1, 0.0
     while True:

@@ -90,7 +90,7 @@ class OpenedSides:
             k=config.num_neighbours,
             metric=config.metric,
             is_centred=config.centre,
-            own_rows=np.arange(len(self.queries)) if self.is_same else None,
+            query_rows=np.arange(len(self.queries)) if self.is_same else None,
             device=choose_device(options.compute),
         )
 

@@ -120,8 +120,8 @@ def _read_colours(config: MapConfig, proteins: _Proteins, warnings: list[str]) -
 
 def _nearest(vectors: Vectors, threads: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the nearest proteins of each, by the cosines of centred vectors."""
-    own_rows, number = np.arange(len(vectors)), min(_NUM_NEIGHBOURS, len(vectors) - 1)
-    search = NeighbourSearch(database=vectors, k=number, is_centred=True, own_rows=own_rows)
+    query_rows, number = np.arange(len(vectors)), min(_NUM_NEIGHBOURS, len(vectors) - 1)
+    search = NeighbourSearch(database=vectors, k=number, is_centred=True, query_rows=query_rows)
     with WorkerPool(threads) as pool:
         found = list(search.run(vectors, pool))
     return np.concatenate([each.rows for each in found]), np.concatenate([each.cosines for each in found])

@@ -75,8 +75,8 @@ class NeighbourSearch:
         k: The number of neighbours of each query; fewer if the database is smaller.
         metric: `cosine` for the largest cosine, `euclidean` for the smallest distance.
         is_centred: Whether the database's mean is subtracted from all vectors first; distances do not change by it.
-        own_rows: Row of each query in the database, which is none of its neighbours, (queries,), int64, -1 where it is
-            not in the database; None if no query is.
+        query_rows: Row of each query in the database, which is none of its neighbours, (queries,), int64, -1 where it
+            is not in the database; None if no query is.
         groups: Group of each row of the database, (rows,), int64: no row of a query's own group is its neighbour; None
             if there are no groups.
         device: The device that multiplies.
@@ -87,7 +87,7 @@ class NeighbourSearch:
     k: int
     metric: MetricName = "cosine"
     is_centred: bool = False
-    own_rows: NDArray[np.int64] | None = None
+    query_rows: NDArray[np.int64] | None = None
     groups: NDArray[np.int64] | None = None
     device: torch.device = torch.device("cpu")
     index: CandidateIndex | None = None
@@ -159,25 +159,27 @@ class NeighbourSearch:
 
     def _search(self, queries: Rows, start: int, size: int) -> Neighbours:
         vectors = queries.rows(start, start + size)
-        own_rows = np.full(len(vectors), -1) if self.own_rows is None else self.own_rows[start : start + len(vectors)]
-        pairs = self._candidates(vectors, own_rows) if self.index is None else self._proposed(vectors, own_rows)
-        return self._order(vectors, *pairs, own_rows)
+        query_rows = (
+            np.full(len(vectors), -1) if self.query_rows is None else self.query_rows[start : start + len(vectors)]
+        )
+        pairs = self._candidates(vectors, query_rows) if self.index is None else self._proposed(vectors, query_rows)
+        return self._order(vectors, *pairs, query_rows)
 
-    def _proposed(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> "_Pairs":
+    def _proposed(self, vectors: NDArray[np.float64], query_rows: NDArray[np.int64]) -> "_Pairs":
         """Ask the index for candidates, without those that may not be neighbours."""
         assert self.index is not None, "all rows are compared"
         rows = self.index.find(self.prepare(vectors), min(self.k + _NUM_SPARE, len(self.database)))
-        is_excluded = (rows < 0) | (rows == own_rows[:, None])
+        is_excluded = (rows < 0) | (rows == query_rows[:, None])
         if self.groups is not None:
-            is_excluded |= (self.groups[rows] == self.groups[own_rows][:, None]) & (own_rows >= 0)[:, None]
+            is_excluded |= (self.groups[rows] == self.groups[query_rows][:, None]) & (query_rows >= 0)[:, None]
         return np.nonzero(~is_excluded)[0], rows[~is_excluded]
 
-    def _candidates(self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64]) -> "_Pairs":
+    def _candidates(self, vectors: NDArray[np.float64], query_rows: NDArray[np.int64]) -> "_Pairs":
         """Find the rows that may be the nearest; where they are too many, with higher and higher precision."""
         pairs, incomplete = list[_Pairs](), np.arange(len(vectors))
         precisions = _precisions(self.device)
         for dtype in precisions:
-            queries, rows, is_complete = self._screen(vectors[incomplete], own_rows[incomplete], dtype)
+            queries, rows, is_complete = self._screen(vectors[incomplete], query_rows[incomplete], dtype)
             is_kept = is_complete[queries] | (dtype == precisions[-1])
             pairs.append((incomplete[queries[is_kept]], rows[is_kept]))
             incomplete = incomplete[~is_complete]
@@ -186,7 +188,7 @@ class NeighbourSearch:
         return np.concatenate([part[0] for part in pairs]), np.concatenate([part[1] for part in pairs])
 
     def _screen(
-        self, vectors: NDArray[np.float64], own_rows: NDArray[np.int64], dtype: torch.dtype
+        self, vectors: NDArray[np.float64], query_rows: NDArray[np.int64], dtype: torch.dtype
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Find candidates by products of a precision: query and row of each, and whether each query has all."""
         bounds = self._background.bounds
@@ -198,19 +200,19 @@ class NeighbourSearch:
             rows = self._round(block, dtype, are_queries=False).vectors
             for part, screen in zip(parts, screens, strict=True):
                 products = screen.products(rows)
-                self._exclude(products, first, own_rows[part])
+                self._exclude(products, first, query_rows[part])
                 screen.add(first, products)
         queries, found, is_complete = join([screen.candidates() for screen in screens], _SCREEN_ROWS)
         return queries.cpu().numpy(), found.cpu().numpy(), is_complete.cpu().numpy()
 
-    def _exclude(self, products: Tensor, first: int, own_rows: NDArray[np.int64]) -> None:
+    def _exclude(self, products: Tensor, first: int, query_rows: NDArray[np.int64]) -> None:
         """Give the lowest product to rows of a block, (rows, queries), that may not be a query's neighbours."""
         stop = first + len(products)
         if self.groups is None:
-            is_here = (own_rows >= first) & (own_rows < stop)
-            products[own_rows[is_here] - first, np.flatnonzero(is_here)] = -torch.inf
+            is_here = (query_rows >= first) & (query_rows < stop)
+            products[query_rows[is_here] - first, np.flatnonzero(is_here)] = -torch.inf
         else:
-            own_groups = np.where(own_rows >= 0, self.groups[own_rows], -1)
+            own_groups = np.where(query_rows >= 0, self.groups[query_rows], -1)
             is_same = torch.from_numpy(self.groups[first:stop, None] == own_groups[None])
             products.masked_fill_(is_same.to(self.device), -torch.inf)
 
@@ -219,7 +221,7 @@ class NeighbourSearch:
         vectors: NDArray[np.float64],
         queries: NDArray[np.int64],
         rows: NDArray[np.int64],
-        own_rows: NDArray[np.int64],
+        query_rows: NDArray[np.int64],
     ) -> Neighbours:
         """Compare queries with their candidates in float64, and keep the nearest."""
         shifted = vectors - self._centre
@@ -237,7 +239,7 @@ class NeighbourSearch:
         if distances is not None:
             nearest_distances = np.zeros(shape)
             nearest_distances[slots] = distances[order]
-        z_scores = self._background.z_scores(units, nearest, own_rows >= 0, len(self.database))
+        z_scores = self._background.z_scores(units, nearest, query_rows >= 0, len(self.database))
         return Neighbours(nearest_rows, nearest, nearest_distances, z_scores)
 
     def _compare(

@@ -1,7 +1,7 @@
 """The table of transferred labels: calibrate on the database, search, and write a row for each query."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,11 @@ class _Labelled:
 
     def search(self, search: NeighbourSearch) -> NeighbourSearch:
         """Restrict a search to these proteins, in which each query that is one of them is not its own neighbour."""
-        own_rows = None if search.own_rows is None else self.own_indices(search.own_rows)
-        return NeighbourSearch(
-            database=SelectedVectors(self.sides.database_vectors, self.rows),
-            k=search.k,
-            metric=search.metric,
-            is_centred=search.is_centred,
-            own_rows=own_rows,
-            device=search.device,
-        )
+        query_rows = None if search.query_rows is None else self.indices_of(search.query_rows)
+        database = SelectedVectors(self.sides.database_vectors, self.rows)
+        return replace(search, database=database, query_rows=query_rows)
 
-    def own_indices(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def indices_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find rows of the database among these proteins, (rows,), int64; -1 for those without a label."""
         indices = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
         return np.where(self.rows[indices] == rows, indices, -1)
@@ -74,7 +68,7 @@ class _Labelled:
         is_known = kmers.is_known[queries]
         chosen = queries[is_known]
         if len(chosen):
-            own = self.own_indices(chosen) if self.sides.is_same else np.full(len(chosen), -1)
+            own = self.indices_of(chosen) if self.sides.is_same else np.full(len(chosen), -1)
             groups = (np.where(own >= 0, own, -2), np.arange(len(self.rows)))
             found = nearest_sets(stack_kmer_sets(kmers.sets(chosen)), self.kmers, groups=groups)
             indices[is_known], similarities[is_known] = np.where(found[1] > 0, found[0], -1), np.maximum(found[1], 0.0)
@@ -158,15 +152,7 @@ def _calibrate(
         raise TableError(path, found, advice)
     number = min(num_proteins, _MAX_TESTED, max(_MIN_PROTEINS, _MAX_VOTES // max(len(labelled.known.names), 1)))
     tested = np.sort(np.random.default_rng(0).choice(num_proteins, number, replace=False))
-    left_out = NeighbourSearch(
-        database=search.database,
-        k=search.k,
-        metric=search.metric,
-        is_centred=search.is_centred,
-        own_rows=tested,
-        groups=clusters,
-        device=search.device,
-    )
+    left_out = replace(search, query_rows=tested, groups=clusters, index=None)  # an index knows nothing of clusters
     neighbours = concatenate(list(left_out.run(SelectedVectors(search.database, tested), pool)))
     groups = (clusters[tested], clusters)
     indices, similarities = nearest_sets(labelled.kmers[tested], labelled.kmers, groups=groups)

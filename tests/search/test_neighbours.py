@@ -15,7 +15,7 @@ def run(queries, database, k=5, **settings):
     return neighbours.concatenate(parts)
 
 
-def brute_force(queries, database, k, *, metric="cosine", centre=False, own_rows=None):
+def brute_force(queries, database, k, *, metric="cosine", centre=False, query_rows=None):
     """Compute all cosines, distances and z-scores in float64, and sort."""
     queries, database = queries.astype(np.float64), database.astype(np.float64)
     mean = database.mean(0) if centre else 0.0
@@ -28,10 +28,10 @@ def brute_force(queries, database, k, *, metric="cosine", centre=False, own_rows
     cosines = unit(queries) @ unit(database).T
     distances = np.linalg.norm(queries[:, None] - database[None], axis=2)
     is_own = np.zeros(cosines.shape, bool)
-    if own_rows is not None:
-        is_own[np.arange(len(queries)), own_rows] = True
+    if query_rows is not None:
+        is_own[np.arange(len(queries)), query_rows] = True
     key = np.where(is_own, np.inf, -cosines if metric == "cosine" else distances)
-    order = np.argsort(key, axis=1, kind="stable")[:, : min(k, len(database) - (own_rows is not None))]
+    order = np.argsort(key, axis=1, kind="stable")[:, : min(k, len(database) - (query_rows is not None))]
     others = np.where(is_own, np.nan, cosines)
     deviation = np.nanstd(others, axis=1, keepdims=True)
     deviation[deviation < 1e-9] = np.inf
@@ -72,9 +72,9 @@ def test_all_against_all_leaves_out_the_protein_itself(draw, metric):
     database = draw(600)
     own = np.arange(600)
 
-    found = run(database, database, metric=metric, own_rows=own)
+    found = run(database, database, metric=metric, query_rows=own)
 
-    assert_equal(found, brute_force(database, database, 5, metric=metric, own_rows=own))
+    assert_equal(found, brute_force(database, database, 5, metric=metric, query_rows=own))
     assert not (found.rows == own[:, None]).any()
 
 
@@ -82,9 +82,9 @@ def test_nearly_equal_rows_are_ordered_by_what_rounding_takes_from_them(draw, pr
     database = draw(600)
     database[:400] = database[0] + 1e-4 * draw(400, seed=1)
 
-    found = run(database[:20], database, own_rows=np.arange(20))
+    found = run(database[:20], database, query_rows=np.arange(20))
 
-    assert_equal(found, brute_force(database[:20], database, 5, own_rows=np.arange(20)))
+    assert_equal(found, brute_force(database[:20], database, 5, query_rows=np.arange(20)))
 
 
 def test_the_first_of_many_equal_rows_are_found(draw, product_dtype):
@@ -105,7 +105,7 @@ def test_rows_may_come_nearer_and_nearer(draw, product_dtype):
 
 
 def test_neighbours_have_the_same_bits_with_any_number_of_threads(draw):
-    search = NeighbourSearch(database=Vectors([draw(900)]), k=7, own_rows=np.arange(900))
+    search = NeighbourSearch(database=Vectors([draw(900)]), k=7, query_rows=np.arange(900))
     found = []
     for num_threads in (1, 2, 3):
         with WorkerPool(num_threads) as pool:
@@ -144,7 +144,7 @@ def test_more_neighbours_than_the_database_has_are_all_of_it(draw):
 def test_one_row_has_no_neighbour_but_itself(draw):
     row = draw(1)
 
-    assert run(row, row, own_rows=np.array([0])).rows.tolist() == [[-1]]
+    assert run(row, row, query_rows=np.array([0])).rows.tolist() == [[-1]]
     assert run(row, row).rows.tolist() == [[0]]
     assert run(row, row).z_scores.tolist() == [[0.0]]
 
@@ -155,9 +155,9 @@ def test_a_vector_of_zeros_has_cosines_of_zero_and_no_z_score(draw, metric):
     database[3] = 0
     own = np.arange(20)
 
-    found = run(database, database, k=19, metric=metric, own_rows=own)
+    found = run(database, database, k=19, metric=metric, query_rows=own)
 
-    assert_equal(found, brute_force(database, database, 19, metric=metric, own_rows=own))
+    assert_equal(found, brute_force(database, database, 19, metric=metric, query_rows=own))
     assert not found.cosines[3].any()
     assert not found.z_scores[3].any()
 
@@ -176,15 +176,15 @@ def test_a_close_pair_among_long_vectors_is_distinguished_from_the_others(draw):
     database[7] = database[5] * np.float32(1 + 1e-6)
     database[7, 0] += np.float32(0.01)
 
-    found = run(database[5:6], database, metric="euclidean", own_rows=np.array([5]))
+    found = run(database[5:6], database, metric="euclidean", query_rows=np.array([5]))
 
-    assert_equal(found, brute_force(database[5:6], database, 5, metric="euclidean", own_rows=np.array([5])))
+    assert_equal(found, brute_force(database[5:6], database, 5, metric="euclidean", query_rows=np.array([5])))
 
 
 def test_members_of_the_own_group_are_no_neighbours(draw):
     database, groups = draw(60), np.arange(60) // 3
 
-    found = run(database, database, k=60, own_rows=np.arange(60), groups=groups)
+    found = run(database, database, k=60, query_rows=np.arange(60), groups=groups)
 
     assert (groups[found.rows[:, :57]] != groups[:, None]).all()
     assert (found.rows[:, 57:] == -1).all()
