@@ -17,7 +17,6 @@ from protembed.embedding.embed import embed_fasta
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# The README first, then the pages in the order of the tutorial, so that they share as many runs as possible.
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # On a tenth of the proteins and a quarter of the labels, and shorter: the commands of a test need not learn as much as
 # those of a reader.
@@ -68,29 +67,24 @@ def shorten(examples):
     table.write_text("".join([header, *rows[::4]]))
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """A folder with the examples, and the commands that were run in it: pages that repeat a command share its run."""
-    folder = tmp_path_factory.mktemp("documents")
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    shorten(folder / "examples")
-    return folder, set()
+@pytest.fixture
+def workplace(tmp_path):
+    """A folder with the examples only, as for a reader who begins with this page."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shorten(tmp_path / "examples")
+    return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # a busy machine takes its time for all commands of a page
 @pytest.mark.parametrize("page", [page for page in PAGES if list(runnable(page.read_text()))], ids=page_name)
 def test_documented_commands_run(page, workplace):
-    folder, done = workplace
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for language, command in runnable(page.read_text(encoding="utf-8")):
-        if (language, command) in done:
-            continue
         shell = ["bash", "-euo", "pipefail", "-c"] if language == "sh" else [sys.executable, "-c"]
-        result = subprocess.run([*shell, command], cwd=folder, env=environment, capture_output=True, text=True)
+        result = subprocess.run([*shell, command], cwd=workplace, env=environment, capture_output=True, text=True)
         # `head` exits early, and the command before it then ends by SIGPIPE with status 141.
         assert result.returncode == 0 or ("| head" in command and result.returncode == 141), (command, result.stderr)
-        done.add((language, command))
 
 
 def test_documented_anndata_holds_vectors_lengths_and_labels_of_each_protein(tmp_path):
