@@ -2,7 +2,7 @@
 
 Pseudo-log-likelihoods against a typical script with transformers, and a scan against one mutation of each position:
 
-    python benchmarks/score.py likelihoods proteins.fasta --num-proteins 1000 --rounds 3
+    python benchmarks/score.py likelihoods proteins.fasta --num-proteins 1000 --rounds 1 [--precision bfloat16]
     python benchmarks/score.py scan protein.fasta --rounds 5
 """
 
@@ -58,7 +58,8 @@ def measure_likelihoods(options: argparse.Namespace, folder: Path) -> None:
     fasta, model = folder / "some.fasta", locate_model(options.model).directory
     fasta.write_text("".join(f">{row}\n{record.sequence}\n" for row, record in enumerate(records)))
     common = [model, fasta, folder / "script.tsv", options.batch_size]
-    ours = protembed_score(fasta, "-m", model, "-o", folder / "ours.tsv", "--threads", options.threads)
+    settings = ["--threads", options.threads, "--precision", options.precision]
+    ours = protembed_score(fasta, "-m", model, "-o", folder / "ours.tsv", *settings)
     commands = {"protembed": ours, "script": [sys.executable, _SCRIPT, *common]}
     seconds = alternate(commands, options.rounds, options.threads)
     scores = read_scores(folder / "ours.tsv", 0, 2), read_scores(folder / "script.tsv", 0, 1)
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--num-proteins", type=int, default=1000)
     parser.add_argument("--residues", type=int, nargs=2, default=(80, 120), help="shortest and longest protein")
     parser.add_argument("--batch-size", type=int, default=32, help="masked copies in a batch of the script")
+    parser.add_argument("--precision", default="float32", help="of likelihoods by protembed; the script has float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
