@@ -2,10 +2,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +167,22 @@ def test_the_number_of_threads_changes_no_bit(request, tmp_path, proteins_fasta,
     assert equal(final_weights(run), final_weights(expected))
 
 
+KILLED_AT_STEP = """
+import os, runpy, signal, sys
+from protembed.training.checkpoints import TrainingProgress
+
+step, record = int(sys.argv.pop(1)), TrainingProgress.record_step
+
+def record_and_die(progress, *arguments, **more):
+    record(progress, *arguments, **more)
+    if progress.step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+TrainingProgress.record_step = record_and_die
+runpy.run_module("protembed", run_name="__main__")
+"""
+
+
 @pytest.mark.promise(1, 2)
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "seed"), [("float32", 0), ("float32", 1), ("bfloat16", 1)])
@@ -176,22 +192,14 @@ def test_a_killed_run_is_resumed_bit_for_bit(request, tmp_path, proteins_fasta, 
     command += ["--steps", "6", "--save-every", "2", "--validate-every", "3", "--threads", "1"]
     command += ["--batch-tokens", "256", "--micro-batch-tokens", "128", "--crop-residues", "48"]
     command += ["--precision", precision]
-    process = subprocess.Popen([sys.executable, "-m", "protembed", *command], stderr=subprocess.DEVNULL)
-    wait_for_step(run, 1 + 2 * seed, process)
-    process.kill()  # by SIGKILL; nothing if the run was faster
-    process.wait()
+    killed = [sys.executable, "-c", KILLED_AT_STEP, str(1 + 2 * seed), *command]
+    assert subprocess.run(killed, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
 
     assert CliRunner().invoke(app, command).exit_code == 0
 
     assert losses(run) == losses(expected)
     assert equal(final_weights(run), final_weights(expected))
     assert [path.name for path in run.rglob(".*")] == []
-
-
-def wait_for_step(run, step, process):
-    log = run / "metrics.jsonl"
-    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= step):
-        time.sleep(0.01)
 
 
 def forget_the_end(run):
