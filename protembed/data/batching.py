@@ -5,17 +5,19 @@ A batch holds the tokens of its crops one after the other, without padding. What
 """
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from protembed.config.common import Span
-from protembed.data.alphabet import CLS, EOS
+from protembed.data.alphabet import CLS, EOS, FIRST_AMINO_ACID, PAD
 from protembed.data.masking import MaskedTokens
 
 Tokens = NDArray[np.uint8]
@@ -89,13 +91,15 @@ class MaskedBatch(Batch):
 
     Attributes:
         positions: (masked,), int64; indices of the masked residues in `tokens`.
-        targets: (masked,), int64; token ids of the original residues.
-        num_residues: Number of residues, masked ones included.
+        targets: (masked,), int64; token ids of the original residues; `<pad>` where a position has no target.
+        num_residues: Number of residues, masked ones included, those of dummy crops not.
+        longest: Largest number of tokens of a crop of the run, if the batch has the shape of the run; else None.
     """
 
     positions: Tensor
     targets: Tensor
     num_residues: int
+    longest: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,3 +180,106 @@ def balance(lengths: Sequence[int], micro_batch_tokens: int) -> list[list[int]]:
         heapq.heapreplace(loads, (num_tokens + lengths[index], emptiest))
         micro_batches[emptiest].append(index)
     return [sorted(indices) for indices in micro_batches]
+
+
+# Micro-batches of one shape
+
+# Products are fastest on multiples of this many rows, which tensor cores compute at once.
+_ROWS_STEP = 128
+# Room for crops beyond the expected number of a micro-batch. What does not fit is computed without compiled layers.
+_CROPS_FACTOR, _MORE_CROPS = 1.25, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatchShape:
+    """The shape that the micro-batches of a run have, so that the compiler makes one graph of a layer.
+
+    Attributes:
+        num_tokens: Number of tokens, those of dummy crops included; a multiple of 128.
+        num_crops: Number of crops, dummy and empty ones included.
+        num_masked: Number of masked positions, those without a target included; a multiple of 128.
+        longest: Largest number of tokens of a crop.
+        budget: Tokens of a micro-batch for `balance`, by which the largest step makes nearly full micro-batches.
+    """
+
+    num_tokens: int
+    num_crops: int
+    num_masked: int
+    longest: int
+    budget: int
+
+    @classmethod
+    def of_steps(
+        cls, step_tokens: int, micro_batch_tokens: int, *, longest: int, mean_length: float, mask_rate: float
+    ) -> "MicroBatchShape":
+        """Choose the shape of the micro-batches into which `balance` divides steps.
+
+        Args:
+            step_tokens: Largest number of tokens of a step.
+            micro_batch_tokens: Tokens of a micro-batch.
+            longest: Largest number of tokens of a crop.
+            mean_length: Mean number of tokens of a crop.
+            mask_rate: Fraction of the residues of a crop that are masked.
+
+        >>> MicroBatchShape.of_steps(1000, 600, longest=66, mean_length=50.0, mask_rate=0.15)
+        MicroBatchShape(num_tokens=640, num_crops=32, num_masked=128, longest=66, budget=500)
+        """
+        num_micro_batches = -(-step_tokens // micro_batch_tokens)
+        budget = -(-step_tokens // num_micro_batches)
+        # The crop that `balance` adds last to the fullest micro-batch is in none of the others.
+        fullest = max(budget + longest * (num_micro_batches - 1) // num_micro_batches, longest)
+        num_tokens = _round_up(fullest)
+        num_crops = math.ceil(_CROPS_FACTOR * num_tokens / mean_length) + _MORE_CROPS
+        # The number of masked residues of a crop is rounded, by less than one.
+        num_masked = min(_round_up(math.ceil(mask_rate * num_tokens) + num_crops), num_tokens)
+        return cls(num_tokens=num_tokens, num_crops=num_crops, num_masked=num_masked, longest=longest, budget=budget)
+
+    def pad(self, batch: MaskedBatch) -> MaskedBatch:
+        """Give a batch this shape, with the same loss and gradients; return one that does not fit unchanged.
+
+        Dummy crops of amino acids fill the tokens: without a crop their states would be uninitialised, and zero times
+        NaN is NaN in the gradients of weights. Empty crops follow them. Positions without a target repeat the last
+        token of a crop.
+        """
+        num_free = self.num_tokens - batch.num_tokens
+        num_dummies = -(-num_free // self.longest)
+        num_empty = self.num_crops - (len(batch.offsets) - 1) - num_dummies
+        is_too_long = bool((batch.offsets.diff() > self.longest).any())
+        if is_too_long or min(num_free, num_empty, self.num_masked - len(batch.positions)) < 0:
+            return batch
+        dummy_ends = np.minimum(batch.num_tokens + self.longest * np.arange(1, num_dummies + 1), self.num_tokens)
+        offsets = np.concatenate([batch.offsets, dummy_ends, np.full(num_empty, self.num_tokens)])
+        positions, targets = self._pad_positions(batch.positions.numpy(), batch.targets.numpy(), offsets)
+        return MaskedBatch(
+            tokens=F.pad(batch.tokens, (0, num_free), value=FIRST_AMINO_ACID),
+            offsets=torch.from_numpy(offsets),
+            rows=F.pad(batch.rows, (0, num_dummies + num_empty), value=-1),
+            positions=torch.from_numpy(positions),
+            targets=torch.from_numpy(targets),
+            num_residues=batch.num_residues,
+            longest=self.longest,
+        )
+
+    def _pad_positions(
+        self, positions: NDArray[np.int64], targets: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Add positions without a target to the last crops, ascending, and no more to one than the longest has."""
+        ends = offsets[1:][np.diff(offsets) > 0]
+        bounds = np.searchsorted(positions, ends)
+        room = self.longest - np.diff(bounds, prepend=0)
+        room_after = room[::-1].cumsum()[::-1] - room
+        added = np.clip(self.num_masked - len(positions) - room_after, 0, room)
+        places = np.repeat(bounds, added)
+        return np.insert(positions, places, np.repeat(ends - 1, added)), np.insert(targets, places, PAD)
+
+    def dummy(self) -> MaskedBatch:
+        """Make a batch of this shape with dummy crops only, and no targets."""
+        nothing = torch.empty(0, dtype=torch.int64)
+        start = torch.zeros(1, dtype=torch.int64)
+        return self.pad(
+            MaskedBatch(tokens=nothing, offsets=start, rows=nothing, positions=nothing, targets=nothing, num_residues=0)
+        )
+
+
+def _round_up(number: int) -> int:
+    return -(-number // _ROWS_STEP) * _ROWS_STEP

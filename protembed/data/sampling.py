@@ -78,6 +78,8 @@ class EpochSampler:
 
     Attributes:
         steps_per_epoch: Number of steps in which the sampler's proteins are seen once.
+        max_epoch_tokens: Upper bound on the tokens of an epoch.
+        max_step_tokens: Upper bound on the tokens of a step.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class EpochSampler:
         self._sampler, self._count, self._seed, self._rows_per_block = sampler, count, seed, rows_per_block
         # A step exceeds its segment by less than the length of its last crop.
         segment = max(batch_tokens - max_length, batch_tokens // 2)
-        self.steps_per_epoch = max(1, -(-sampler.max_tokens(count) // segment))
+        self.max_epoch_tokens = sampler.max_tokens(count)
+        self.steps_per_epoch = max(1, -(-self.max_epoch_tokens // segment))
+        self.max_step_tokens = -(-self.max_epoch_tokens // self.steps_per_epoch) + max_length
         self._epoch = -1
         self._order = self._boundaries = np.empty(0, np.int64)
 

@@ -6,7 +6,7 @@ The engine, the training loop, LoRA, scores and attention maps need of an encode
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -69,6 +69,7 @@ class PackedLayout:
         positions: The position of each token in its protein or window, from 0: (tokens + padding,), float32.
         cosine: Cosines of the rotary angles, (tokens + padding, 1, 1, head_dim), float32.
         sine: Sines of the rotary angles, (tokens + padding, 1, 1, head_dim / 2), float32.
+        is_fixed: Whether other layouts have the same shapes and the same `longest`, so that layers may be compiled.
     """
 
     offsets: Tensor
@@ -80,6 +81,7 @@ class PackedLayout:
     positions: Tensor
     cosine: Tensor
     sine: Tensor
+    is_fixed: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -130,7 +132,7 @@ class PackedLayout:
             rows=to_device(padded, self.offsets.device),
             boundaries=to_device(offsets.int(), self.offsets.device),
             lengths=lengths,
-            longest=max(lengths),
+            longest=self.longest if self.is_fixed else max(lengths),
         )
 
 
@@ -142,7 +144,7 @@ class SelectedTokens:
         rows: The index of each token among all tokens, (selected + padding,), int64; the padding repeats the first one.
         boundaries: The first selected token of each protein, and the end of the last one: (proteins + 1,), int32.
         lengths: The number of selected tokens of each protein.
-        longest: The largest of these numbers.
+        longest: The largest of these numbers, or more.
     """
 
     rows: Tensor
@@ -298,10 +300,14 @@ class Layer(nn.Module):
         attention: The attention of the architecture.
         feed_forward: Its feed-forward part: maps normalised states and the residual stream, (tokens, dim) each, to the
             new residual stream.
+
+    Attributes:
+        compiled: `compute` as compiled for layouts that are fixed; None computes them as all others.
     """
 
     def __init__(self, dim: int, attention: AttentionBlock, feed_forward: nn.Module) -> None:
         super().__init__()
+        self.compiled: Callable[[Layer, Tensor, PackedLayout, SelectedTokens | None], Tensor] | None = None
         self.attention_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attention = attention
         self.feed_forward_norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -309,6 +315,12 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
         """Map (tokens + padding, dim) to the same, or to (selected + padding, dim) where tokens are selected."""
+        if self.compiled is not None and layout.is_fixed:
+            return self.compiled(self, hidden, layout, selected)
+        return self.compute(hidden, layout, selected)
+
+    def compute(self, hidden: Tensor, layout: PackedLayout, selected: SelectedTokens | None = None) -> Tensor:
+        """Compute `forward` with torch's operators."""
         residual = hidden if selected is None else hidden[selected.rows]
         hidden = self.attention(self.attention_norm(hidden), layout, residual, selected)
         return cast("Tensor", self.feed_forward(self.feed_forward_norm(hidden), hidden))
@@ -358,11 +370,12 @@ class Encoder(nn.Module, ABC):
             if isinstance(module, nn.Linear):
                 module.to(dtype)
 
-    def layout(self, offsets: Tensor) -> PackedLayout:
+    def layout(self, offsets: Tensor, longest: int | None = None) -> PackedLayout:
         """Prepare what every layer needs to know about a batch.
 
         Args:
             offsets: The first token of each protein, and the end of the last one: (proteins + 1,), int64, on the CPU.
+            longest: The largest number of tokens of a protein in all batches, if they have one shape; else None.
 
         Raises:
             ConfigError: A protein or window has more residues than the encoder has learned positions for.
@@ -380,12 +393,13 @@ class Encoder(nn.Module, ABC):
             offsets=to_device(offsets, device),
             boundaries=to_device(offsets.int(), device),
             lengths=lengths.tolist(),
-            longest=int(lengths.max()),
+            longest=int(lengths.max()) if longest is None else longest,
             num_padding=num_padding,
             is_varlen=has_varlen_attention(device, head_dim=2 * len(self.inverse_frequencies)),
             positions=positions,
             cosine=torch.cat((cosine, cosine), dim=-1),
             sine=angles.sin(),
+            is_fixed=longest is not None,
         )
 
     def _check_lengths(self, lengths: Tensor) -> None:

@@ -10,6 +10,7 @@ from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.batching import (
     MaskedBatch,
     MaskedCrop,
+    MicroBatchShape,
     Tokens,
     balance,
     concatenate_masked,
@@ -34,6 +35,7 @@ class PretrainingBatches:
 
     Attributes:
         steps_per_epoch: Number of steps in which each protein, or a member of each cluster, is seen once.
+        shape: Shape of fixed micro-batches.
     """
 
     def __init__(
@@ -52,16 +54,31 @@ class PretrainingBatches:
         count = token_counts(corpus.offsets, batches.crop_residues)
         self._sampler = EpochSampler(sampler, count, batches.crop_residues + 2, batches.batch_tokens, seed)
         self.steps_per_epoch = self._sampler.steps_per_epoch
+        num_crops = len(corpus) if corpus.clusters is None else len(corpus.clusters)
+        self.shape = MicroBatchShape.of_steps(
+            min(batches.batch_tokens, self._sampler.max_step_tokens),
+            micro_batch_tokens,
+            longest=batches.crop_residues + 2,
+            mean_length=self._sampler.max_epoch_tokens / num_crops,
+            mask_rate=masking.mask_rate,
+        )
 
     def micro_batches(self, step: int) -> list[MaskedBatch]:
         """Draw a step, and divide it into micro-batches of about equal size; return those of this process.
 
         They are a function of the seed and the step, and of nothing else. Other processes' crops are not masked.
         """
+        return self._draw(step, self._micro_batch_tokens)
+
+    def fixed_micro_batches(self, step: int) -> list[MaskedBatch]:
+        """Draw the crops and masks of `micro_batches`, and divide them into micro-batches that have one shape."""
+        return [self.shape.pad(batch) for batch in self._draw(step, self.shape.budget)]
+
+    def _draw(self, step: int, micro_batch_tokens: int) -> list[MaskedBatch]:
         rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
         rows = self._sampler.rows(step)
         crops = self._random_crops(rows, rng)
-        groups = self._processes.shard(balance([len(crop) for crop in crops], self._micro_batch_tokens))
+        groups = self._processes.shard(balance([len(crop) for crop in crops], micro_batch_tokens))
         if not groups:
             return []
         is_needed = np.zeros(len(crops), np.bool_)

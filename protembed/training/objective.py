@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from protembed.config.common import UNKNOWN_CLASS, PoolingName, Span
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK
+from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK, PAD
 from protembed.data.batching import AnyBatch, LabelledBatch, MaskedBatch
 from protembed.device import to_device
 from protembed.model.encoder import Encoder
 from protembed.model.heads import MaskedLMHead, TaskHead
 from protembed.model.pooling import merge_windows, pool_protein
 from protembed.training.distributed import Executor, ProcessGroup
+
+# The class of a position that pads a micro-batch.
+_NO_TARGET = PAD - FIRST_AMINO_ACID
 
 
 @dataclass(frozen=True)
@@ -69,14 +72,15 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, class_weights: Tensor | N
 
     Args:
         logits: (n, classes), float32.
-        targets: True classes, (n,), int64.
+        targets: True classes, (n,), int64; those of the padding of a micro-batch cost nothing, but are counted.
         class_weights: Weight of each class, (classes,); None weights all equally.
 
     >>> round(cross_entropy_sum(torch.tensor([[0.57, 0.43]]).log(), torch.tensor([0])).mean().item(), 3)
     0.562
     """
     num_correct = (logits.argmax(-1) == targets).sum() if len(targets) else targets.sum()
-    return LossSum(F.cross_entropy(logits, targets, class_weights, reduction="sum"), len(targets), num_correct)
+    loss = F.cross_entropy(logits, targets, class_weights, reduction="sum", ignore_index=_NO_TARGET)
+    return LossSum(loss, len(targets), num_correct)
 
 
 class Objective(nn.Module, Generic[AnyBatch]):
@@ -102,7 +106,7 @@ class MaskedLM(Objective[MaskedBatch]):
 
     def logits(self, batch: MaskedBatch) -> Tensor:
         """Predict the masked residues of a batch: logits over the 20 amino acids, (masked, 20)."""
-        layout = self.encoder.layout(batch.offsets)
+        layout = self.encoder.layout(batch.offsets, batch.longest)
         selected = layout.select(batch.positions)
         masked = self.encoder(to_device(batch.tokens, self.device), layout, selected=selected)  # (masked, dim)
         return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
@@ -122,11 +126,15 @@ class MaskedLM(Objective[MaskedBatch]):
         The logits are those of the batch, (masked, 20), float32.
         """
         targets = to_device(batch.targets, self.device) - FIRST_AMINO_ACID
-        is_mask_token = batch.tokens[batch.positions] == MASK  # the others show a random residue, or their own
-        nats = F.cross_entropy(logits.detach(), targets, reduction="none")
+        is_target = batch.targets != PAD
+        is_mask_token = (
+            batch.tokens[batch.positions] == MASK
+        ) & is_target  # others show a random residue, or their own
+        nats = F.cross_entropy(logits.detach(), targets, reduction="none", ignore_index=_NO_TARGET)
         behind_mask = nats.where(to_device(is_mask_token, self.device), 0.0)
         return replace(
             cross_entropy_sum(logits, targets),
+            count=int(is_target.sum()),
             mask_token_sum=behind_mask.sum(),
             num_mask_tokens=int(is_mask_token.sum()),
         )

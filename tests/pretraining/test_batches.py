@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
-from protembed.data.alphabet import CLS, EOS, MASK, encode, is_amino_acid
+from protembed.data.alphabet import CLS, EOS, MASK, PAD, encode, is_amino_acid
 from protembed.data.batching import make_crop
 from protembed.data.hashing import sequence_sha256
 from protembed.data.masking import mask_for_validation
@@ -191,6 +191,35 @@ def test_masks_differ_between_epochs(make_corpus, proteins):
     masks = {tuple(batches.micro_batches(epoch)[0].positions.tolist()) for epoch in range(5)}
 
     assert len(masks) == 5
+
+
+# Micro-batches of one shape
+
+
+@pytest.mark.parametrize("micro_batch_tokens", [100, 200, 512])
+def test_fixed_micro_batches_have_one_shape_and_see_what_the_others_see(corpus, micro_batch_tokens):
+    batches = make_batches(corpus, micro_batch_tokens=micro_batch_tokens)
+
+    for step in range(2 * batches.steps_per_epoch):
+        plain, fixed = batches.micro_batches(step), batches.fixed_micro_batches(step)
+        assert {(batch.num_tokens, len(batch.offsets), len(batch.positions), batch.longest) for batch in fixed} == {
+            (batches.shape.num_tokens, batches.shape.num_crops + 1, batches.shape.num_masked, 66)
+        }
+        assert sum(batch.num_residues for batch in fixed) == sum(batch.num_residues for batch in plain)
+        rows, fixed_rows = (sorted(torch.cat([batch.rows for batch in drawn]).tolist()) for drawn in (plain, fixed))
+        assert [row for row in fixed_rows if row >= 0] == rows
+        targets, fixed_targets = (torch.cat([batch.targets for batch in drawn]) for drawn in (plain, fixed))
+        assert fixed_targets[fixed_targets != PAD].sort()[0].equal(targets.sort()[0])
+
+
+def test_the_shape_follows_the_steps_where_they_are_smaller_than_allowed(make_corpus, proteins):
+    config = BatchConfig(batch_tokens=4096, crop_residues=64)
+    batches = make_batches(make_corpus(proteins[:6]), config=config, micro_batch_tokens=4096)
+
+    (micro_batch,) = batches.fixed_micro_batches(0)
+
+    assert batches.shape.num_tokens == 512  # of 6 crops of 65 or 66 tokens, and one more in case
+    assert micro_batch.num_tokens == 512
 
 
 # Validation

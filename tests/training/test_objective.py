@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID
+from protembed.data.alphabet import AMINO_ACID_IDS, FIRST_AMINO_ACID, MASK
+from protembed.data.batching import MicroBatchShape
 from protembed.training import objective
 from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, cross_entropy_sum, evaluate
@@ -131,6 +132,48 @@ def test_every_tensor_of_a_batch_is_moved_by_the_copy_that_does_not_block(masked
     assert any(tensor is three_masked.tokens for tensor in moved)
     assert any(tensor is three_masked.targets for tensor in moved)
     assert any(tensor.dtype == torch.bool for tensor in moved)
+
+
+# Micro-batches of one shape
+
+SHAPE = MicroBatchShape(num_tokens=512, num_crops=9, num_masked=128, longest=128, budget=500)
+
+
+@pytest.mark.parametrize("batch_name", ["three_masked", "seventeen_masked", "twenty_masked"])
+def test_a_padded_micro_batch_has_the_loss_and_the_gradients_of_the_plain_one(masked_lm, request, batch_name):
+    batch = request.getfixturevalue(batch_name)
+    padded = SHAPE.pad(batch)
+    assert padded.longest is not None
+
+    plain, fixed = masked_lm(batch), masked_lm(padded)
+
+    assert torch.allclose(plain.sum, fixed.sum, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(plain.mask_token_sum, fixed.mask_token_sum, rtol=1e-5, atol=1e-5)
+    assert (plain.count, plain.num_mask_tokens) == (fixed.count, fixed.num_mask_tokens)
+    assert plain.num_correct == fixed.num_correct
+    pairs = zip(*(gradients_of(loss.sum, masked_lm) for loss in (plain, fixed)), strict=True)
+    assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-5) for pair in pairs)
+
+
+def test_a_micro_batch_of_dummies_costs_nothing_and_has_no_targets(masked_lm):
+    loss = masked_lm(SHAPE.dummy())
+
+    assert (loss.count, loss.num_mask_tokens, loss.sum) == (0, 0, 0)
+    assert all((gradient == 0).all() for gradient in gradients_of(loss.sum, masked_lm))
+
+
+def test_a_crop_that_ends_in_a_mask_token_does_not_count_the_positions_that_repeat_it(masked_lm, three_masked):
+    last = int(three_masked.positions[-1])
+    cropped = replace(
+        three_masked, tokens=three_masked.tokens[: last + 1], offsets=torch.tensor([0, last + 1]), num_residues=last
+    )
+    # No token is left for dummies, so the added positions repeat the masked one.
+    padded = replace(SHAPE, num_tokens=last + 1, num_masked=8).pad(cropped)
+
+    loss = masked_lm(padded)
+
+    assert padded.tokens[-1] == MASK
+    assert (len(padded.positions), loss.count, loss.num_mask_tokens) == (8, 3, 3)
 
 
 # Evaluation
