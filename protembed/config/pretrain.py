@@ -152,6 +152,20 @@ class BatchConfig(Config):
             raise ConfigError("batch_tokens", self.batch_tokens, expected)
 
 
+CompileName = Literal["auto", "never"]
+
+
+class TrainingDeviceConfig(DeviceConfig):
+    """Device: where to train, and whether to compile for it."""
+
+    compile: CompileName = option(
+        "auto",
+        "Let torch's compiler make kernels of the encoder's layers. auto: when training in bfloat16 on an NVIDIA GPU; "
+        "it takes time at the start, so never suits runs of a few minutes.",
+        advanced=True,
+    )
+
+
 class MaskingConfig(Config):
     """Masking: which residues become targets, and what the model sees in their place."""
 
@@ -178,4 +192,4 @@ class PretrainOptions(Options):
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: DeviceConfig = field(default_factory=DeviceConfig)
+    compute: TrainingDeviceConfig = field(default_factory=TrainingDeviceConfig)

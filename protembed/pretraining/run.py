@@ -28,6 +28,7 @@ from protembed.model.catalog import model_name
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import PretrainingBatches
+from protembed.pretraining.compilation import compile_training
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
 from protembed.pretraining.initial_model import check_memory, check_models, default_training_tokens, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
@@ -43,6 +44,7 @@ from protembed.pretraining.validation import (
     validates_in_bfloat16,
 )
 from protembed.training.checkpoints import Checkpoints
+from protembed.training.compilation import compiler_directory
 from protembed.training.distributed import SINGLE_PROCESS, Executor, ProcessGroup, joined_processes
 from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import MaskedLM
@@ -389,6 +391,7 @@ def _prepare(
     batches = PretrainingBatches(
         corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes
     )
+    micro_batches, compiler_warnings = compile_training(objective, batches, executor, options.compute.compile)
 
     evaluator = _evaluator(config, corpora, model, tokens, executor)
     references = run.load_or_compute("references", evaluator.reference_losses)
@@ -396,19 +399,19 @@ def _prepare(
     timing = budget = None
     if "plan" not in run.facts and (is_dry_run or config.max_minutes is not None):
         provisional = _make_schedule(options, batches)
-        timing = time_steps(objective, batches.micro_batches, provisional, executor, evaluator.num_residues)
+        timing = time_steps(objective, micro_batches, provisional, executor, evaluator.num_residues)
         budget = None if config.max_minutes is None else TimeBudget(started, config.max_minutes, timing)
     schedule = run.load_or_compute("plan", lambda: asdict(_make_schedule(options, batches, budget)))
     if budget is not None:
         run.store("first_num_steps", schedule["num_steps"])
     setup = TrainingSetup(
         objective=objective,
-        micro_batches=batches.micro_batches,
+        micro_batches=micro_batches,
         optimizers=make_optimizers(objective, schedule["optimizer"], schedule["weight_decay"], executor),
         executor=executor,
     )
     checkpoints = _checkpoints(run, config, executor)
-    warnings = [*model.warnings, *checkpoints.restore(objective, setup.optimizers)]
+    warnings = [*model.warnings, *compiler_warnings, *checkpoints.restore(objective, setup.optimizers)]
     run.truncate_log(checkpoints.progress.step)
     return _Job(
         run=run,
@@ -436,7 +439,7 @@ def plan_run(
     """
     device = choose_device(options.compute)
     check_memory(options.pretrain, device)
-    with scratch_directory() as scratch, worker_pool(options.compute, device) as pool:
+    with scratch_directory() as scratch, compiler_directory(device), worker_pool(options.compute, device) as pool:
         scratch_run = Result(scratch / "run", [], run=RUN)
         with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
             executor = Executor(pool=pool, precision=resolve_precision(run, options.pretrain.precision, device))
@@ -459,7 +462,11 @@ def run_pretraining(
     """
     device = choose_device(options.compute)
     check_memory(options.pretrain, device)
-    with joined_processes(device) as processes, worker_pool(options.compute, device) as pool:
+    with (
+        joined_processes(device) as processes,
+        compiler_directory(device),
+        worker_pool(options.compute, device) as pool,
+    ):
         with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
             precision = resolve_precision(run, options.pretrain.precision, device)
             executor = Executor(pool=pool, processes=processes, precision=precision)
