@@ -1,8 +1,9 @@
 """Speed of training and embedding on a GPU, in residues per second and as a fraction of its matrix rate.
 
-    python benchmarks/gpu.py data.fasta [--sizes t6_8M t12_35M] [--seconds 8] [--json FILE]
+    python benchmarks/gpu.py data.fasta [--sizes t6_8M t12_35M] [--seconds 8] [--minutes 9] [--json FILE]
 
-Training: masked-language-modelling steps in bfloat16 with protembed's training loop and Muon.
+Training: masked-language-modelling steps in bfloat16 with protembed's training loop and Muon; the layers as torch's
+operators (eager), the same on micro-batches of one shape (fixed), and compiled for these, as `pretrain` does.
 Embedding: protembed's engine in bfloat16 and in float32, and transformers in bfloat16 with SDPA on batches sorted by
 length. Weights are random. The fraction is the rate of the matrix products divided by that of one large bfloat16
 product.
@@ -17,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 
 from embed import MAKE_MODEL, MAX_RESIDUES, inference_flops, run_in_subprocess
 from embed_competitors import Protein
@@ -31,6 +34,7 @@ from protembed.config.common import DeviceConfig, OptimizerConfig
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.alphabet import PAD, encode
+from protembed.data.batching import MaskedBatch
 from protembed.data.fasta import read_fasta
 from protembed.device import worker_pool
 from protembed.inference.embedding import Embedder
@@ -39,6 +43,7 @@ from protembed.model.checkpoint import load_checkpoint, new_checkpoint
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.corpus import build_corpora, open_corpora
 from protembed.training.checkpoints import Checkpoints
+from protembed.training.compilation import compile_layers, compiler_directory
 from protembed.training.distributed import Executor
 from protembed.training.loop import TrainingSetup, train
 from protembed.training.objective import MaskedLM
@@ -47,6 +52,7 @@ from protembed.training.schedule import make_schedule
 
 CROP_RESIDUES = 512
 TOKENS_PER_BATCH = 131_072
+ARMS = ("eager", "fixed", "compiled")
 WARMUP_STEPS = 4
 PROFILED_STEPS = 3
 # The largest batch of transformers, padding included.
@@ -62,6 +68,8 @@ def main() -> None:
         "--micro-batches", nargs="+", type=int, default=[65_536], help="tokens computed at once in training"
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds of training in each arm")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, help="how the layers are trained")
+    parser.add_argument("--minutes", type=float, default=9.0, help="begin no arm after this time")
     parser.add_argument("--no-training", action="store_true")
     parser.add_argument("--no-embedding", action="store_true")
     parser.add_argument("--profile", action="store_true", help="also show where the time of training goes")
@@ -69,13 +77,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    peak = matrix_rate()
+    deadline, peak = time.monotonic() + 60 * options.minutes, matrix_rate()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {peak / 1e12:.0f} TFLOP/s in bfloat16")
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
             arms = () if options.no_training else training_arms(options, size, Path(folder))
             arms = (*arms, *(() if options.no_embedding else embedding_arms(options, size, Path(folder))))
             for name, measure in arms:
+                if time.monotonic() > deadline:
+                    print(f"| {size} | {name} | not measured: the time was over | | |", flush=True)
+                    continue
                 try:
                     rate, flops = measure()
                 except Exception as error:  # the other arms run even if one fails
@@ -112,22 +123,40 @@ def training_arms(options: argparse.Namespace, size: str, folder: Path) -> Itera
     if not corpus.exists():
         build_corpora(corpus, [options.fasta], [options.fasta])
     for micro_batch_tokens in options.micro_batches:
-        measure = functools.partial(measure_training, options, size, corpus, micro_batch_tokens)
-        yield f"training, micro-batches of {micro_batch_tokens:,}", measure
+        for arm in options.arms:
+            measure = functools.partial(measure_training, options, size, corpus, micro_batch_tokens, arm)
+            yield f"training, {arm}, micro-batches of {micro_batch_tokens:,}", measure
+
+
+def micro_batches_of(
+    arm: str, objective: MaskedLM, batches: PretrainingBatches, executor: Executor
+) -> Callable[[int], Sequence[MaskedBatch]]:
+    """Compile the layers if the arm says so, and return the function that draws its micro-batches."""
+    if arm == "compiled":
+        began = time.perf_counter()
+        failure = compile_layers(objective, batches.shape.dummy(), executor)
+        if failure is not None:
+            raise RuntimeError(failure)
+        print(f"compiled in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    return batches.micro_batches if arm == "eager" else batches.fixed_micro_batches
 
 
 def measure_training(
-    options: argparse.Namespace, size: str, corpus: Path, micro_batch_tokens: int
+    options: argparse.Namespace, size: str, corpus: Path, micro_batch_tokens: int, arm: str
 ) -> tuple[float, float]:
-    proteins, masking = open_corpora(corpus).train, MaskingConfig()
-    batches = BatchConfig(crop_residues=CROP_RESIDUES, batch_tokens=TOKENS_PER_BATCH)
+    proteins = open_corpora(corpus).train
+    config = BatchConfig(crop_residues=CROP_RESIDUES, batch_tokens=TOKENS_PER_BATCH)
+    batches = PretrainingBatches(proteins, config, micro_batch_tokens, MaskingConfig(), seed=0)
     checkpoint = new_checkpoint(SIZES[size], "gaussian", 0).to(DEVICE)
     objective = MaskedLM(checkpoint.encoder, checkpoint.lm_head)
-    with worker_pool(DeviceConfig(device="cuda"), DEVICE) as pool, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        stack.enter_context(compiler_directory(DEVICE))
+        pool = stack.enter_context(worker_pool(DeviceConfig(device="cuda"), DEVICE))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         executor = Executor(pool=pool, precision=torch.bfloat16)
         training = TrainingSetup(
             objective=objective,
-            micro_batches=PretrainingBatches(proteins, batches, micro_batch_tokens, masking, seed=0).micro_batches,
+            micro_batches=micro_batches_of(arm, objective, batches, executor),
             optimizers=make_optimizers(objective, "muon", 0.01, executor),
             executor=executor,
         )
@@ -140,6 +169,8 @@ def measure_training(
         while time.perf_counter() - began < options.seconds:
             report = next(steps)
         rate = (report.num_residues - residues) / (time.perf_counter() - began)
+        print(f"{arm}: {torch._dynamo.utils.counters['stats']['unique_graphs']} graphs", file=sys.stderr)
+        torch._dynamo.utils.counters.clear()
         if options.profile:
             profile(steps)
     return rate, training_flops(SIZES[size], proteins.lengths, CROP_RESIDUES, MASK_RATE)
