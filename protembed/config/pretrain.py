@@ -29,6 +29,9 @@ def _check_tensorboard(is_requested: bool) -> None:
         raise ConfigError("tensorboard", is_requested, expected)
 
 
+CompileName = Literal["auto", "never"]
+
+
 class PretrainConfig(Config):
     """Run: the run directory, the data, and how long to train."""
 
@@ -86,6 +89,12 @@ class PretrainConfig(Config):
         2, "Number of checkpoints to keep, the newest; the best model is always kept.", min=1, advanced=True
     )
     precision: PrecisionName = training_precision_option()
+    compile: CompileName = option(
+        "auto",
+        "Let torch's compiler make kernels of the encoder's layers. auto: when training in bfloat16 on an NVIDIA GPU; "
+        "it takes time at the start, so never suits runs of a few minutes.",
+        advanced=True,
+    )
     tensorboard: bool = option(
         False,
         "Write the log for TensorBoard too, into the folder tensorboard of the run; the package tensorboard must be "
@@ -152,20 +161,6 @@ class BatchConfig(Config):
             raise ConfigError("batch_tokens", self.batch_tokens, expected)
 
 
-CompileName = Literal["auto", "never"]
-
-
-class TrainingDeviceConfig(DeviceConfig):
-    """Device: where to train, and whether to compile for it."""
-
-    compile: CompileName = option(
-        "auto",
-        "Let torch's compiler make kernels of the encoder's layers. auto: when training in bfloat16 on an NVIDIA GPU; "
-        "it takes time at the start, so never suits runs of a few minutes.",
-        advanced=True,
-    )
-
-
 class MaskingConfig(Config):
     """Masking: which residues become targets, and what the model sees in their place."""
 
@@ -192,4 +187,4 @@ class PretrainOptions(Options):
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reader: InputConfig = field(default_factory=InputConfig)
-    compute: TrainingDeviceConfig = field(default_factory=TrainingDeviceConfig)
+    compute: DeviceConfig = field(default_factory=DeviceConfig)

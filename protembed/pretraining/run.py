@@ -391,7 +391,7 @@ def _prepare(
     batches = PretrainingBatches(
         corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes
     )
-    micro_batches, compiler_warnings = compile_training(objective, batches, executor, options.compute.compile)
+    micro_batches, compiler_warnings = compile_training(objective, batches, executor, config.compile)
 
     evaluator = _evaluator(config, corpora, model, tokens, executor)
     references = run.load_or_compute("references", evaluator.reference_losses)

@@ -105,6 +105,31 @@ def test_a_finished_run_contains_all_promised_files(undisturbed):
     assert summary.valid_perplexity == pytest.approx(np.exp(summary.valid_loss))
 
 
+def test_micro_batches_of_one_shape_train_the_same_model_and_the_plan_warns_of_layers_that_are_not_compiled(
+    undisturbed, proteins_fasta, tmp_path, monkeypatch
+):
+    undisturbed_run, expected = undisturbed
+    warning, plans = "the layers are not compiled", []
+    monkeypatch.setattr(
+        run_module, "compile_training", lambda objective, batches, *_: (batches.fixed_micro_batches, [warning])
+    )
+
+    summary = pretrain_model([proteins_fasta], options(tmp_path / "a.run"), Callbacks(on_plan=plans.append))
+
+    assert warning in plans[0].warnings
+    assert losses(tmp_path / "a.run") == pytest.approx(losses(undisturbed_run), rel=1e-4)
+    assert summary.num_residues == expected.num_residues
+
+
+def test_a_run_may_be_resumed_without_the_compiler(undisturbed, proteins_fasta):
+    run, expected = undisturbed
+
+    summary = pretrain_model([proteins_fasta], options(run, compile="never"))
+
+    assert summary.was_done
+    assert summary.num_residues == expected.num_residues
+
+
 def test_the_exported_model_is_the_best_and_records_its_window(undisturbed):
     run, summary = undisturbed
     metadata = load_checkpoint(run / "model").metadata
