@@ -25,6 +25,7 @@ INIT_STD = 0.02
 # Of the attention of a query in bfloat16 on a CPU with AVX-512: exponentials that are taken at once; and scores that a
 # mask may cover before it costs more than a single exponential.
 _SCORES_AT_ONCE, _SCORES_PER_SINGLE_ONE = 16, 85
+_WITHOUT_ROTARY_OPERATOR = ("cpu", "mps")
 
 
 def inverse_frequencies(shape: EncoderShape) -> Tensor:
@@ -105,7 +106,7 @@ class PackedLayout:
 
     def rotate_packed(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rotate queries and keys, and separate them and the values: (tokens, 3, head, head_dim) to three times one."""
-        if packed.device.type in ("cpu", "mps"):
+        if packed.device.type in _WITHOUT_ROTARY_OPERATOR:
             query, key = self.rotate(packed[:, :2]).unbind(1)
             return query, key, packed[:, 2]
         # Imported here because its first call loads torch's compiler, which other devices do not need.

@@ -17,8 +17,8 @@ _CONTENTS = (
     *("checkpoints/*", "corpus/*", "tensorboard/*"),
     *(f"model/{name}" for name in MODEL_FILES),
 )
-# Options that change neither the weights nor any metric, except for last digits on GPUs; and those of a shape, which are
-# recorded as one, if at all.
+# Options that change neither the weights nor any metric, except for last digits on GPUs; and those of a shape, which
+# are recorded as one, if at all.
 _NOT_IN_FINGERPRINT = (
     *("save_every_minutes", "keep_checkpoints", "compile", "tensorboard", "dry_run"),
     *("layers", "dim", "heads"),

@@ -86,7 +86,8 @@ attend_all.register_autograd(_backward, setup_context=_keep_inputs)
 
 @pytest.fixture
 def varlen_attention(monkeypatch):
-    """Let the encoder compute attention in one operator where it computes in bfloat16, as on NVIDIA GPUs."""
+    """Let the encoder compute rotary positions and attention in one operator each, in bfloat16, as on NVIDIA GPUs."""
+    monkeypatch.setattr(encoder, "_WITHOUT_ROTARY_OPERATOR", ())
     monkeypatch.setattr(encoder, "has_varlen_attention", lambda *_, **__: True)
     monkeypatch.setattr(
         varlen, "varlen_attn", lambda query, key, value, first, second, *_: attend_all(query, key, value, first, second)
