@@ -19,10 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from protembed.device import WorkerPool, process_rank, world_size
-from protembed.errors import ConfigError, PeerProcessError
+from protembed.errors import ConfigError, PeerProcessError, ProtembedError
 
 # Rank 0 may build the corpus of a large database while the others wait.
 _CORPUS_TIMEOUT = timedelta(hours=24)
+
+# What the first process stores when it fails, and how long others that fail too wait for it.
+_FAILURE, _FAILURE_TIMEOUT = "protembed/failure", timedelta(seconds=5)
 
 Item = TypeVar("Item")
 
@@ -58,11 +61,15 @@ class ProcessGroup:
         """Return this process's share of items that all processes have."""
         return items[self.rank :: self.size]
 
-    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes."""
+    def all_reduce(self, tensors: Sequence[Tensor], *, is_slow: bool = False) -> None:
+        """Replace each tensor by its sum over all processes, in place; all must call it with the same shapes.
+
+        Processes wait for one another up to half an hour, or up to a day if `is_slow`, for tensors on the CPU.
+        """
         if self.size > 1:
+            group = self.slow_group if is_slow else None
             with _peer_errors():
-                works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+                works = [dist.all_reduce(tensor, group=group, async_op=True) for tensor in tensors]
                 for work in works:
                     work.wait()
 
@@ -131,6 +138,36 @@ def joined_processes(device: torch.device) -> Iterator[ProcessGroup]:
         yield ProcessGroup(process_rank(), world_size(), slow_group)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def errors_reported_once(processes: ProcessGroup) -> Iterator[None]:
+    """Let the first process alone report an error of the block that several processes have.
+
+    In the others it becomes a PeerProcessError, which the command line does not print. An error that the first process
+    does not have is unchanged.
+    """
+    try:
+        yield
+    except ProtembedError as error:
+        if processes.size == 1 or isinstance(error, PeerProcessError):
+            raise
+        if processes.is_first:
+            dist.distributed_c10d._get_default_store().set(_FAILURE, "")
+        elif _first_has_failed():
+            raise PeerProcessError from error
+        raise
+
+
+def _first_has_failed() -> bool:
+    """Return whether the first process fails within some seconds."""
+    try:
+        dist.distributed_c10d._get_default_store().wait([_FAILURE], _FAILURE_TIMEOUT)
+    except dist.DistStoreError:
+        return False
+    except dist.DistNetworkError:  # without torchrun, the first process holds the store, and has ended
+        return True
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
