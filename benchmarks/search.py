@@ -309,7 +309,7 @@ def predict_frozen(options: argparse.Namespace, vectors: dict[str, NDArray[np.fl
 
     from protembed.config.finetune import FinetuneConfig, LabelTableConfig
     from protembed.device import WorkerPool
-    from protembed.finetuning.baselines import frozen_head
+    from protembed.finetuning.baselines import FrozenEncoder
     from protembed.finetuning.label_inference import infer_labels
     from protembed.finetuning.labels import read_labels
     from protembed.finetuning.prediction import prediction_cells
@@ -326,7 +326,8 @@ def predict_frozen(options: argparse.Namespace, vectors: dict[str, NDArray[np.fl
     table = TaskTable.from_table(split.final, inferred.task)
     embedder = Embedder.from_checkpoint(load_checkpoint(locate_model(options.model)))
     with WorkerPool(1) as pool:  # which has nothing to embed, because all vectors are known
-        head, _ = frozen_head(table, embedder, Engine(pool=pool), FinetuneConfig(), known=vectors)
+        frozen = FrozenEncoder(embedder=embedder, engine=Engine(pool=pool), known=vectors)
+        head, _ = frozen.fit_head(table, FinetuneConfig())
     tested = table.splits["test"]
     with torch.no_grad():
         predictions = head.predict(torch.from_numpy(np.stack([vectors[protein.sequence] for protein in tested])))

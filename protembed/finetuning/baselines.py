@@ -1,7 +1,7 @@
 """Baselines that a fine-tuned model is compared with: constants, sequence features, and a head on a frozen encoder."""
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,14 @@ from protembed.config.finetune import FinetuneConfig
 from protembed.data.alphabet import FIRST_AMINO_ACID, NUM_AMINO_ACIDS, encode
 from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning.labels import LabelledProtein, SplitTable
-from protembed.finetuning.probes import ProbeData, Vectors, fit_linear, fit_network, loss
+from protembed.finetuning.probes import HIDDEN_UNITS, ProbeData, Vectors, fit_linear, fit_network, loss
+from protembed.finetuning.sharing import compute_shared, copy_from_first
 from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import Prediction, TaskTable, has_target
 from protembed.inference.embedding import Embedder, Embedding, check_finite
 from protembed.inference.engine import Engine, InferenceJob
 from protembed.model.heads import TaskHead
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 MAX_KMER = 3
 # Residues on each side: 15 positions, the window that secondary structure was predicted from before language models.
@@ -144,51 +146,81 @@ def _window_baseline(table: TaskTable, seed: int, max_residues: int) -> Predicto
     return Predictor(name="15 letters", predictions=predictions)
 
 
-def _embed(
-    engine: Engine, job: InferenceJob[Embedding], proteins: Sequence[LabelledProtein], on_protein: Callable[[int], None]
-) -> Iterator[NDArray[np.float32]]:
-    for protein, embedding in engine.run(job, proteins):
-        check_finite(protein.id, embedding.values)
-        yield embedding.values
-        on_protein(len(protein.sequence))
+@dataclass(frozen=True, kw_only=True)
+class FrozenEncoder:
+    """A frozen encoder, whose vectors a head is fitted to.
 
-
-def frozen_head(
-    table: TaskTable,
-    embedder: Embedder,
-    engine: Engine,
-    config: FinetuneConfig,
-    on_protein: Callable[[int], None] = lambda num_residues: None,
-    *,
-    max_residues: int = MAX_RESIDUES,
-    known: MutableMapping[str, NDArray[np.float32]] | None = None,
-) -> tuple[TaskHead, float]:
-    """Embed the training and validation proteins once with a frozen encoder, and fit a head to the vectors.
-
-    Vectors of proteins that `known` has by sequence are not computed again; new ones are added to it.
-
-    Returns:
-        The head, and its validation loss.
+    Attributes:
+        processes: Processes that share the proteins; the first one fits the head.
+        on_protein: Function that receives the number of residues of each protein that this process has embedded.
+        known: Vectors of proteins by sequence, which are not computed again; new ones are added.
     """
-    task, samples, known = table.task, list[ProbeData](), {} if known is None else known
-    for split in _FITTED:
-        chosen = residue_sample(table, split, config.seed, max_residues=max_residues) if task.per_residue else None
-        proteins = table.splits[split]
-        if chosen is None:
-            new = list({protein.sequence: protein for protein in proteins if protein.sequence not in known}.values())
-            computed = _embed(engine, embedder.proteins(), new, on_protein)
-            known.update((protein.sequence, vector) for protein, vector in zip(new, computed, strict=True))
-            vectors, targets = np.stack([known[protein.sequence] for protein in proteins]), table.known_targets(split)
+
+    embedder: Embedder
+    engine: Engine
+    processes: ProcessGroup = SINGLE_PROCESS
+    on_protein: Callable[[int], None] = lambda num_residues: None
+    known: MutableMapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def fit_head(
+        self, table: TaskTable, config: FinetuneConfig, *, max_residues: int = MAX_RESIDUES
+    ) -> tuple[TaskHead, float]:
+        """Embed the training and validation proteins once, and fit a head to the vectors.
+
+        Args:
+            table: Proteins and their targets.
+            config: Kind of head, seed, and whether classes are balanced.
+            max_residues: Approximate maximum number of residues of a split that are fitted.
+
+        Returns:
+            The head, and its validation loss.
+        """
+        embed = self._embed_residues if table.task.per_residue else self._embed_proteins
+        train, valid = (embed(table, split, config.seed, max_residues) for split in _FITTED)
+        if self.processes.is_first:
+            head, valid_loss = _fit_head(table, config, train, valid)
         else:
-            residues = _embed(engine, embedder.residues(), proteins, on_protein)
-            vectors = np.concatenate([values[indices] for values, indices in zip(residues, chosen, strict=True)])
-            targets = _targets_at(table, split, chosen)
-        samples.append(ProbeData(vectors=vectors, targets=targets))
+            num_hidden = HIDDEN_UNITS if config.head == "mlp" else None
+            head, valid_loss = TaskHead(train.vectors.shape[1], table.task, table.classes, num_hidden=num_hidden), 0.0
+        copy_from_first(self.processes, head)
+        return head.eval(), self.processes.broadcast_object(valid_loss)
+
+    def _embed_proteins(self, table: TaskTable, split: Split, seed: int, max_residues: int) -> ProbeData:
+        proteins, known = table.splits[split], self.known
+        new = list({protein.sequence: protein for protein in proteins if protein.sequence not in known}.values())
+        computed = compute_shared(self.processes, new, lambda share: self._embed(self.embedder.proteins(), share))
+        known.update((protein.sequence, vector) for protein, vector in zip(new, computed, strict=True))
+        vectors = np.stack([known[protein.sequence] for protein in proteins])
+        return ProbeData(vectors=vectors, targets=table.known_targets(split))
+
+    def _embed_residues(self, table: TaskTable, split: Split, seed: int, max_residues: int) -> ProbeData:
+        chosen = residue_sample(table, split, seed, max_residues=max_residues)
+
+        def embed(share: Sequence[tuple[LabelledProtein, Indices]]) -> Iterator[NDArray[np.float32]]:
+            residues = self._embed(self.embedder.residues(), [protein for protein, _ in share])
+            return (values[indices] for values, (_, indices) in zip(residues, share, strict=True))
+
+        pairs = list(zip(table.splits[split], chosen, strict=True))
+        vectors = np.concatenate(compute_shared(self.processes, pairs, embed))
+        return ProbeData(vectors=vectors, targets=_targets_at(table, split, chosen))
+
+    def _embed(
+        self, job: InferenceJob[Embedding], proteins: Sequence[LabelledProtein]
+    ) -> Iterator[NDArray[np.float32]]:
+        for protein, embedding in self.engine.run(job, proteins):
+            check_finite(protein.id, embedding.values)
+            yield embedding.values
+            self.on_protein(len(protein.sequence))
+
+
+def _fit_head(table: TaskTable, config: FinetuneConfig, train: ProbeData, valid: ProbeData) -> tuple[TaskHead, float]:
+    """Fit a head to the vectors of the training proteins; return it and its validation loss."""
+    task = table.task
     if config.head == "mlp":
-        probe = fit_network(task, table.num_classes, *samples, seed=config.seed)
+        probe = fit_network(task, table.num_classes, train, valid, seed=config.seed)
     else:
-        probe = fit_linear(task, table.num_classes, *samples, balanced=config.balance_classes)
-    head, valid = probe.to_head(table.classes), samples[1]
+        probe = fit_linear(task, table.num_classes, train, valid, balanced=config.balance_classes)
+    head = probe.to_head(table.classes)
     if task.label_kind == "labels":
         head.threshold.fill_(best_threshold(valid.targets, probe.predict(valid.vectors)))
     return head, loss(probe, valid)

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from protembed.config.common import MICRO_BATCH_TOKENS, Span, Task
-from protembed.data.batching import LabelledBatch, Tokens, concatenate, make_crop, split_by_budget
+from protembed.data.batching import LabelledBatch, Tokens, balance, concatenate, make_crop, split_by_budget
 from protembed.data.sampling import EpochSampler, UniformSampler
 from protembed.data.windows import window_spans
 from protembed.finetuning.targets import Target
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +64,17 @@ class LabelledDataset:
 class FinetuningBatches:
     """The batch of each step of fine-tuning: proteins and their targets in a seeded order.
 
-    Only a protein longer than half of `batch_tokens` can make a step exceed it.
+    Only a protein longer than half of `batch_tokens` can make a step exceed it. Each of several processes gets its
+    share of a step.
 
     Attributes:
         steps_per_epoch: Number of steps in which every protein is seen once.
     """
 
-    def __init__(self, proteins: LabelledDataset, batch_tokens: int, seed: int) -> None:
-        self._proteins = proteins
+    def __init__(
+        self, proteins: LabelledDataset, batch_tokens: int, seed: int, processes: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
+        self._proteins, self._processes = proteins, processes
         num_proteins = len(proteins.residues)
         lengths = np.array([proteins.num_tokens(row) for row in range(num_proteins)], dtype=np.int64)
         sampler = UniformSampler(num_proteins)
@@ -78,5 +82,14 @@ class FinetuningBatches:
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def micro_batches(self, step: int) -> list[LabelledBatch]:
-        """Return the micro-batches of a step; none if a very long protein of an earlier step used up its tokens."""
-        return self._proteins.micro_batches(self._order.rows(step).tolist())
+        """Return this process's micro-batches of a step; none if a very long protein before it used up its tokens."""
+        return self._proteins.micro_batches(self._share(self._order.rows(step).tolist()))
+
+    def _share(self, rows: list[int]) -> list[int]:
+        """Choose this process's proteins of a step, so that all processes have about as many tokens."""
+        if self._processes.size == 1:
+            return rows
+        lengths = [self._proteins.num_tokens(row) for row in rows]
+        groups = balance(lengths, max(1, -(-sum(lengths) // self._processes.size)))
+        mine = groups[self._processes.rank] if self._processes.rank < len(groups) else []
+        return [rows[index] for index in mine]

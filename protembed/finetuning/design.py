@@ -1,9 +1,7 @@
 """The design of an experiment: the decisions that the options leave open, and the run that carries it out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +11,7 @@ from protembed.config.finetune import MAX_FULL_FINETUNE_PARAMETERS, FinetuneConf
 from protembed.device import choose_device
 from protembed.errors import ConfigError, DamagedRunError
 from protembed.finetuning.experiment import Design, Experiment, ExperimentResult
+from protembed.finetuning.runs import TrainingRuns
 from protembed.finetuning.targets import TaskTable
 from protembed.finetuning.training_data import describe_training
 from protembed.inference.engine import inference_engine
@@ -95,25 +94,30 @@ def _with_precision(design: Design, requested: PrecisionName, run: RunDirectory,
 
 
 def run_experiment(
-    design: Design, options: FinetuneOptions, directory: Path, fingerprint: Mapping[str, Any], callbacks: Callbacks
+    design: Design, options: FinetuneOptions, runs: TrainingRuns, callbacks: Callbacks
 ) -> ExperimentResult | None:
-    """Run the experiment, or resume it; with `force` a damaged one is started over."""
+    """Run the experiment, or resume it; with `force` a damaged one is started over.
 
-    def open_run(name: str, *, force: bool = False) -> RunDirectory:
-        run_directory = RunDirectory(directory / name)
-        run_directory.open(fingerprint, lambda directory: None, force=force)
-        return run_directory
+    Returns:
+        Its result, of which the first process alone has all baselines; None if a training was stopped.
 
+    Raises:
+        DamagedRunError: The experiment is damaged. With `force`, several processes raise it too, because the others
+            cannot leave the middle of a training; then it was removed, and the next call starts over.
+    """
     device = choose_device(options.compute)
     with inference_engine(options.compute, device, design.shape) as engine:
 
         def run(*, force: bool = False) -> ExperimentResult | None:
-            decided = _with_precision(design, options.finetune.precision, open_run("", force=force), device)
-            return Experiment(decided, options, engine, device, open_run, callbacks).run()
+            decided = _with_precision(design, options.finetune.precision, runs.open(force=force), device)
+            return Experiment(decided, options, engine, runs, callbacks).run()
 
         try:
             return run()
         except DamagedRunError:
             if not options.finetune.force:
+                raise
+            if runs.processes.size > 1:
+                runs.discard()
                 raise
             return run(force=True)

@@ -1,7 +1,7 @@
 """The course of an experiment: train and evaluate the model and its baselines in every fold; keep the best model."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from torch import Tensor
 from protembed.callbacks import Callbacks
 from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.config.model_sizes import EncoderShape
+from protembed.device import choose_device
 from protembed.evaluation.metrics import best_threshold
-from protembed.finetuning.baselines import Predictor, constant_baseline, frozen_head, sequence_baselines
+from protembed.finetuning.baselines import FrozenEncoder, Predictor, constant_baseline, sequence_baselines
 from protembed.finetuning.labels import LabelledProtein
 from protembed.finetuning.prediction import predict_proteins
+from protembed.finetuning.runs import TrainingRuns
+from protembed.finetuning.sharing import compute_shared
 from protembed.finetuning.targets import Prediction, TaskTable
 from protembed.finetuning.trainer import Divergence, EncoderTrainer, FinetuneSpec
 from protembed.inference.embedding import Embedder
@@ -26,7 +29,6 @@ from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoi
 from protembed.model.heads import ContactHead, TaskHead
 from protembed.model.metadata import ModelMetadata
 from protembed.training.distributed import Executor
-from protembed.training.run_directory import RunDirectory
 
 # The names of the predictors that need a model.
 NAME_OF_METHOD: dict[FinetuneMethod, str] = {"frozen": "frozen", "full": "fine-tuned", "lora": "LoRA"}
@@ -104,19 +106,23 @@ class _StoppedError(Exception):
 
 
 class Experiment:
-    """Trains and evaluates the model and its baselines in all folds and repeats, on the threads of one engine."""
+    """Trains and evaluates the model and its baselines in all folds and repeats, on the threads of one engine.
+
+    Several processes share the training and the embedding. All take the same decisions, because they have the same
+    losses.
+    """
 
     def __init__(
         self,
         design: Design,
         options: FinetuneOptions,
         engine: Engine,
-        device: torch.device,
-        open_run: Callable[[str], RunDirectory],
+        runs: TrainingRuns,
         callbacks: Callbacks,
     ) -> None:
         self._design, self._options, self._config = design, options, options.finetune
-        self._engine, self._device, self._open_run, self._callbacks = engine, device, open_run, callbacks
+        self._engine, self._runs, self._callbacks = engine, runs, callbacks
+        self._device, self._processes = choose_device(options.compute), runs.processes
         self._predictions: dict[str, list[list[Prediction]]] = defaultdict(list)
         self._divergences: dict[str, list[Divergence | None]] = defaultdict(list)
         # Vectors of the frozen pretrained encoder by sequence: folds share most of their proteins.
@@ -150,8 +156,10 @@ class Experiment:
     # The predictors
 
     def _test_baselines(self, table: TaskTable) -> None:
-        """Evaluate the baselines that need no model."""
+        """Evaluate the baselines that need no model, in the first process, which alone reports them."""
         self._callbacks.on_stage("baselines", None, 0)
+        if not self._processes.is_first:
+            return
         self._collect(constant_baseline(self._design.final, table))
         for baseline in sequence_baselines(table, self._config.seed):
             self._collect(baseline)
@@ -205,10 +213,14 @@ class Experiment:
         # A pooling that is yet to be learned starts as the mean.
         poolings = tuple("mean" if pooling == "attention" else pooling for pooling in self._design.metadata.poolings)
         embedder = replace(Embedder.from_checkpoint(checkpoint, pooling="mean"), poolings=poolings)
-        known = self._vectors if self._design.has_folds and not random else None
-        head, valid_loss = frozen_head(
-            table, embedder, self._engine, self._config, self._callbacks.on_progress, known=known
+        frozen = FrozenEncoder(
+            embedder=embedder,
+            engine=self._engine,
+            processes=self._processes,
+            on_protein=self._callbacks.on_progress,
+            known=self._vectors if self._design.has_folds and not random else {},
         )
+        head, valid_loss = frozen.fit_head(table, self._config)
         checkpoint.task_head = head.to(checkpoint.device)
         predictions = self._predict(checkpoint, embedder, table.splits["test"])
         return TrainedModel(name=name, checkpoint=checkpoint, predictions=predictions, valid_loss=valid_loss)
@@ -224,11 +236,11 @@ class Experiment:
             method="full" if random else self._design.method,
             config=self._config,
             optimizer=self._options.optimizer,
-            executor=Executor(pool=self._engine.pool, precision=self._design.precision),
+            executor=Executor(pool=self._engine.pool, processes=self._processes, precision=self._design.precision),
             seed=seed,
             head=head,
         )
-        checkpoint, run_directory = self._load_model(random, seed), self._open_run(run_name)
+        checkpoint, run_directory = self._load_model(random, seed), self._runs.open(run_name)
         trainer = EncoderTrainer(table, checkpoint, spec, run_directory)
         name = RANDOM if random else NAME_OF_METHOD[spec.method]
         for sentence in trainer.warnings:
@@ -265,8 +277,12 @@ class Experiment:
         self, checkpoint: Checkpoint, embedder: Embedder, proteins: Sequence[LabelledProtein]
     ) -> list[Prediction]:
         assert checkpoint.task_head is not None
-        predictions = predict_proteins(self._engine, embedder, checkpoint.task_head.eval(), proteins)
-        return [prediction for _, prediction in predictions]
+        head = checkpoint.task_head.eval()
+
+        def predict(share: Sequence[LabelledProtein]) -> Iterator[NDArray[np.float32]]:
+            return (prediction for _, prediction in predict_proteins(self._engine, embedder, head, share))
+
+        return list(compute_shared(self._processes, proteins, predict))
 
     # What the user should know
 

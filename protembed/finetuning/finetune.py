@@ -3,15 +3,18 @@
 Imports torch only to compute.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from protembed.callbacks import Callbacks
 from protembed.config.common import TASKS, Task, choose_region
 from protembed.config.finetune import FinetuneMethod, FinetuneOptions
 from protembed.data.fasta import ReadStatistics, SkippedRecord
+from protembed.errors import ConfigError
 from protembed.finetuning.comparison import METRICS_FILE, Comparison, is_report, read_comparison
 from protembed.finetuning.label_cells import class_sort_key
 from protembed.finetuning.label_inference import infer_labels
@@ -21,13 +24,26 @@ from protembed.finetuning.split_names import Split
 from protembed.finetuning.splits import split_table
 from protembed.finetuning.targets import TaskTable, check_labels, class_counts, cut_table
 from protembed.io.faults import Faults
+from protembed.io.fingerprint import Fingerprint
 from protembed.io.output_paths import check_utf8_path
-from protembed.io.reading import PathLike, as_path, check_inputs, default_path, sha256_of_inputs, unchanged_inputs
-from protembed.io.result import IDENTITY, RUN, Result
+from protembed.io.reading import (
+    PathLike,
+    as_path,
+    check_inputs,
+    default_path,
+    is_stream,
+    sha256_of_inputs,
+    unchanged_inputs,
+)
+from protembed.io.result import IDENTITY, RUN, Claim, Result
 from protembed.io.tables import describe_traits
 from protembed.io.writing import seekable_inputs
-from protembed.model.catalog import locate_model
+from protembed.model.catalog import ResolvedModel, locate_model
 from protembed.model.metadata import MODEL_FILES
+from protembed.resources import environment_number
+
+if TYPE_CHECKING:
+    from protembed.training.distributed import ProcessGroup
 
 _CONTENTS = (
     *(METRICS_FILE, "metrics.jsonl", "test_predictions.tsv", "test_similarity.tsv", "failed.tsv", "report.html"),
@@ -148,38 +164,103 @@ def _plan(output: Path, tables: _Tables, method: FinetuneMethod, model_warnings:
     )
 
 
-def _finetune(
-    labels: Path, result: Result, options: FinetuneOptions, command: str, callbacks: Callbacks
-) -> FinetuneSummary:
-    """Fine-tune on a table that can be read twice; the page of the model shows the command line."""
-    model = locate_model(options.model.model)
-    inputs = {"labels": sha256_of_inputs([labels]), "model": model.sha256()}
-    if options.labels.clusters is not None:
-        inputs["clusters"] = sha256_of_inputs([options.labels.clusters])
-    fingerprint = {**options.as_given(), **options.settings(), **inputs}
-    with result.claim(fingerprint, callbacks) as claim:
-        if claim.recorded is not None:
-            task, notes = TASKS[claim.recorded["task"]], claim.recorded["notes"]
-            comparison = read_comparison(claim.recorded)
-            return FinetuneSummary(output=result.path, task=task, comparison=comparison, notes=notes, was_done=True)
-        tables = _read_tables(labels, options)
+@contextmanager
+def _joined_processes(options: FinetuneOptions) -> Iterator["ProcessGroup | None"]:
+    """Join the processes that torchrun started; yield None for a single one.
+
+    A single process imports torch only once the table has been read.
+    """
+    if environment_number("WORLD_SIZE", 1) == 1:
+        yield None
+        return
+    from protembed.device import choose_device
+    from protembed.training.distributed import errors_reported_once, joined_processes
+
+    with joined_processes(choose_device(options.compute)) as processes, errors_reported_once(processes):
+        yield processes
+
+
+@contextmanager
+def _claimed(
+    result: Result, fingerprint: Fingerprint, callbacks: Callbacks, processes: "ProcessGroup | None"
+) -> Iterator[Claim]:
+    """Claim the result in the first process; the others wait until it has, and receive what it found."""
+    if processes is None:
+        with result.claim(fingerprint, callbacks) as claimed:
+            yield claimed
+        return
+    with ExitStack() as stack:
+        claim = stack.enter_context(result.claim(fingerprint, callbacks)) if processes.is_first else None
+        found = None if claim is None else (str(claim.directory), claim.recorded)
+        directory, recorded = processes.broadcast_object(found)
+        yield claim or Claim(result, Path(directory), recorded)
+
+
+def _summarise(output: Path, recorded: Mapping[str, Any], *, was_done: bool = False) -> FinetuneSummary:
+    """Make the summary of a finished fine-tuning from its record."""
+    return FinetuneSummary(
+        output=output,
+        task=TASKS[recorded["task"]],
+        comparison=read_comparison(recorded),
+        notes=recorded["notes"],
+        was_done=was_done,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A fine-tuning on a table that can be read twice.
+
+    Attributes:
+        command: Command line, as the page of the model shows it.
+        processes: Processes that share the work; None for a single one.
+    """
+
+    labels: Path
+    options: FinetuneOptions
+    command: str
+    callbacks: Callbacks
+    processes: "ProcessGroup | None"
+
+    def run(self, result: Result) -> FinetuneSummary:
+        """Fine-tune, or resume it, or return the summary of what was finished before."""
+        model = locate_model(self.options.model.model)
+        inputs = {"labels": sha256_of_inputs([self.labels]), "model": model.sha256()}
+        if self.options.labels.clusters is not None:
+            inputs["clusters"] = sha256_of_inputs([self.options.labels.clusters])
+        fingerprint = {**self.options.as_given(), **self.options.settings(), **inputs}
+        with _claimed(result, fingerprint, self.callbacks, self.processes) as claim:
+            if claim.recorded is not None:
+                return _summarise(result.path, claim.recorded, was_done=True)
+            return self._train(model, claim, fingerprint)
+
+    def _train(self, model: ResolvedModel, claim: Claim, fingerprint: Fingerprint) -> FinetuneSummary:
+        """Read the table, run the experiment, and publish its result; the first process writes it."""
+        options, callbacks = self.options, self.callbacks
+        tables = _read_tables(self.labels, options)
         # Only now, because torch takes seconds to import, and the table may already have been refused.
         from protembed.finetuning.design import make_design, run_experiment
         from protembed.finetuning.report import FinetuneReport
+        from protembed.finetuning.runs import TrainingRuns
+        from protembed.training.distributed import SINGLE_PROCESS
 
+        processes, recorded = self.processes or SINGLE_PROCESS, None
         design, model_warnings = make_design(tables.folds, tables.final, model, options)
         check_inputs()
-        plan = _plan(result.path, tables, design.method, model_warnings)
+        plan = _plan(claim.output, tables, design.method, model_warnings)
         callbacks.on_plan(plan)
-        experiment = run_experiment(design, options, claim.directory, fingerprint, callbacks)
+        runs = TrainingRuns(directory=claim.directory, fingerprint=fingerprint, processes=processes)
+        experiment = run_experiment(design, options, runs, callbacks)
         if experiment is None:
             return FinetuneSummary(output=None, task=plan.task, comparison=None)
         callbacks.on_stage("metrics", None, 0)
-        notes = [*plan.notes, *experiment.notes, *plan.warnings]
-        report = FinetuneReport(design, experiment, notes, tables.skipped, command)
-        of_model = {"model_name": model.name, "model_revision": model.revision}
-        claim.publish({IDENTITY: fingerprint, **of_model, **report.write(claim.create_directory())})
-    return FinetuneSummary(output=result.path, task=plan.task, comparison=report.comparison, notes=notes)
+        if processes.is_first:
+            notes = [*plan.notes, *experiment.notes, *plan.warnings]
+            report = FinetuneReport(design, experiment, notes, tables.skipped, self.command)
+            of_model = {"model_name": model.name, "model_revision": model.revision}
+            written = report.write(claim.create_directory())
+            recorded = claim.publish({IDENTITY: fingerprint, **of_model, **written})
+        return _summarise(claim.output, processes.broadcast_object(recorded))
 
 
 def finetune_model(
@@ -190,6 +271,8 @@ def finetune_model(
     The model with the lowest validation loss is kept. It comes with `metrics.json`, its predictions for the test
     proteins, the similarity of each test protein to its nearest training protein, an HTML report, and a model card. The
     same call resumes a training that was interrupted.
+
+    Under torchrun all processes make the same call, share the work, and return the same summary.
 
     Args:
         labels: The path of the table of labelled proteins, or `-` for stdin.
@@ -204,12 +287,29 @@ def finetune_model(
         ProtembedError: The table, the options, the model or the output does not allow it; see `protembed.errors`.
     """
     options, path = options or FinetuneOptions(), as_path("labels", labels)
-    output = options.finetune.output or default_path(path, ".model")
-    tables = [path, *filter(None, [options.labels.clusters])]
-    inputs = [*tables, locate_model(options.model.model).directory]
+    with _joined_processes(options) as processes:
+        tables = [path, *filter(None, [options.labels.clusters])]
+        if processes is not None and any(map(is_stream, tables)):
+            raise ConfigError("labels", str(path), "several processes cannot read the same pipe: name a file")
+        result, command = _describe_result(path, options), options.command_line([path])
+        with unchanged_inputs(), seekable_inputs(tables) as (table, *clusters):
+            options = replace(options, labels=replace(options.labels, clusters=clusters[0] if clusters else None))
+            job = _Job(
+                labels=table,
+                options=options,
+                command=command,
+                callbacks=callbacks or Callbacks(),
+                processes=processes,
+            )
+            return job.run(result)
+
+
+def _describe_result(labels: Path, options: FinetuneOptions) -> Result:
+    """Describe the model directory, and check that it may be written."""
+    tables = [labels, *filter(None, [options.labels.clusters])]
     result = Result(
-        output,
-        inputs,
+        options.finetune.output or default_path(labels, ".model"),
+        [*tables, locate_model(options.model.model).directory],
         force=options.finetune.force,
         record=METRICS_FILE,
         run=RUN,
@@ -217,7 +317,4 @@ def finetune_model(
         is_record=is_report,
     )
     check_utf8_path(result.path)
-    command = options.command_line([path])
-    with unchanged_inputs(), seekable_inputs(tables) as (table, *clusters):
-        options = replace(options, labels=replace(options.labels, clusters=clusters[0] if clusters else None))
-        return _finetune(table, result, options, command, callbacks or Callbacks())
+    return result

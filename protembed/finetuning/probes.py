@@ -20,6 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from protembed.config.common import Task
 from protembed.model.heads import TaskHead
 
+# Of the hidden layer of a network, here and in training.
+HIDDEN_UNITS = 64
 # For vectors with a standard deviation of one, and for rows of counts with a length of one.
 _INVERSE_PENALTIES = {"dense": (0.001, 0.01, 0.1, 1.0, 10.0), "counts": (0.1, 1.0, 10.0, 100.0)}
 _PENALTIES = {
@@ -27,7 +29,7 @@ _PENALTIES = {
     "counts": (0.001, 0.01, 0.1, 1.0, 10.0, 100.0),
 }
 _MAX_ITERATIONS = 1_000
-_HIDDEN_UNITS, _MAX_EPOCHS, _PATIENCE = 64, 200, 10
+_MAX_EPOCHS, _PATIENCE = 200, 10
 # The logit of a label that all training proteins have, and the negative logit of one that none has.
 _MAX_LOGIT = 15.0
 
@@ -207,7 +209,7 @@ def fit_network(
     The arguments are those of `fit_linear`; the seed is that of the initialisation and of the order of the data.
     """
     make = MLPRegressor if task.label_kind == "value" else MLPClassifier
-    network = make(hidden_layer_sizes=(_HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
+    network = make(hidden_layer_sizes=(HIDDEN_UNITS,), alpha=1e-3, random_state=seed)
     scaler = _Standardizer(train.vectors)
     offset, scale = _value_scale(task, train)
     targets = (train.targets - offset) / scale if task.label_kind == "value" else train.targets

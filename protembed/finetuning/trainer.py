@@ -21,6 +21,7 @@ from protembed.data.alphabet import encode
 from protembed.device import default_micro_batch_tokens
 from protembed.errors import DamagedRunError
 from protembed.finetuning.batches import FinetuningBatches, LabelledDataset
+from protembed.finetuning.probes import HIDDEN_UNITS
 from protembed.finetuning.split_names import Split
 from protembed.finetuning.targets import TaskTable
 from protembed.io.reading import sha256_of_file
@@ -50,7 +51,6 @@ _REFERENCE_WIDTH = 160
 _INITIAL_STEEPNESS = 10.0
 # A training diverged if both its training and its validation loss exceed this multiple of an uninformed model's loss.
 _DIVERGED_RATIO = 2.0
-_HIDDEN_UNITS = 64
 _BEST_FILE = "best.safetensors"
 # The name in `run.json` of the validation loss of the frozen encoder with its fitted head.
 _FROZEN_LOSS = "frozen_valid_loss"
@@ -111,7 +111,7 @@ def _new_head(table: TaskTable, checkpoint: Checkpoint, config: FinetuneConfig, 
         dim if task.per_residue else dim * len(poolings),
         task,
         table.classes,
-        num_hidden=_HIDDEN_UNITS if config.head == "mlp" else None,
+        num_hidden=HIDDEN_UNITS if config.head == "mlp" else None,
         query_dim=dim if "attention" in poolings and not task.per_residue else None,
     )
     initialise(head, "gaussian", generator)
@@ -155,6 +155,11 @@ def _uninformed_loss(table: TaskTable, weights: Tensor | None) -> float:
     return float(-xlogy(masses, masses / masses.sum(0)).sum(0).mean())
 
 
+def _hash_of(path: Path) -> str | None:
+    """Compute the SHA-256 of a file; None if it is missing."""
+    return sha256_of_file(path) if path.exists() else None
+
+
 class EncoderTrainer:
     """Trains an encoder and its head together, resuming from the newest checkpoint.
 
@@ -167,7 +172,7 @@ class EncoderTrainer:
     Source: Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
     The model, whose metadata gives window, layer and poolings, receives the head and is trained in place. The run
-    directory holds the checkpoints and the best weights.
+    directory holds the checkpoints and the best weights, which the first of several processes writes.
 
     Attributes:
         warnings: Sentences about damaged checkpoints.
@@ -192,7 +197,8 @@ class EncoderTrainer:
         self._objective.to(checkpoint.device)
         train_set = _dataset(table, "train", checkpoint)
         valid_set = _dataset(table, "valid", checkpoint)
-        self._batches = FinetuningBatches(train_set, spec.config.batch_tokens, spec.seed)
+        processes = spec.executor.processes
+        self._batches = FinetuningBatches(train_set, spec.config.batch_tokens, spec.seed, processes)
         self._valid_batches = valid_set.micro_batches(range(len(valid_set.residues)))
         steps = self._batches.steps_per_epoch
         self.schedule = make_schedule(
@@ -211,7 +217,7 @@ class EncoderTrainer:
             head=head,
             head_lr_multiplier=spec.config.head_lr_multiplier,
         )
-        self.checkpoints = Checkpoints(run_directory.path(""))
+        self.checkpoints = Checkpoints(run_directory.path(""), processes=processes)
         self.warnings = self.checkpoints.restore(self._objective, self._optimizers)
         run_directory.truncate_log(self.checkpoints.progress.step)
 
@@ -291,18 +297,24 @@ class EncoderTrainer:
         loss: float | None = self._run_directory.facts.get(_FROZEN_LOSS)  # not in runs of earlier versions
         return loss
 
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process writes files."""
+        return self._spec.executor.processes.is_first
+
     def _store_best(self) -> None:
-        with atomic_path(self._run_directory.path(_BEST_FILE)) as temporary:
-            write_tensors(self._objective.state_dict(), temporary)
-        self._run_directory.store(_BEST_FILE, sha256_of_file(self._run_directory.path(_BEST_FILE)))
+        path = self._run_directory.path(_BEST_FILE)
+        if self._is_first:
+            with atomic_path(path) as temporary:
+                write_tensors(self._objective.state_dict(), temporary)
+        self._run_directory.store(_BEST_FILE, _hash_of(path) if self._is_first else None)
 
     def _verified_best(self) -> Path:
-        """Return the path of the best weights after checking their hash."""
+        """Return the path of the best weights; the first process checks their hash."""
         path = self._run_directory.path(_BEST_FILE)
         # Earlier versions recorded no hash.
-        if not path.exists() or sha256_of_file(path) != self._run_directory.load_or_compute(
-            _BEST_FILE, lambda: sha256_of_file(path)
-        ):
+        recorded = self._run_directory.load_or_compute(_BEST_FILE, lambda: _hash_of(path))
+        if self._is_first and (recorded is None or _hash_of(path) != recorded):
             raise DamagedRunError(path, "the best weights of this training are missing or damaged")
         return path
 

@@ -11,9 +11,9 @@ from protembed.evaluation.metrics import best_threshold
 from protembed.finetuning import baselines
 from protembed.finetuning.baselines import (
     MAX_RESIDUES,
+    FrozenEncoder,
     composition,
     constant_baseline,
-    frozen_head,
     kmer_vectorizer,
     one_hot_window,
     residue_sample,
@@ -261,8 +261,9 @@ def fit_head(tiny_encoder, pool, labelled):
     def fit(task, *, max_residues=MAX_RESIDUES, **options):
         table = labelled(task)
         embedder = Embedder(encoder=tiny_encoder, layers=(2,), poolings=("mean",), layer_dim=32, window_residues=None)
-        engine, lengths, config = Engine(pool=pool), [], FinetuneConfig(**options)
-        fitted = frozen_head(table, embedder, engine, config, lengths.append, max_residues=max_residues)
+        engine, lengths = Engine(pool=pool), []
+        frozen = FrozenEncoder(embedder=embedder, engine=engine, on_protein=lengths.append)
+        fitted = frozen.fit_head(table, FinetuneConfig(**options), max_residues=max_residues)
         assert lengths == [len(protein.sequence) for split in ("train", "valid") for protein in table.splits[split]]
         job = embedder.residues() if table.task.per_residue else embedder.proteins()
         samples = []
