@@ -9,6 +9,7 @@ from protembed.data.alphabet import CLS, EOS, encode
 from protembed.data.batching import make_crop
 from protembed.data.windows import window_spans
 from protembed.finetuning.batches import FinetuningBatches, LabelledDataset
+from protembed.training.distributed import ProcessGroup
 
 
 def crops_of(batch):
@@ -133,3 +134,26 @@ def test_targets_of_residues_follow_their_proteins(proteins):
 
     for batch in dataset_of(proteins, "residue-classification", targets).micro_batches(rows):
         assert torch.equal(batch.targets, batch.tokens[(batch.tokens != CLS) & (batch.tokens != EOS)])
+
+
+@pytest.mark.parametrize("num_processes", [2, 5])
+def test_processes_divide_each_step_into_shares_of_similar_size(proteins, num_processes):
+    alone, dataset = batches_of(proteins, batch_tokens=2048), dataset_of(proteins)
+    shares = [FinetuningBatches(dataset, 2048, 0, ProcessGroup(rank, num_processes)) for rank in range(num_processes)]
+
+    for step in range(alone.steps_per_epoch):
+        whole = alone.micro_batches(step)
+        parts = [share.micro_batches(step) for share in shares]
+
+        assert sorted(row for part in parts for batch in part for row in batch.rows.tolist()) == sorted(
+            row for batch in whole for row in batch.rows.tolist()
+        )
+        tokens = [sum(batch.num_tokens for batch in part) for part in parts]
+        longest = max(dataset.num_tokens(row) for batch in whole for row in batch.rows.tolist())
+        assert max(tokens) - min(tokens) <= longest
+
+
+def test_a_process_without_a_protein_in_a_step_has_no_micro_batch():
+    shares = [FinetuningBatches(dataset_of(["MKT" * 10]), 64, 0, ProcessGroup(rank, 2)) for rank in range(2)]
+
+    assert [len(share.micro_batches(0)) for share in shares] == [1, 0]
