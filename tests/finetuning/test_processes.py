@@ -18,6 +18,7 @@ SETTINGS = "--epochs 2 --batch-tokens 512 --precision float32 --learning-rate 0.
 # Trains until it is stopped: in the second process alone, after the third step.
 STOPPED_SCRIPT = """
 import json, os, sys
+from pathlib import Path
 from protembed.callbacks import Callbacks
 from protembed.cli.app import app
 from protembed.config.finetune import FinetuneOptions
@@ -26,9 +27,10 @@ from protembed.cli.app import app
 from protembed.config.finetune import FinetuneOptions
 from protembed.finetuning.finetune import finetune_model
 
-reports, table, values = [], sys.argv[1], json.loads(sys.argv[2])
+reports, (table, model, output) = [], map(Path, sys.argv[1:4])
+options = FinetuneOptions.from_values(model=model, output=output, **json.loads(sys.argv[4]))
 stop = lambda: os.environ["RANK"] == "1" and len(reports) == 3
-summary = finetune_model(table, FinetuneOptions.from_values(**values), Callbacks(on_step=reports.append, stop=stop))
+summary = finetune_model(table, options, Callbacks(on_step=reports.append, stop=stop))
 assert not summary.is_finished
 """
 
@@ -146,16 +148,17 @@ def test_two_processes_cross_validate_as_one_does(without_splits, tiny_model, tm
 @pytest.mark.promise(2)
 def test_a_training_that_one_of_two_processes_stops_is_resumed_by_a_single_one(labelled_tables, tiny_model, tmp_path):
     table, stopped, whole = labelled_tables / "regression.csv", tmp_path / "stopped.model", tmp_path / "whole.model"
-    values = {"model": str(tiny_model), "epochs": 2, "batch_tokens": 512, "skip_random_baseline": True}
-    values |= {"threads": 1, "precision": "float32", "learning_rate": 0.00003}
-    finetune_model(table, FinetuneOptions.from_values(output=whole, **values))
+    values = {"epochs": 2, "batch_tokens": 512, "skip_random_baseline": True, "threads": 1, "precision": "float32"}
+    values |= {"learning_rate": 0.00003}
+    finetune_model(table, FinetuneOptions.from_values(model=tiny_model, output=whole, **values))
 
-    begun = json.dumps(values | {"output": str(stopped)})
-    statuses, errors = run_processes(*2 * [["-c", STOPPED_SCRIPT, table, begun]])
+    script = ["-c", STOPPED_SCRIPT, table, tiny_model, stopped, json.dumps(values)]
+    statuses, errors = run_processes(script, script)
     assert statuses == [0, 0], errors
 
     reports = []
-    finetune_model(table, FinetuneOptions.from_values(output=stopped, **values), Callbacks(on_step=reports.append))
+    options = FinetuneOptions.from_values(model=tiny_model, output=stopped, **values)
+    finetune_model(table, options, Callbacks(on_step=reports.append))
     assert reports[0].step == 4
     assert_same_training(stopped, whole)
 
