@@ -175,8 +175,15 @@ class FrozenEncoder:
         Returns:
             The head, and its validation loss.
         """
-        embed = self._embed_residues if table.task.per_residue else self._embed_proteins
-        train, valid = (embed(table, split, config.seed, max_residues) for split in _FITTED)
+
+        def embed(split: Split) -> ProbeData:
+            if not table.task.per_residue:
+                return self._embed_proteins(table, split)
+            return self._embed_residues(
+                table, split, residue_sample(table, split, config.seed, max_residues=max_residues)
+            )
+
+        train, valid = map(embed, _FITTED)
         if self.processes.is_first:
             head, valid_loss = _fit_head(table, config, train, valid)
         else:
@@ -185,7 +192,7 @@ class FrozenEncoder:
         copy_from_first(self.processes, head)
         return head.eval(), self.processes.broadcast_object(valid_loss)
 
-    def _embed_proteins(self, table: TaskTable, split: Split, seed: int, max_residues: int) -> ProbeData:
+    def _embed_proteins(self, table: TaskTable, split: Split) -> ProbeData:
         proteins, known = table.splits[split], self.known
         new = list({protein.sequence: protein for protein in proteins if protein.sequence not in known}.values())
         computed = compute_shared(self.processes, new, lambda share: self._embed(self.embedder.proteins(), share))
@@ -193,9 +200,7 @@ class FrozenEncoder:
         vectors = np.stack([known[protein.sequence] for protein in proteins])
         return ProbeData(vectors=vectors, targets=table.known_targets(split))
 
-    def _embed_residues(self, table: TaskTable, split: Split, seed: int, max_residues: int) -> ProbeData:
-        chosen = residue_sample(table, split, seed, max_residues=max_residues)
-
+    def _embed_residues(self, table: TaskTable, split: Split, chosen: Sequence[Indices]) -> ProbeData:
         def embed(share: Sequence[tuple[LabelledProtein, Indices]]) -> Iterator[NDArray[np.float32]]:
             residues = self._embed(self.embedder.residues(), [protein for protein, _ in share])
             return (values[indices] for values, (_, indices) in zip(residues, share, strict=True))
