@@ -46,16 +46,24 @@ class ProcessGroup:
         rank: Number of this process, from 0.
         slow_group: The same processes with a long timeout, for values that rank 0 may take hours to compute; None if
             there is only one process.
+        is_sharded: Whether each process holds only some rows of every weight, as in `training/sharding.py`. All
+            processes must then compute equally many micro-batches, one after the other.
     """
 
     rank: int = 0
     size: int = 1
     slow_group: dist.ProcessGroup | None = None
+    is_sharded: bool = False
 
     @property
     def is_first(self) -> bool:
         """Whether this process has rank 0, which writes files and messages."""
         return self.rank == 0
+
+    @property
+    def num_shards(self) -> int:
+        """The number of processes that each hold a part of the weights; 1 if every process holds all."""
+        return self.size if self.is_sharded else 1
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return this process's share of items that all processes have."""
@@ -72,6 +80,18 @@ class ProcessGroup:
                 works = [dist.all_reduce(tensor, group=group, async_op=True) for tensor in tensors]
                 for work in works:
                     work.wait()
+
+    def exchange(self, parts: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+        """Send one part to each process, and concatenate the parts that they send to this one.
+
+        Args:
+            parts: Flat tensors in the order of the processes' ranks.
+            sizes: Number of elements that each process sends to this one.
+        """
+        received = parts[0].new_empty(sum(sizes))
+        with _peer_errors():
+            dist.all_to_all_single(received, torch.cat([*parts]), [*sizes], [len(part) for part in parts])
+        return received
 
     def all_reduce_sum(self, *numbers: float) -> list[float]:
         """Sum numbers over all processes, in float64."""

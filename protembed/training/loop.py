@@ -21,7 +21,7 @@ from protembed.resources import is_out_of_memory
 from protembed.training.checkpoints import Checkpoints, TrainingProgress
 from protembed.training.distributed import Executor
 from protembed.training.objective import LossSum, Objective
-from protembed.training.optimizer import Gradients, GradientSum, set_learning_rate
+from protembed.training.optimizer import Gradients, GradientSum, ShardedGradientSum, set_learning_rate
 from protembed.training.schedule import TrainingSchedule
 
 _MAX_SKIPPED_IN_A_ROW = 5
@@ -64,17 +64,17 @@ class TrainingSetup(Generic[AnyBatch]):
 
 
 def _compute_gradients(
-    training: TrainingSetup[AnyBatch], parameters: Sequence[nn.Parameter], micro_batch: AnyBatch
+    training: TrainingSetup[AnyBatch], parameters: Sequence[nn.Parameter], total: GradientSum, micro_batch: AnyBatch
 ) -> tuple[LossSum, Gradients]:
-    """Compute the loss of a micro-batch, and its gradients; none where it has no targets."""
-    objective = training.objective
-    is_mixed = training.executor.precision == torch.bfloat16
+    """Compute the loss of a micro-batch, and its gradients, which the caller adds to the total."""
+    objective, executor = training.objective, training.executor
+    is_mixed = executor.precision == torch.bfloat16
+    # The cache would hold all weights in bfloat16 until the last layer, when those of a sharded layer are released.
+    is_cached = not executor.processes.is_sharded
     try:
-        with torch.autocast(objective.device.type, torch.bfloat16, enabled=is_mixed):
+        with torch.autocast(objective.device.type, torch.bfloat16, enabled=is_mixed, cache_enabled=is_cached):
             loss = objective(micro_batch)
-        # Not .backward(), which adds to the parameters' gradients: micro-batches are computed concurrently, and their
-        # gradients must be summed in a fixed order.
-        gradients = torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
+        gradients = total.differentiate(loss, parameters)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -95,8 +95,10 @@ def take_step(
     """
     objective, executor = training.objective, training.executor
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    compute = partial(_compute_gradients, training, parameters)
-    losses, total = LossSum.zero(objective.device), GradientSum()
+    is_sharded = executor.processes.is_sharded
+    total = ShardedGradientSum(parameters, executor.processes) if is_sharded else GradientSum()
+    compute = partial(_compute_gradients, training, parameters, total)
+    losses = LossSum.zero(objective.device)
     for loss, gradients in executor.pool.map(compute, micro_batches):
         losses += loss
         if loss.count:

@@ -5,7 +5,7 @@ scalable for LLM training", section 2.2 (the scale that matches AdamW's, so that
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from protembed.device import WorkerPool
+from protembed.training.distributed import Executor, ProcessGroup
+from protembed.training.sharding import local_rows, rows_of
 
 _MOMENTUM = 0.95
 # Coefficients of a quintic that moves all singular values close to one in five iterations, without converging to it.
@@ -113,11 +115,7 @@ class BatchedMuon(Optimizer):
         """Update all matrices that have a gradient."""
         assert closure is None
         for group in self.param_groups:
-            of_shape: dict[torch.Size, list[Tensor]] = {}
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    of_shape.setdefault(matrix.shape, []).append(matrix)
-            for matrices in of_shape.values():
+            for matrices in _by_shape(group["params"]):
                 num_at_once = max(1, _MAX_NUMBERS_AT_ONCE // matrices[0].numel())
                 for first in range(0, len(matrices), num_at_once):
                     self._update(matrices[first : first + num_at_once], group["lr"], group["weight_decay"])
@@ -137,11 +135,95 @@ class BatchedMuon(Optimizer):
         )
 
 
-def make_muon(matrices: Sequence[Tensor], weight_decay: float, pool: WorkerPool, precision: torch.dtype) -> Optimizer:
-    """Make the Muon optimiser of matrices on one device: torch's on a GPU, the same in the given precision on a CPU.
+class ShardedMuon(Optimizer):
+    """Muon of matrices whose rows are divided among several processes, for which an update is one of whole matrices.
 
-    Both store the same state for each matrix.
+    Of the matrices of one shape, each process in turn receives the rows of one, orthogonalises it, and sends the rows
+    back. Weights and momentum stay divided.
+
+    Args:
+        matrices: Sharded weight matrices, (rows, columns) each, float32.
+        weight_decay: Fraction of a weight that is subtracted in each step, times the learning rate.
+        processes: Processes that hold the rows.
+        precision: Type in which the iteration computes; weights and momentum stay in float32.
     """
-    if matrices[0].device.type == "cpu":
-        return Muon(matrices, weight_decay, pool, precision)
+
+    def __init__(
+        self, matrices: Sequence[Tensor], weight_decay: float, processes: ProcessGroup, precision: torch.dtype
+    ) -> None:
+        super().__init__(list(matrices), {"lr": 0.0, "weight_decay": weight_decay})
+        self._processes, self._precision = processes, precision
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no caller passes a closure
+        """Update all matrices that have a gradient; all processes must call this method."""
+        assert closure is None
+        size = self._processes.size
+        for group in self.param_groups:
+            for matrices in _by_shape(group["params"]):
+                for first in range(0, len(matrices), size):
+                    self._update(matrices[first : first + size], group["lr"], group["weight_decay"])
+
+    def _update(self, matrices: list[Tensor], learning_rate: float, weight_decay: float) -> None:
+        """Update at most as many matrices as there are processes, all of one shape."""
+        scale = _ADAMW_RMS * math.sqrt(max(matrices[0].shape))
+        updates = self._orthogonalised([self._with_momentum(matrix) for matrix in matrices], matrices[0].shape)
+        for matrix, update in zip(map(local_rows, matrices), updates, strict=True):
+            matrix.mul_(1 - learning_rate * weight_decay)
+            matrix.sub_(update.view_as(matrix), alpha=learning_rate * scale)
+
+    def _with_momentum(self, matrix: Tensor) -> Tensor:
+        """Add a gradient to the momentum of a matrix, and return the rows of the update that this process holds."""
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        gradient, momentum = local_rows(matrix.grad), local_rows(state["momentum_buffer"])
+        momentum.lerp_(gradient, 1 - _MOMENTUM)
+        return gradient.lerp(momentum, _MOMENTUM)
+
+    def _orthogonalised(self, parts: list[Tensor], shape: torch.Size) -> Sequence[Tensor]:
+        """Orthogonalise the i-th of several matrices in the i-th process, and return this process's rows of all.
+
+        Args:
+            parts: Rows of each matrix that this process holds, (rows, columns).
+            shape: Shape of the whole matrices.
+
+        Returns:
+            The same rows of the orthogonalised matrices, flat.
+        """
+        rank, size = self._processes.rank, self._processes.size
+        num_idle = size - len(parts)  # processes that have no matrix to orthogonalise
+        part_sizes = [len(rows_of(shape[0], holder, size)) * shape[1] for holder in range(size)]
+        sizes = part_sizes if rank < len(parts) else [0] * size
+        flat = [part.flatten() for part in parts] + [parts[0].new_empty(0)] * num_idle
+        whole = self._processes.exchange(flat, sizes)
+        if len(whole):
+            whole = orthogonalise(whole.view(shape), self._precision).to(whole.dtype).flatten()
+        sent_back = [part_sizes[rank]] * len(parts)
+        rows = self._processes.exchange(whole.split(sizes), sent_back + [0] * num_idle)
+        return torch.split(rows, sent_back)
+
+
+def _by_shape(matrices: Sequence[Tensor]) -> Iterable[list[Tensor]]:
+    """Group matrices that have a gradient by their shapes."""
+    of_shape: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        if matrix.grad is not None:
+            of_shape.setdefault(matrix.shape, []).append(matrix)
+    return of_shape.values()
+
+
+def make_muon(matrices: Sequence[Tensor], weight_decay: float, executor: Executor) -> Optimizer:
+    """Make the Muon optimiser of matrices: torch's on a GPU, the same in the precision of the executor on a CPU.
+
+    On a CPU it updates several matrices at once on the threads of the pool. All kinds store the same state for each
+    matrix.
+    """
+    is_on_cpu = matrices[0].device.type == "cpu"
+    if executor.processes.is_sharded:
+        precision = executor.precision if is_on_cpu else torch.bfloat16
+        return ShardedMuon(matrices, weight_decay, executor.processes, precision)
+    if is_on_cpu:
+        return Muon(matrices, weight_decay, executor.pool, executor.precision)
     return BatchedMuon(matrices, weight_decay)

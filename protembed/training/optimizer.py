@@ -9,6 +9,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from protembed.config.common import OptimizerName
 from protembed.training.distributed import Executor, ProcessGroup
 from protembed.training.muon import make_muon
+from protembed.training.objective import LossSum
+from protembed.training.sharding import local_rows
 
 # AdamW's, as in the training of ESM-2.
 _BETAS = (0.9, 0.98)
@@ -28,6 +30,12 @@ class GradientSum:
 
     def __init__(self) -> None:
         self._sums: list[Tensor | None] = []
+
+    def differentiate(self, loss: LossSum, parameters: Sequence[Tensor]) -> Gradients:
+        """Compute the gradients of a micro-batch for `add`; none where it has no targets."""
+        # Not .backward(), which adds to the parameters' gradients: micro-batches are computed concurrently, and their
+        # gradients must be summed in a fixed order.
+        return torch.autograd.grad(loss.sum, parameters, allow_unused=True) if loss.count else ()
 
     def add(self, gradients: Gradients) -> None:
         """Add the gradients of one micro-batch, in the order of the parameters."""
@@ -65,6 +73,45 @@ class GradientSum:
         return [gradient for gradient in self._sums if gradient is not None]
 
 
+class ShardedGradientSum(GradientSum):
+    """The sum of the gradients of sharded parameters, of which this process holds some rows.
+
+    Each layer's gradients are summed over the processes, and released but for those rows, during every backward pass.
+    Gradients of whole weights are thus never in memory, whatever the number of micro-batches.
+
+    Args:
+        parameters: Sharded parameters; they lose earlier gradients.
+        processes: Processes that hold the other rows.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
+        super().__init__()
+        self._processes = processes
+        for parameter in parameters:
+            parameter.grad = None
+
+    def differentiate(self, loss: LossSum, parameters: Sequence[Tensor]) -> Gradients:
+        """Add the gradients of a micro-batch to those of the parameters, in all processes, with or without targets."""
+        loss.sum.backward()
+        return ()
+
+    def add(self, gradients: Gradients) -> None:
+        """Add nothing, because `differentiate` has."""
+
+    def all_reduce(self, parameters: Sequence[Tensor], processes: ProcessGroup) -> None:
+        """Collect the rows of this process, which are summed already."""
+        self._sums = [local_rows(parameter.grad) for parameter in parameters if parameter.grad is not None]
+
+    def divide(self, count: int) -> Tensor:
+        """Divide by the number of targets, and return the norm over all rows of all parameters, ()."""
+        squared_norm = super().divide(count).square()
+        self._processes.all_reduce([squared_norm])
+        return squared_norm.sqrt()
+
+    def assign_to(self, parameters: Sequence[Tensor]) -> None:
+        """Leave the parameters their gradients, whose rows were divided and clipped in place."""
+
+
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     """Iterate over all weight matrices except embeddings."""
     for submodule in module.modules():
@@ -85,8 +132,7 @@ def make_optimizers(
 
     `sgd` is `w ← w - lr · ∂L/∂w`, without momentum, decay or clipping. `adamw` decays the matrices of layers and
     heads, never biases, gammas, betas and embeddings. `muon` updates the matrices of the layers, and AdamW everything
-    else at the same learning rate; on a CPU, several matrices at once on the threads of the pool, and
-    in the precision of the executor.
+    else at the same learning rate; see `make_muon`.
 
     The learning rate of `head`, a part of the module without layers, is multiplied.
 
@@ -109,5 +155,5 @@ def make_optimizers(
     ]
     if name == "sgd":
         return [SGD(settings, lr=0.0)]
-    muon = [make_muon(with_muon, weight_decay, executor.pool, executor.precision)] if name == "muon" else []
+    muon = [make_muon(with_muon, weight_decay, executor)] if name == "muon" else []
     return [*muon, AdamW(settings, lr=0.0, betas=_BETAS, fused=True)]
