@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -59,7 +59,10 @@ _FORMER_MODULES = {
 _FORMER_MODULE = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _FORMER_MODULES))})(?=\.)")
 
 
-def with_current_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+Value = TypeVar("Value")
+
+
+def with_current_names(tensors: Mapping[str, Value]) -> dict[str, Value]:
     """Replace the former names of modules in the weights and optimiser states of a run.
 
     >>> list(with_current_names({"encoder.layers.0.attention.project.weight/exp_avg": torch.zeros(1)}))
