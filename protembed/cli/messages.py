@@ -285,6 +285,8 @@ def pretrain_plan_lines(plan: "PretrainPlan", *, is_adjusted: bool, is_dry_run: 
         f"learning rate up to {plan.learning_rate:g}; one pass over all {unit} takes "
         f"{pluralize(plan.steps_per_pass, 'step')}"
     )
+    if plan.num_shards > 1:
+        yield f"each of the {plan.num_shards} processes holds a part of the weights"
     for name, references in plan.references.items():
         yield f"baselines on {name} ({plan.window_residues:,}-residue windows): {_perplexities(references)}"
     if plan.seconds is not None and plan.memory_bytes is not None:

@@ -22,6 +22,8 @@ from protembed.config.effects import only_without
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, ESM2Shape, SizeName
 from protembed.errors import ConfigError
 
+ShardName = Literal["auto", "always", "never"]
+
 
 def _check_tensorboard(is_requested: bool) -> None:
     if is_requested and find_spec("tensorboard") is None:
@@ -93,6 +95,12 @@ class PretrainConfig(Config):
         "auto",
         "Let torch's compiler make kernels of the encoder's layers. auto: when training in bfloat16 on an NVIDIA GPU; "
         "it takes time at the start, so never suits runs of a few minutes.",
+        advanced=True,
+    )
+    shard: ShardName = option(
+        "auto",
+        "Divide the weights, their gradients and the states of the optimiser among the processes that torchrun starts. "
+        "auto: if they do not fit into the memory of one device.",
         advanced=True,
     )
     tensorboard: bool = option(

@@ -4,7 +4,7 @@ A directory is a plain Hugging Face model, with `protembed.json` and, for a fine
 addition. JSON and safetensors only: nothing is unpickled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +114,7 @@ class Checkpoint:
             are assumed.
         directory: The directory that the model was read from; None for a new model.
         offloaded: The layers of the encoder, if they stay in the files until they are computed; else None.
+        gather: Makes a whole weight, by its name such as `encoder.embedding.weight`, of what this process holds of it.
     """
 
     encoder: Encoder
@@ -125,6 +126,7 @@ class Checkpoint:
     has_metadata: bool = True
     directory: Path | None = None
     offloaded: OffloadedLayers | None = None
+    gather: Callable[[str, Tensor], Tensor] = lambda name, weight: weight
 
     def __repr__(self) -> str:
         name, millions = self.encoder.shape.name, self.num_parameters / 1e6
@@ -339,7 +341,7 @@ def _state(module: nn.Module) -> dict[str, Tensor]:
 def _read_weight(checkpoint: Checkpoint, full_name: str, weight: Tensor) -> Tensor:
     """Copy a weight to the CPU in float32, or read it from the files of the model that its layer is left in."""
     if checkpoint.offloaded is None or not full_name.startswith(_LAYERS):
-        return weight.detach().to("cpu", torch.float32)
+        return checkpoint.gather(full_name, weight.detach()).to("cpu", torch.float32)
     number, _, name = full_name.removeprefix(_LAYERS).partition(".")
     copy = torch.empty(weight.shape)
     checkpoint.offloaded.read(int(number), name, copy)

@@ -1,12 +1,13 @@
 """The batches of pretraining, drawn by seed, and those of validation, masked by frozen rules."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protembed.config.pretrain import BatchConfig, MaskingConfig
+from protembed.data.alphabet import CLS, EOS
 from protembed.data.batching import (
     MaskedBatch,
     MaskedCrop,
@@ -26,6 +27,18 @@ from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 # The second entry of the seed of a step's generator; `data/sampling.py` has that of an epoch's.
 _CROP_STREAM = 1
+
+
+def _empty_batch() -> MaskedBatch:
+    """Make a micro-batch without residues, whose loss is zero over zero targets."""
+    tokens, targets = np.array([CLS, EOS], np.uint8), np.array([], np.uint8)
+    return concatenate_masked([MaskedCrop(tokens=tokens, positions=np.array([], np.int64), targets=targets, row=0)])
+
+
+def fill_up(share: Sequence[MaskedBatch], num_micro_batches: int, processes: ProcessGroup) -> Sequence[MaskedBatch]:
+    """Add empty micro-batches to this process's share of some, if all processes must compute equally many."""
+    num_missing = -(-num_micro_batches // processes.size) - len(share)
+    return [*share, *(_empty_batch() for _ in range(num_missing))] if processes.is_sharded else share
 
 
 class PretrainingBatches:
@@ -63,7 +76,7 @@ class PretrainingBatches:
             mask_rate=masking.mask_rate,
         )
 
-    def micro_batches(self, step: int) -> list[MaskedBatch]:
+    def micro_batches(self, step: int) -> Sequence[MaskedBatch]:
         """Draw a step, and divide it into micro-batches of about equal size; return those of this process.
 
         They are a function of the seed and the step, and of nothing else. Other processes' crops are not masked.
@@ -74,11 +87,22 @@ class PretrainingBatches:
         """Draw the crops and masks of `micro_batches`, and divide them into micro-batches that have one shape."""
         return [self.shape.pad(batch) for batch in self._draw(step, self.shape.budget)]
 
-    def _draw(self, step: int, micro_batch_tokens: int) -> list[MaskedBatch]:
+    def _draw(self, step: int, micro_batch_tokens: int) -> Sequence[MaskedBatch]:
         rng = np.random.default_rng([self._seed, _CROP_STREAM, step])
         rows = self._sampler.rows(step)
         crops = self._random_crops(rows, rng)
-        groups = self._processes.shard(balance([len(crop) for crop in crops], micro_batch_tokens))
+        groups = balance([len(crop) for crop in crops], micro_batch_tokens)
+        share = self._masked(self._processes.shard(groups), rows, crops, rng)
+        return fill_up(share, len(groups), self._processes)
+
+    def _masked(
+        self,
+        groups: Sequence[list[int]],
+        rows: NDArray[np.int64],
+        crops: Sequence[Tokens],
+        rng: np.random.Generator,
+    ) -> list[MaskedBatch]:
+        """Mask the crops whose indices this process's groups hold, and concatenate those of each group."""
         if not groups:
             return []
         is_needed = np.zeros(len(crops), np.bool_)

@@ -1,50 +1,90 @@
-"""The model that a run starts from: a new one, or another model."""
+"""The model that a run starts from, a new one or another model, and the memory that its training needs."""
 
 import torch
 
 from protembed.config.common import MAX_GPU_TRAINING_TOKENS, MICRO_BATCH_TOKENS, MIN_GPU_TRAINING_TOKENS
 from protembed.config.model_sizes import BYTES_PER_NUMBER, EncoderShape
 from protembed.config.pretrain import PretrainConfig
-from protembed.device import free_gpu_memory, total_memory
-from protembed.errors import NotEnoughMemoryError
+from protembed.device import free_gpu_memory, total_memory, world_size
+from protembed.errors import ConfigError, NotEnoughMemoryError
+from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
 from protembed.model.longest import check_max_residues
 from protembed.model.metadata import ModelMetadata
+from protembed.resources import environment_number
 
 # Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
 _MIN_NUMBERS_PER_WEIGHT = 4
+# The same if they are sharded, when gradients of micro-batches are never whole; and for each weight of a layer the
+# weights that are gathered of it and of the next one, and its gradients before and after they are sent.
+_MIN_SHARDED_NUMBERS_PER_WEIGHT, _NUMBERS_PER_GATHERED_WEIGHT = 3, 4
 # Of a training in bfloat16, for each token, layer and channel; embedding and head count as layers. That is at least a
 # fifth more than on one H100: 41 GB for 650M with 16,384 tokens, 15.5 GB for 150M, 10.4 GB for 8M with 65,536.
 _BYTES_PER_ACTIVATION, _NUM_OTHER_LAYERS = 60, 4
+# The layers whose activations are in memory at once if they are recomputed: of the others only the inputs are.
+_NUM_RECOMPUTED_LAYERS = 1
 # The rest is for updates, validations, and what the allocator cannot use.
 _MEMORY_FRACTION = 0.8
 
 
-def check_memory(config: PretrainConfig, device: torch.device) -> None:
-    """Check that a new model can be trained on a device, before any other work.
+def decide_sharding(config: PretrainConfig, device: torch.device) -> bool:
+    """Decide whether the processes of torchrun divide the weights, and check that a device has memory for its part.
 
     Raises:
+        ConfigError: If the weights are to be divided, but there is only one process.
         NotEnoughMemoryError: If the device has less memory than the weights, gradients and optimiser states need.
     """
-    if config.init_from is not None:
-        return
-    needed = _MIN_NUMBERS_PER_WEIGHT * config.shape.num_parameters * BYTES_PER_NUMBER
-    available = total_memory(device)
+    num_processes = world_size()
+    if config.shard == "always" and num_processes == 1:
+        raise ConfigError("shard", config.shard, "there is only one process: start several with torchrun")
+    shape = config.shape if config.init_from is None else locate_model(config.init_from).shape
+    available = _memory_of_process(device)
+    fits = _training_bytes(shape) <= available
+    is_sharded = num_processes > 1 and (config.shard == "always" or (config.shard == "auto" and not fits))
+    needed = _training_bytes(shape, num_processes if is_sharded else 1)
     if needed > available:
-        advice = "choose a smaller `size`" if config.layers is None else "choose fewer `layers` or a smaller `dim`"
-        raise NotEnoughMemoryError(config.shape.name, needed, available, advice)
+        raise NotEnoughMemoryError(shape.name, needed, available, _memory_advice(config, is_sharded=is_sharded))
+    return is_sharded
 
 
-def default_training_tokens(shape: EncoderShape, device: torch.device) -> int:
+def _training_bytes(shape: EncoderShape, num_shards: int = 1) -> int:
+    """Return the least memory that a process needs for weights, gradients and optimiser states, in bytes."""
+    if num_shards == 1:
+        return _MIN_NUMBERS_PER_WEIGHT * shape.num_parameters * BYTES_PER_NUMBER
+    num_held = _MIN_SHARDED_NUMBERS_PER_WEIGHT * -(-shape.num_parameters // num_shards)
+    return (num_held + _NUMBERS_PER_GATHERED_WEIGHT * shape.num_layer_parameters) * BYTES_PER_NUMBER
+
+
+def _memory_of_process(device: torch.device) -> int:
+    """Return the memory in bytes of a GPU, or of one of the processes that share the memory of this machine."""
+    num_sharing = 1 if device.type == "cuda" else environment_number("LOCAL_WORLD_SIZE", 1)
+    return total_memory(device) // num_sharing
+
+
+def _memory_advice(config: PretrainConfig, *, is_sharded: bool) -> str:
+    smaller = "choose a smaller `size`" if config.layers is None else "choose fewer `layers` or a smaller `dim`"
+    if config.init_from is not None:
+        smaller = "choose a smaller model for `init_from`"
+    if is_sharded:
+        return f"{smaller}, or start more processes"
+    if world_size() > 1:
+        return f"{smaller}, or leave `shard` at auto"
+    return f"{smaller}, or start a process for each of several devices with torchrun, which then share the weights"
+
+
+def default_training_tokens(shape: EncoderShape, device: torch.device, num_shards: int = 1) -> int:
     """Return the tokens per micro-batch of training: a thousand per thread on a CPU, on a GPU as its memory allows.
 
-    Small models need many tokens at once to occupy a GPU; large ones leave little memory for them. The weights are
-    already in memory.
+    Small models need many tokens at once to occupy a GPU; large ones leave little memory for them. The weights, or this
+    process's shard of them, are already in memory.
     """
     if device.type != "cuda":
         return MICRO_BATCH_TOKENS
-    of_weights = (_MIN_NUMBERS_PER_WEIGHT - 1) * shape.num_parameters * BYTES_PER_NUMBER
+    of_weights = _training_bytes(shape, num_shards) - shape.num_parameters // num_shards * BYTES_PER_NUMBER
     of_token = _BYTES_PER_ACTIVATION * (shape.num_layers + _NUM_OTHER_LAYERS) * shape.dim
+    if num_shards > 1:
+        of_inputs = BYTES_PER_NUMBER * shape.num_layers * shape.dim
+        of_token = of_inputs + _BYTES_PER_ACTIVATION * (_NUM_RECOMPUTED_LAYERS + _NUM_OTHER_LAYERS) * shape.dim
     num_tokens = int(_MEMORY_FRACTION * (free_gpu_memory(device) - of_weights)) // of_token
     return max(MIN_GPU_TRAINING_TOKENS, min(num_tokens, MAX_GPU_TRAINING_TOKENS))
 

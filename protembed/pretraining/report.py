@@ -39,6 +39,7 @@ class PretrainPlan:
         disk_bytes: Estimated size of the finished run directory.
         seconds: Estimated duration of the run; None if steps were not timed.
         memory_bytes: Peak memory while steps were timed; None if they were not.
+        num_shards: Processes that each hold a part of the weights; 1 if every process holds all.
         warnings: Warnings about the input, as sentences.
     """
 
@@ -60,6 +61,7 @@ class PretrainPlan:
     disk_bytes: int
     seconds: float | None
     memory_bytes: int | None
+    num_shards: int = 1
     warnings: Sequence[str]
 
 

@@ -17,10 +17,10 @@ _CONTENTS = (
     *("checkpoints/*", "corpus/*", "tensorboard/*"),
     *(f"model/{name}" for name in MODEL_FILES),
 )
-# Options that change neither the weights nor any metric, except for last digits on GPUs; and those of a shape, which
-# are recorded as one, if at all.
+# Options that change neither the weights nor any metric beyond the order of sums; and those of a shape, which are
+# recorded as one, if at all.
 _NOT_IN_FINGERPRINT = (
-    *("save_every_minutes", "keep_checkpoints", "compile", "tensorboard", "dry_run"),
+    *("save_every_minutes", "keep_checkpoints", "compile", "shard", "tensorboard", "dry_run"),
     *("layers", "dim", "heads"),
 )
 

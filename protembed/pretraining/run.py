@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from protembed.callbacks import Callbacks, StepReport
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
 from protembed.config.pretrain import BatchConfig, PretrainConfig, PretrainOptions
 from protembed.data.batching import MaskedBatch
 from protembed.data.clusters import ClusterTable
-from protembed.device import choose_device, worker_pool
+from protembed.device import WorkerPool, choose_device, worker_pool
 from protembed.errors import DivergedError
 from protembed.evaluation.intervals import MetricWithInterval
 from protembed.evaluation.metrics import ClassMetrics
@@ -30,11 +32,12 @@ from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.compilation import compile_training
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
-from protembed.pretraining.initial_model import check_memory, check_models, default_training_tokens, initial_model
+from protembed.pretraining.initial_model import check_models, decide_sharding, default_training_tokens, initial_model
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
 from protembed.pretraining.request import settings_of
 from protembed.pretraining.run_record import RunRecord
 from protembed.pretraining.run_report import RunReport
+from protembed.pretraining.schedule import plan_schedule
 from protembed.pretraining.timing import StepTiming, TimeBudget, time_steps
 from protembed.pretraining.validation import (
     Evaluator,
@@ -51,7 +54,8 @@ from protembed.training.objective import MaskedLM
 from protembed.training.optimizer import make_optimizers
 from protembed.training.precision import precision_name, resolve_precision
 from protembed.training.run_directory import RunDirectory
-from protembed.training.schedule import TrainingSchedule, make_schedule
+from protembed.training.schedule import TrainingSchedule
+from protembed.training.sharding import gathered_weights, shard_weights
 from protembed.training.tensorboard import EventWriter, event_writer
 
 # The key of `run.json` that holds how the best model predicts each amino acid.
@@ -60,9 +64,6 @@ _AMINO_ACIDS = "amino_acids"
 _EXACT_METRICS = "exact_metrics"
 # Numbers of a checkpoint for each weight: the weight itself and the state of the optimiser.
 _CHECKPOINT_NUMBERS_PER_WEIGHT: dict[OptimizerName, int] = {"sgd": 1, "muon": 2, "adamw": 3}
-_DEFAULT_PASSES, _MIN_DEFAULT_STEPS = 10, 200
-# Chosen at equal time (benchmarks/README.md); the first is the default.
-_DEFAULT_RATES: dict[OptimizerName, float] = {"muon": 3e-3, "adamw": 1e-3, "sgd": 0.1}
 
 
 @contextmanager
@@ -101,8 +102,14 @@ def _opened(
 # The run
 
 
-def _masked_lm(checkpoint: Checkpoint) -> MaskedLM:
-    return MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
+def _masked_lm(checkpoint: Checkpoint, device: torch.device, processes: ProcessGroup = SINGLE_PROCESS) -> MaskedLM:
+    """Make the objective of a model, and move it to its device in place; or this process's share, if it is sharded."""
+    objective = MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
+    if processes.is_sharded:
+        shard_weights(objective, device, processes)
+    else:
+        checkpoint.to(device)
+    return objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +122,7 @@ class _Job:
     evaluator: Evaluator
     references: References
     model: Checkpoint
+    objective: MaskedLM  # of the model
     batches: PretrainingBatches
     setup: TrainingSetup[MaskedBatch]
     checkpoints: Checkpoints
@@ -133,9 +141,13 @@ class _Job:
         return self.checkpoints.progress.is_finished(self.schedule.num_steps, self.schedule.patience)
 
     @property
+    def _processes(self) -> ProcessGroup:
+        return self.setup.executor.processes
+
+    @property
     def _is_first(self) -> bool:
         """Whether this process writes files."""
-        return self.setup.executor.processes.is_first
+        return self._processes.is_first
 
     def plan(self, warnings: Sequence[str]) -> PretrainPlan:
         """Describe the run for the user, with warnings about the input."""
@@ -159,6 +171,7 @@ class _Job:
             disk_bytes=self._estimate_disk_bytes(),
             seconds=None if self.timing is None else self.timing.seconds(schedule),
             memory_bytes=None if self.timing is None else self.timing.memory_bytes,
+            num_shards=self._processes.num_shards,
             warnings=[*warnings, *self.warnings],
         )
 
@@ -175,7 +188,7 @@ class _Job:
 
         def validate() -> Mapping[str, float]:
             nonlocal amino_acids
-            validation = self.evaluator.validate(_masked_lm(self.model), self.references)
+            validation = self.evaluator.validate(self.objective, self.references)
             amino_acids = validation.amino_acids
             return validation.metrics
 
@@ -214,8 +227,8 @@ class _Job:
     def _keep(self, report: StepReport, amino_acids: AminoAcidPredictions) -> None:
         """Write the current model, the best so far, and how it predicts each amino acid."""
         self.run.store(_AMINO_ACIDS, amino_acids.plain())
+        self._export(report)
         if self._is_first:
-            self._export(report)
             self._write_amino_acids(amino_acids)
 
     def _export(self, report: StepReport) -> None:
@@ -231,22 +244,36 @@ class _Job:
             corpus_fingerprint=self.corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
         )
-        self._save(self.model)
+        self._save(self.model, self.objective)
 
-    def _save(self, model: Checkpoint) -> None:
+    def _save(self, model: Checkpoint, objective: MaskedLM) -> None:
+        """Write a model, with its objective's weights, in the first process; all call this, because some hold rows."""
         options = self.options
         facts = pretraining_facts(model.metadata, self.corpora.train, options.batches, options.masking, self.schedule)
-        save_checkpoint(model, self.run.path("model"), pretrained_card(model, facts))
+        with gathered_weights(objective, self._processes) as gather:
+            if self._is_first:
+                whole = replace(model, gather=gather)
+                save_checkpoint(whole, self.run.path("model"), pretrained_card(model, facts))
 
     def evaluate(self) -> tuple[dict[str, MetricWithInterval], list[ClassMetrics]]:
-        """Return the gains of the best model, and its metrics of each amino acid, which only the first process has."""
-        best = load_checkpoint(self.run.path("model")).to(self.model.device) if self._is_first else None
-        predictions = None if best is None else self.evaluator.by_amino_acid(_masked_lm(best))
+        """Return the gains of the best model, and its metrics of each amino acid, which only the first process has.
+
+        The first process computes them alone. If no process holds the whole model, all compute the same.
+        """
+        device, best, objective = self.setup.objective.device, None, None
+        if self._is_first or self._processes.is_sharded:
+            best = load_checkpoint(self.run.path("model"))
+            objective = _masked_lm(best, device, self._processes)
+        predictions = None if objective is None else self.evaluator.by_amino_acid(objective)
         self.run.store(_AMINO_ACIDS, None if predictions is None else predictions.plain())
-        if validates_in_bfloat16(self.model.device, self.setup.executor):
-            self.run.load_or_compute(_EXACT_METRICS, lambda: {} if best is None else self._exact_metrics(best))
-        self.run.load_or_compute("gains", lambda: {} if best is None else self._compute_gains(best))
-        amino_acids = [] if predictions is None else self._write_amino_acids(predictions)
+        if validates_in_bfloat16(device, self.setup.executor):
+            self.run.load_or_compute(
+                _EXACT_METRICS, lambda: {} if objective is None else self._exact_metrics(objective)
+            )
+        self.run.load_or_compute(
+            "gains", lambda: {} if best is None or objective is None else self._compute_gains(best, objective)
+        )
+        amino_acids = [] if predictions is None or not self._is_first else self._write_amino_acids(predictions)
         return self._gains, amino_acids
 
     @property
@@ -269,16 +296,16 @@ class _Job:
         write_table(self.run.path("confusions.tsv"), columns, predictions.rows())
         return metrics
 
-    def _exact_metrics(self, best: Checkpoint) -> dict[str, float]:
+    def _exact_metrics(self, best: MaskedLM) -> dict[str, float]:
         """Validate the best model in float32."""
-        return dict(self.evaluator.validate_exactly(_masked_lm(best), self.references).metrics)
+        return dict(self.evaluator.validate_exactly(best, self.references).metrics)
 
-    def _compute_gains(self, best: Checkpoint) -> dict[str, Any]:
+    def _compute_gains(self, best: Checkpoint, objective: MaskedLM) -> dict[str, Any]:
         """Compare the best model with its references protein by protein, and store the gains in its metadata."""
-        gains = {name: asdict(gain) for name, gain in self.evaluator.gains(_masked_lm(best)).items()}
+        gains = {name: asdict(gain) for name, gain in self.evaluator.gains(objective).items()}
         exact = self.run.facts.get(_EXACT_METRICS, {})
         best.metadata = replace(best.metadata, metrics={**best.metadata.metrics, **exact, "gains": gains})
-        self._save(best)
+        self._save(best, objective)
         return gains
 
     def record(self, fasta: Sequence[Path]) -> RunRecord:
@@ -327,24 +354,6 @@ class _Job:
         )
 
 
-def _make_schedule(
-    options: PretrainOptions, batches: PretrainingBatches, budget: TimeBudget | None = None
-) -> TrainingSchedule:
-    """Schedule the steps asked for, as many as fit into the time, or about ten passes over the data."""
-    config = options.pretrain
-    num_steps, validate_every = config.steps, config.validate_every
-    if budget is not None:
-        num_steps, validate_every = budget.plan(validate_every)
-    return make_schedule(
-        options.optimizer,
-        num_steps or max(_MIN_DEFAULT_STEPS, _DEFAULT_PASSES * batches.steps_per_epoch),
-        _DEFAULT_RATES,
-        validate_every=validate_every,
-        save_every=config.save_every,
-        patience=config.patience,
-    )
-
-
 def _evaluator(
     config: PretrainConfig, corpora: Corpora, model: Checkpoint, tokens: int, executor: Executor
 ) -> Evaluator:
@@ -352,7 +361,7 @@ def _evaluator(
 
     def load_compared() -> MaskedLM | None:
         path = config.compare_model
-        return None if path is None else _masked_lm(load_checkpoint(path).to(model.device))
+        return None if path is None else _masked_lm(load_checkpoint(path), model.device)
 
     window = model.metadata.window_residues
     return Evaluator(
@@ -374,7 +383,7 @@ def _checkpoints(run: RunDirectory, config: PretrainConfig, executor: Executor) 
 
 def _micro_batch_tokens(model: Checkpoint, batches: BatchConfig, processes: ProcessGroup) -> int:
     """Choose the tokens of a micro-batch: all processes divide a step alike, and each has at least one micro-batch."""
-    tokens = default_training_tokens(model.encoder.shape, model.device)
+    tokens = default_training_tokens(model.encoder.shape, model.device, processes.num_shards)
     per_process = -(-batches.batch_tokens // processes.size)
     return int(processes.broadcast_object(min(tokens, per_process)))
 
@@ -385,8 +394,8 @@ def _prepare(
     """Load the model and the data, plan the steps, and restore the newest checkpoint; a dry run always times steps."""
     config, device = options.pretrain, choose_device(options.compute)
     corpora = open_corpora(run.path("corpus"))
-    model = initial_model(config, options.batches.crop_residues).to(device)
-    objective = _masked_lm(model)
+    model = initial_model(config, options.batches.crop_residues)
+    objective = _masked_lm(model, device, executor.processes)
     tokens = options.batches.micro_batch_tokens or _micro_batch_tokens(model, options.batches, executor.processes)
     batches = PretrainingBatches(
         corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes
@@ -398,10 +407,10 @@ def _prepare(
     run.load_or_compute("composition", lambda: evaluator.ngrams.unigram.tolist())
     timing = budget = None
     if "plan" not in run.facts and (is_dry_run or config.max_minutes is not None):
-        provisional = _make_schedule(options, batches)
+        provisional = plan_schedule(options, batches)
         timing = time_steps(objective, micro_batches, provisional, executor, evaluator.num_residues)
         budget = None if config.max_minutes is None else TimeBudget(started, config.max_minutes, timing)
-    schedule = run.load_or_compute("plan", lambda: asdict(_make_schedule(options, batches, budget)))
+    schedule = run.load_or_compute("plan", lambda: asdict(plan_schedule(options, batches, budget)))
     if budget is not None:
         run.store("first_num_steps", schedule["num_steps"])
     setup = TrainingSetup(
@@ -420,6 +429,7 @@ def _prepare(
         evaluator=evaluator,
         references=references,
         model=model,
+        objective=objective,
         batches=batches,
         setup=setup,
         checkpoints=checkpoints,
@@ -438,7 +448,7 @@ def plan_run(
         ProtembedError: If the input or the options do not allow it.
     """
     device = choose_device(options.compute)
-    check_memory(options.pretrain, device)
+    decide_sharding(options.pretrain, device)
     with scratch_directory() as scratch, compiler_directory(device), worker_pool(options.compute, device) as pool:
         scratch_run = Result(scratch / "run", [], run=RUN)
         with _opened(scratch_run, fasta, options, fingerprint) as (run, warnings):
@@ -461,12 +471,15 @@ def run_pretraining(
         ProtembedError: If the input, the options or the run directory do not allow it.
     """
     device = choose_device(options.compute)
-    check_memory(options.pretrain, device)
-    with (
-        joined_processes(device) as processes,
-        compiler_directory(device),
-        worker_pool(options.compute, device) as pool,
-    ):
+    is_sharded = decide_sharding(options.pretrain, device)
+    with ExitStack() as stack:
+        processes = stack.enter_context(joined_processes(device))
+        # Memories may differ; the processes must not.
+        processes = replace(processes, is_sharded=processes.any(is_sharded))
+        stack.enter_context(compiler_directory(device))
+        # Sharded layers are computed one after the other, because their weights are gathered in one order.
+        workers = WorkerPool(1) if processes.is_sharded else worker_pool(options.compute, device)
+        pool = stack.enter_context(workers)
         with _opened(result, fasta, options, fingerprint, processes, callbacks) as (run, warnings):
             precision = resolve_precision(run, options.pretrain.precision, device)
             executor = Executor(pool=pool, processes=processes, precision=precision)

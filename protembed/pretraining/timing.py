@@ -48,8 +48,11 @@ def time_steps(
     executor: Executor,
     num_valid_residues: int,
 ) -> StepTiming:
-    """Time a few steps of a copy of the model, and estimate the time of a validation from its number of residues."""
-    trained = copy.deepcopy(objective)
+    """Time a few steps of a copy of the model, and estimate the time of a validation from its number of residues.
+
+    Sharded weights cannot be copied. They are not changed either, because the learning rate of the steps is zero.
+    """
+    trained = objective if executor.processes.is_sharded else copy.deepcopy(objective)
     optimizers = make_optimizers(trained, schedule.optimizer, schedule.weight_decay, executor)
     setup = TrainingSetup(objective=trained, micro_batches=micro_batches, optimizers=optimizers, executor=executor)
     step, num_residues, seconds = 0, 0, 0.0

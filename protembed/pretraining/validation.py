@@ -16,7 +16,7 @@ from protembed.errors import EmptyValidationSetError
 from protembed.evaluation.intervals import MetricWithInterval, ratio_with_interval
 from protembed.inference.embedding import check_finite
 from protembed.pretraining.amino_acids import AminoAcidPredictions
-from protembed.pretraining.batches import validation_batches
+from protembed.pretraining.batches import fill_up, validation_batches
 from protembed.pretraining.corpus import HELD_OUT_NAME, Corpus
 from protembed.pretraining.ngrams import NgramModel
 from protembed.training.distributed import Executor
@@ -143,15 +143,15 @@ class Evaluator:
         return Validation(metrics=metrics, amino_acids=predictions[0])
 
     def validate_exactly(self, objective: MaskedLM, references: References) -> Validation:
-        """Validate in float32, in this process alone."""
+        """Validate in float32, all proteins in this process."""
         return replace(self, executor=Executor(pool=self.executor.pool)).validate(objective, references)
 
     def by_amino_acid(self, objective: MaskedLM) -> AminoAcidPredictions:
-        """Predict the masked residues of the first set in float32, in this process alone."""
+        """Predict the masked residues of the first set in float32, all of them in this process."""
         return _predict(objective, self.valid_sets[0].micro_batches, Executor(pool=self.executor.pool))[1]
 
     def gains(self, objective: MaskedLM) -> dict[str, MetricWithInterval]:
-        """Compute how much better a model is than each reference on the first set, in this process alone.
+        """Compute how much better a model is than each reference on the first set, all of it in this process.
 
         Returns:
             Mean loss of `unigram`, `bigram` and `compared` (if there is one) minus that of the model, in nats per
@@ -191,7 +191,8 @@ def _predict(
             return objective.loss(logits, batch), batch.targets.numpy() - FIRST_AMINO_ACID, log_probs
 
     losses, predictions = list[LossSum](), AminoAcidPredictions.zero()
-    for loss, targets, log_probs in executor.pool.map(compute, executor.processes.shard(micro_batches)):
+    share = fill_up(executor.processes.shard(micro_batches), len(micro_batches), executor.processes)
+    for loss, targets, log_probs in executor.pool.map(compute, share):
         losses.append(loss)
         predictions.add(targets, log_probs)
     sums = (predictions.losses, predictions.counts, predictions.probabilities)
