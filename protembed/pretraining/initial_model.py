@@ -21,14 +21,15 @@ _MIN_SHARDED_NUMBERS_PER_WEIGHT, _NUMBERS_PER_GATHERED_WEIGHT = 3, 4
 # Of a training in bfloat16, for each token, layer and channel; embedding and head count as layers. That is at least a
 # fifth more than on one H100: 41 GB for 650M with 16,384 tokens, 15.5 GB for 150M, 10.4 GB for 8M with 65,536.
 _BYTES_PER_ACTIVATION, _NUM_OTHER_LAYERS = 60, 4
-# The layers whose activations are in memory at once if they are recomputed: of the others only the inputs are.
-_NUM_RECOMPUTED_LAYERS = 1
 # The rest is for updates, validations, and what the allocator cannot use.
 _MEMORY_FRACTION = 0.8
 
 
 def decide_sharding(config: PretrainConfig, device: torch.device) -> bool:
     """Decide whether the processes of torchrun divide the weights, and check that a device has memory for its part.
+
+    By default they do if a device has no memory for all weights, gradients and optimiser states, or a GPU none for the
+    activations of a small micro-batch beside them.
 
     Raises:
         ConfigError: If the weights are to be divided, but there is only one process.
@@ -39,7 +40,8 @@ def decide_sharding(config: PretrainConfig, device: torch.device) -> bool:
         raise ConfigError("shard", config.shard, "there is only one process: start several with torchrun")
     shape = config.shape if config.init_from is None else locate_model(config.init_from).shape
     available = _memory_of_process(device)
-    fits = _training_bytes(shape) <= available
+    of_micro_batch = MIN_GPU_TRAINING_TOKENS * _bytes_of_token(shape) if device.type == "cuda" else 0
+    fits = _training_bytes(shape) + of_micro_batch <= available
     is_sharded = num_processes > 1 and (config.shard == "always" or (config.shard == "auto" and not fits))
     needed = _training_bytes(shape, num_processes if is_sharded else 1)
     if needed > available:
@@ -53,6 +55,14 @@ def _training_bytes(shape: EncoderShape, num_shards: int = 1) -> int:
         return _MIN_NUMBERS_PER_WEIGHT * shape.num_parameters * BYTES_PER_NUMBER
     num_held = _MIN_SHARDED_NUMBERS_PER_WEIGHT * -(-shape.num_parameters // num_shards)
     return (num_held + _NUMBERS_PER_GATHERED_WEIGHT * shape.num_layer_parameters) * BYTES_PER_NUMBER
+
+
+def _bytes_of_token(shape: EncoderShape, *, is_sharded: bool = False) -> int:
+    """Return the memory that the activations of a token take on a GPU, in bytes."""
+    if not is_sharded:
+        return _BYTES_PER_ACTIVATION * (shape.num_layers + _NUM_OTHER_LAYERS) * shape.dim
+    of_inputs = BYTES_PER_NUMBER * shape.num_layers  # the layers themselves are recomputed, one at a time
+    return (of_inputs + _BYTES_PER_ACTIVATION * (1 + _NUM_OTHER_LAYERS)) * shape.dim
 
 
 def _memory_of_process(device: torch.device) -> int:
@@ -81,10 +91,7 @@ def default_training_tokens(shape: EncoderShape, device: torch.device, num_shard
     if device.type != "cuda":
         return MICRO_BATCH_TOKENS
     of_weights = _training_bytes(shape, num_shards) - shape.num_parameters // num_shards * BYTES_PER_NUMBER
-    of_token = _BYTES_PER_ACTIVATION * (shape.num_layers + _NUM_OTHER_LAYERS) * shape.dim
-    if num_shards > 1:
-        of_inputs = BYTES_PER_NUMBER * shape.num_layers * shape.dim
-        of_token = of_inputs + _BYTES_PER_ACTIVATION * (_NUM_RECOMPUTED_LAYERS + _NUM_OTHER_LAYERS) * shape.dim
+    of_token = _bytes_of_token(shape, is_sharded=num_shards > 1)
     num_tokens = int(_MEMORY_FRACTION * (free_gpu_memory(device) - of_weights)) // of_token
     return max(MIN_GPU_TRAINING_TOKENS, min(num_tokens, MAX_GPU_TRAINING_TOKENS))
 
