@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from embed_competitors import ARMS, FLOAT32_ARMS
+from processes import run_measured
 from protembed.config.model_sizes import SIZES, EncoderShape, ESMCShape
 from protembed.data.fasta import read_fasta
 from roofline import machine, matrix_rate_in_subprocess
@@ -37,7 +37,6 @@ ONE_CORE = "protembed, one core"
 TOLERANCES = {"float32": {"rtol": 1e-3, "atol": 1e-4}, "bfloat16": {"rtol": 0.1, "atol": 0.02}}
 PEERS = ("torch", "transformers", "fair-esm", "onnxruntime", "openvino")
 MODULES = {"fair-esm": "esm"}
-BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
@@ -142,14 +141,9 @@ def whole(options: argparse.Namespace, size: str, folder: Path) -> dict[str, Any
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for _ in range(options.rounds):
         for name, words in commands.items():
-            began = time.perf_counter()
-            process = subprocess.Popen([sys.executable, *map(str, words)], stderr=subprocess.DEVNULL)
-            _, status, usage = os.wait4(process.pid, 0)
-            if status:
-                raise SystemExit(f"{name}: status {os.waitstatus_to_exitcode(status)}")
-            seconds = time.perf_counter() - began
-            runs[name].append({"seconds": seconds, "peak_bytes": usage.ru_maxrss * BYTES_OF_MAXRSS})
-            print(f"{size}, {name}: {seconds:.1f} s", file=sys.stderr)
+            usage = run_measured([sys.executable, *words], shows_errors=False)
+            runs[name].append({"seconds": usage.seconds, "peak_bytes": usage.peak_bytes})
+            print(f"{size}, {name}: {usage.seconds:.1f} s", file=sys.stderr)
         vectors, reference = np.load(folder / "a.npy"), np.load(folder / "c.npy")
         np.testing.assert_allclose(vectors, reference, rtol=1e-3, atol=1e-4)
     return {

@@ -14,10 +14,8 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from processes import run_measured
 from protembed.config.model_sizes import SIZES, EncoderShape
 from protembed.data.fasta import read_fasta
 from roofline import machine, matrix_rate_in_subprocess
@@ -33,7 +32,6 @@ NUM_VALID, WARMUP_STEPS = 50, 2
 # The Trainer's grouping sorts every 50 batches from long to short crops: fewer steps would see only the long ones.
 NUM_STEPS = WARMUP_STEPS + 50
 MASK_RATE, NUM_AMINO_ACIDS = 0.15, 20
-BYTES_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 
 def main() -> None:
@@ -128,21 +126,15 @@ def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
     """Run a command to its end and read its log."""
     # PASSIVE: see hf_trainer.py; protembed has no OpenMP threads that could wait.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    began = time.perf_counter()
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}")
-    process_seconds = time.perf_counter() - began
+    usage = run_measured(command, environment)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     residues = np.diff([line["residues"] for line in lines], prepend=0)[WARMUP_STEPS:]
     seconds = residues / np.array([line["residues_per_second"] for line in lines])[WARMUP_STEPS:]
     return {
         "residues_per_second": float(residues.sum() / seconds.sum()),
         "residues_per_step": float(residues.mean()),
-        "process_seconds": process_seconds,
-        "peak_bytes": usage.ru_maxrss * BYTES_OF_MAXRSS,
+        "process_seconds": usage.seconds,
+        "peak_bytes": usage.peak_bytes,
     }
 
 

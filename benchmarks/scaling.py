@@ -123,11 +123,11 @@ def shards(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     embed(options, options.fasta, folder / "single.npy")
     for num_shards in options.shards:
         output = folder / f"{num_shards}.npy"
+        paths = [output.with_suffix(f".{shard}.npy") for shard in range(1, num_shards + 1)]
         parts = [
-            embed(options, options.fasta, output, "--shard", f"{shard}/{num_shards}")
-            for shard in range(1, num_shards + 1)
+            embed(options, options.fasta, path, "--shard", f"{shard}/{num_shards}")
+            for shard, path in enumerate(paths, start=1)
         ]
-        paths = sorted(folder.glob(f"{num_shards}.*-of-{num_shards}.npy"))
         joined = run_measured([sys.executable, "-m", "protembed", "join", *paths, "-o", output, "--quiet"])
         assert output.read_bytes() == (folder / "single.npy").read_bytes()
         yield {
