@@ -81,7 +81,9 @@ def compare(options: argparse.Namespace, size: str, folder: Path, lengths: list[
     reference: list[float] | None = None
     for _ in range(options.rounds):
         for threads in rates:
-            rates[threads] += [matrix_rate_in_subprocess(threads, library) for library in ("MKL", "oneDNN")]
+            rates[threads] += [
+                matrix_rate_in_subprocess(threads, library, options.clock) for library in ("MKL", "oneDNN")
+            ]
         for arm in options.arms:
             name, threads = ("protembed", 1) if arm == ONE_CORE else (arm, options.threads)
             script = str(Path(__file__).with_name("embed_competitors.py"))

@@ -123,7 +123,7 @@ def _compute(sequences: Sequence[str]) -> tuple[Vectors, float]:
     return vectors, time.process_time() - began
 
 
-def start_transformers(model: Path) -> None:
+def start_transformers(model: Path, is_compiled: bool = False) -> None:
     import torch
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
@@ -132,6 +132,8 @@ def start_transformers(model: Path) -> None:
     is_mixed = os.environ[PRECISION] == AUTOCAST
     dtype = torch.float32 if is_mixed else getattr(torch, os.environ[PRECISION])
     esm = AutoModelForMaskedLM.from_pretrained(model, dtype=dtype, attn_implementation="sdpa").base_model.eval()
+    if is_compiled:
+        esm = torch.compile(esm, dynamic=True)  # one graph for all lengths
 
     def compute(sequences: Sequence[str]) -> Vectors:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
@@ -323,6 +325,9 @@ ARMS: dict[str, Callable[[Path, int], Any]] = {
     "transformers, sorted, 4,096 tokens": lambda model, threads: in_processes(
         threads, start_transformers, model, under_budget
     ),
+    "transformers, compiled": lambda model, threads: in_processes(
+        threads, partial(start_transformers, is_compiled=True), model, one_by_one
+    ),
     "fair-esm extract": lambda model, threads: in_processes(threads, start_fair_esm, model, under_budget),
     "ONNX Runtime, one by one": onnx_runtime,
     "OpenVINO, one by one": openvino,
@@ -330,7 +335,8 @@ ARMS: dict[str, Callable[[Path, int], Any]] = {
 }
 ARMS["protembed, float32"] = partial(in_precision, "float32", protembed)
 ARMS["transformers, autocast"] = partial(in_precision, AUTOCAST, ARMS["transformers, one by one"])
-FLOAT32_ARMS = [arm for arm in ARMS if arm.split(", ")[-1] not in ("default precision", "float32", "autocast")]
+OPTIONAL = ("compiled", "default precision", "float32", "autocast")
+FLOAT32_ARMS = [arm for arm in ARMS if arm.split(", ")[-1] not in OPTIONAL]
 
 if __name__ == "__main__":
     main()
