@@ -8,7 +8,6 @@ The model is written to a folder layer by layer, in bfloat16, embedded with, and
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from itertools import islice
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from processes import run_measured
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
 from protembed.model.architectures import new_encoder, new_lm_head
@@ -72,32 +72,14 @@ def main() -> None:
         records = list(islice(read_fasta([options.fasta]), options.num_proteins))
         fasta = options.folder / "some.fasta"
         fasta.write_text("".join(f">{record.id}\n{record.sequence}\n" for record in records))
-        began = time.monotonic()
         command = [sys.executable, "-m", "protembed", "embed", fasta, "-m", options.folder, "--offload", "always"]
         command += ["--precision", options.precision, "-o", options.folder / "emb.npy"]
-        process = subprocess.Popen([*map(str, command)])
-        peaks = {"RssAnon": 0, "VmRSS": 0}
-        while process.poll() is None:
-            for line in _status(process.pid):
-                name, _, value = line.partition(":")
-                if name in peaks:
-                    peaks[name] = max(peaks[name], int(value.split()[0]) * 1024)
-            time.sleep(0.05)
+        usage = run_measured(command)
         num_residues = sum(len(record.sequence) for record in records)
-        print(
-            f"{options.precision}: {len(records)} proteins, {num_residues:,} residues in "
-            f"{time.monotonic() - began:.0f} s, status {process.returncode}"
-        )
-        print(f"peak: {peaks['RssAnon'] / 1e9:.2f} GB, {peaks['VmRSS'] / 1e9:.2f} GB with the pages of the files")
+        print(f"{options.precision}: {len(records)} proteins, {num_residues:,} residues in {usage.seconds:.0f} s")
+        print(f"peak: {usage.private_bytes / 1e9:.2f} GB, {usage.peak_bytes / 1e9:.2f} GB with the pages of the files")
     finally:
         shutil.rmtree(options.folder)
-
-
-def _status(pid: int) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return []
 
 
 if __name__ == "__main__":

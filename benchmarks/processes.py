@@ -19,12 +19,14 @@ class Usage:
     Attributes:
         seconds: Time from start to end, in seconds.
         cpu_seconds: Time on all processors, in seconds.
-        peak_bytes: Highest resident memory, with those pages of mapped files that the system may drop.
+        peak_bytes: Highest resident memory, with the pages of mapped files, which the system may drop.
+        private_bytes: Highest resident memory without these pages; 0 where there is no /proc.
     """
 
     seconds: float
     cpu_seconds: float
     peak_bytes: int
+    private_bytes: int
 
 
 def run_measured(
@@ -43,8 +45,8 @@ def run_measured(
     stderr = None if shows_errors else subprocess.DEVNULL
     began = time.perf_counter()
     process = subprocess.Popen([*map(str, command)], env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
-    peaks = [0]
-    poll = threading.Thread(target=_poll_peak, args=(process.pid, peaks), daemon=True)
+    peaks = {"VmHWM": 0, "RssAnon": 0}
+    poll = threading.Thread(target=_poll_memory, args=(process.pid, peaks), daemon=True)
     poll.start()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
@@ -53,12 +55,20 @@ def run_measured(
         raise SystemExit(f"{' '.join(map(str, command))}: exit status {process.returncode}")
     poll.join()
     # Without /proc: the peak of the process, or that of this one at the start, if that was higher.
-    peak = max(peaks) or usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Usage(seconds=seconds, cpu_seconds=usage.ru_utime + usage.ru_stime, peak_bytes=peak)
+    peak = peaks["VmHWM"] or usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Usage(
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_bytes=peak,
+        private_bytes=peaks["RssAnon"],
+    )
 
 
-def _poll_peak(pid: int, peaks: list[int]) -> None:
-    """Note the peak of a process until it ends; the kernel keeps it, so only the last moment can be missed."""
+def _poll_memory(pid: int, peaks: dict[str, int]) -> None:
+    """Raise the peaks, in bytes, to what the kernel reports of a process, until it ends.
+
+    The kernel keeps the peak of all resident memory (VmHWM), so that only its last moment can be missed.
+    """
     while True:
         try:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
@@ -66,5 +76,6 @@ def _poll_peak(pid: int, peaks: list[int]) -> None:
             return
         if "VmHWM:" not in status:  # the process has ended, and its memory is freed
             return
-        peaks.append(int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        for name in peaks:
+            peaks[name] = max(peaks[name], int(status.split(f"{name}:")[1].split()[0]) * 1024)
         time.sleep(POLL_SECONDS)

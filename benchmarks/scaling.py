@@ -9,7 +9,7 @@ Each line is a whole process, from its start to its end. The default model is a 
 that almost all of the time is protembed's: reading, batching, pooling and writing. For `number` and `length` the
 proteins are random. Shards run one after the other, each with all threads, as if on computers of their own; the joined
 result is compared with that of a single run, byte for byte. The peak is that of the process itself, from the kernel
-(VmHWM).
+(VmHWM); the private part is without the pages of mapped files, which the system may drop.
 """
 
 import argparse
@@ -160,6 +160,7 @@ def columns(usage: Usage) -> Row:
         "seconds": usage.seconds,
         "CPU seconds": usage.cpu_seconds,
         "peak, MB": round(usage.peak_bytes / 1e6),
+        "of it private, MB": round(usage.private_bytes / 1e6),
     }
 
 

@@ -8,9 +8,21 @@ MEGABYTE = 2**20
 
 
 def test_the_peak_of_a_process_is_its_highest_memory():
-    usage = run_measured([sys.executable, "-S", "-c", f"b'1' * {200 * MEGABYTE}; import time; time.sleep(0.2)"])
+    usage = run_measured([sys.executable, "-S", "-c", f"kept = b'1' * {200 * MEGABYTE}; import time; time.sleep(0.2)"])
 
-    assert 200 * MEGABYTE <= usage.peak_bytes < 260 * MEGABYTE
+    assert 200 * MEGABYTE <= usage.private_bytes < usage.peak_bytes < 260 * MEGABYTE
+
+
+def test_private_memory_leaves_out_the_pages_of_mapped_files(tmp_path):
+    path = tmp_path / "large.bin"
+    path.write_bytes(b"1" * (100 * MEGABYTE))
+    code = "import mmap, sys, time; file = open(sys.argv[1], 'rb'); "
+    code += "pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); sum(pages[::4096]); time.sleep(0.2)"
+
+    usage = run_measured([sys.executable, "-S", "-c", code, path])
+
+    assert usage.private_bytes < 50 * MEGABYTE
+    assert usage.peak_bytes > 100 * MEGABYTE
 
 
 def test_the_peak_of_a_process_leaves_out_the_memory_of_its_parent():
