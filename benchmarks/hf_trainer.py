@@ -61,6 +61,7 @@ class Settings:
     crop_residues: int = 512
     learning_rate: float = 4e-4
     precision: str = "float32"
+    is_compiled: bool = False
     save_model: bool = False
     seed: int = 0
 
@@ -190,6 +191,7 @@ def pretrain(settings: Settings) -> None:
         seed=settings.seed,
         use_cpu=True,
         bf16=settings.precision == "bfloat16",
+        torch_compile=settings.is_compiled,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         logging_strategy="no",

@@ -1,7 +1,7 @@
 """Speed of pretraining: transformers' Trainer and protembed in turn.
 
     python benchmarks/pretrain.py data.fasta --valid valid.fasta [--size t6_8M] [--threads 2] [--rounds 5] [--json FILE]
-        [--precisions float32 bfloat16] [--optimizer adamw]
+        [--precisions float32 bfloat16] [--optimizer adamw] [--arms protembed …]
 
 Both train the same shape on the same proteins with the same number of tokens per step, the same number of threads and,
 unless `--optimizer` chooses another for protembed, the same optimiser, AdamW; each run is a separate process. In
@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--crop-residues", type=int, default=512)
     parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--arms", nargs="+", default=["transformers Trainer", "protembed"], choices=COMMANDS)
     parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "muon"])
     parser.add_argument("--json", type=Path)
@@ -57,10 +59,12 @@ def main() -> None:
     rates = []
     for _ in range(options.rounds):
         rates.append(matrix_rate_in_subprocess(options.threads))
-        for precision, (tool, command) in itertools.product(options.precisions, COMMANDS.items()):
+        for precision, tool in itertools.product(options.precisions, options.arms):
             runs = arms[f"{tool}, {precision}"]
             with tempfile.TemporaryDirectory() as folder:
-                runs.append(measure(command(options, precision, Path(folder)), Path(folder) / "run", options.threads))
+                runs.append(
+                    measure(COMMANDS[tool](options, precision, Path(folder)), Path(folder) / "run", options.threads)
+                )
             print(f"{tool}, {precision}: {runs[-1]['residues_per_second']:,.0f} residues/s", file=sys.stderr)
     results = {
         "size": options.size,
@@ -83,7 +87,9 @@ def main() -> None:
 # Arms
 
 
-def trainer_command(options: argparse.Namespace, precision: str, folder: Path) -> list[str]:
+def trainer_command(
+    options: argparse.Namespace, precision: str, folder: Path, *, is_compiled: bool = False
+) -> list[str]:
     settings = {
         "fasta": str(options.fasta),
         "output": str(folder / "run"),
@@ -93,6 +99,7 @@ def trainer_command(options: argparse.Namespace, precision: str, folder: Path) -
         "batch_tokens": options.batch_tokens,
         "crop_residues": options.crop_residues,
         "precision": precision,
+        "is_compiled": is_compiled,
     }
     return [sys.executable, str(Path(__file__).with_name("hf_trainer.py")), json.dumps(settings)]
 
@@ -119,7 +126,11 @@ def protembed_command(options: argparse.Namespace, precision: str, folder: Path)
     return [sys.executable, "-m", "protembed", "pretrain", str(options.fasta), *words, "--force", "--quiet"]
 
 
-COMMANDS = {"transformers Trainer": trainer_command, "protembed": protembed_command}
+COMMANDS = {
+    "transformers Trainer": trainer_command,
+    "transformers Trainer, compiled": partial(trainer_command, is_compiled=True),
+    "protembed": protembed_command,
+}
 
 
 def measure(command: list[str], run: Path, threads: int) -> dict[str, float]:
