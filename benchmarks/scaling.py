@@ -67,9 +67,13 @@ def shown(rows: Iterable[Row]) -> Iterator[Row]:
     for number, row in enumerate(rows):
         if number == 0:
             print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
-        cells = (f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" for value in row.values())
+        cells = (value if isinstance(value, str) else format_number(value) for value in row.values())
         print(f"| {' | '.join(cells)} |", flush=True)
         yield row
+
+
+def format_number(value: int | float) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
 
 
 # Axes
