@@ -64,7 +64,8 @@ def make_arms(directory: Path) -> dict[str, Embed]:
         @torch.inference_mode()
         def embed(sequences: list[str]) -> Vectors:
             inputs = (tokenizer([sequence], return_tensors="pt") for sequence in sequences)
-            return np.stack([model(**each).last_hidden_state[0, 1:-1].float().mean(0).numpy() for each in inputs])
+            states = (model(**each)[0][0, 1:-1] for each in inputs)  # (residues, dim)
+            return np.stack([each.float().mean(0).numpy() for each in states])
 
         return embed
 
