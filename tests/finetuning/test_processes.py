@@ -85,7 +85,7 @@ def assert_same_training(model, expected):
     assert {path.name for path in model.iterdir()} == {path.name for path in expected.iterdir()}
     for key in ("step", "residues", "train_loss", "valid_loss"):
         values, others = ([line.get(key) or 0 for line in log_of(path)] for path in (model, expected))
-        assert values == pytest.approx(others, rel=1e-5), key
+        assert values == pytest.approx(others, rel=1e-5, abs=1e-5), key
 
 
 @pytest.mark.promise(2)
