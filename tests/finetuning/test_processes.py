@@ -1,11 +1,8 @@
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
+from two_processes import run_processes
 from typer.testing import CliRunner
 
 from protembed.callbacks import Callbacks
@@ -20,10 +17,6 @@ STOPPED_SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from protembed.callbacks import Callbacks
-from protembed.cli.app import app
-from protembed.config.finetune import FinetuneOptions
-from protembed.callbacks import Callbacks
-from protembed.cli.app import app
 from protembed.config.finetune import FinetuneOptions
 from protembed.finetuning.finetune import finetune_model
 
@@ -35,26 +28,6 @@ assert not summary.is_finished
 """
 
 pytestmark = pytest.mark.slow
-
-
-def run_processes(*commands):
-    """Run a command in each of several processes that torchrun would start; return their statuses and their stderr."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank, command in enumerate(commands)
-    ]
-    errors = [process.communicate(timeout=600)[1] for process in processes]
-    return [process.returncode for process in processes], errors
 
 
 def finetune_command(table, model, output, *settings):
