@@ -94,7 +94,7 @@ class PretrainConfig(Config):
     compile: CompileName = option(
         "auto",
         "Let torch's compiler make kernels of the encoder's layers. auto: when training in bfloat16 on an NVIDIA GPU; "
-        "it takes time at the start, so never suits runs of a few minutes.",
+        "choose never for a run of a few minutes, because compiling takes time at the start.",
         advanced=True,
     )
     shard: ShardName = option(

@@ -212,8 +212,8 @@ class NeighbourSearch:
             is_here = (query_rows >= first) & (query_rows < stop)
             products[query_rows[is_here] - first, np.flatnonzero(is_here)] = -torch.inf
         else:
-            own_groups = np.where(query_rows >= 0, self.groups[query_rows], -1)
-            is_same = torch.from_numpy(self.groups[first:stop, None] == own_groups[None])
+            query_groups = np.where(query_rows >= 0, self.groups[query_rows], -1)
+            is_same = torch.from_numpy(self.groups[first:stop, None] == query_groups[None])
             products.masked_fill_(is_same.to(self.device), -torch.inf)
 
     def _order(

@@ -127,9 +127,8 @@ class MaskedLM(Objective[MaskedBatch]):
         """
         targets = to_device(batch.targets, self.device) - FIRST_AMINO_ACID
         is_target = batch.targets != PAD
-        is_mask_token = (
-            batch.tokens[batch.positions] == MASK
-        ) & is_target  # others show a random residue, or their own
+        # Other targets show a random residue, or the original one.
+        is_mask_token = is_target & (batch.tokens[batch.positions] == MASK)
         nats = F.cross_entropy(logits.detach(), targets, reduction="none", ignore_index=_NO_TARGET)
         behind_mask = nats.where(to_device(is_mask_token, self.device), 0.0)
         return replace(
