@@ -74,6 +74,7 @@ class Linear(nn.Linear):
     def _uses_onednn(self, input: Tensor) -> bool:
         return (
             not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
             and input.device.type == "cpu"
             and input.dtype == self.weight.dtype
             and has_fused_products(input.dtype)
