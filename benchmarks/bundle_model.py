@@ -40,8 +40,9 @@ CURVE = "training.png"
 USE = (
     "It comes with protembed: `embed`, `finetune` and `inspect-attention` use it without `--model`, so that `protembed "
     "embed seqs.fasta -o emb.npy` works offline and immediately. **It is small. For better vectors use an ESM-2 "
-    "model**; `protembed models` lists some."
+    "model**; `protembed models` lists some.{variants}"
 )
+NOT_FOR_VARIANTS = " **Do not rank variants with it: BLOSUM62 does that better.**"
 DATA = (
     "The training proteins are Swiss-Prot (release 2014_01), a sample of TrEMBL, subsets of AMRFinder and ISfinder as "
     "prokka distributes them, and 17 RefSeq proteomes, without exact duplicates. UniProt content is © The UniProt "
@@ -89,10 +90,14 @@ def main() -> None:
     checkpoint = load_checkpoint(options.run / "model")
     last = checkpoint.encoder.shape.num_layers
     layer = measured["layers"]["best_layer"] if "layers" in measured else last
-    checkpoint.metadata = replace(checkpoint.metadata, layer=layer)
+    variants = variant_correlations(measured)
+    metrics = {**checkpoint.metadata.metrics, **({"variants": variants} if variants else {})}
+    checkpoint.metadata = replace(checkpoint.metadata, layer=layer, metrics=metrics)
+    is_worse_than_blosum62 = any(values["model"] < values["BLOSUM62"] for values in variants.values())
     card = model_card(
         options.output.name,
-        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict masked amino acids. {USE}",
+        f"An ESM-2 encoder ({describe_size(checkpoint)}), trained by protembed to predict masked amino acids. "
+        f"{USE.format(variants=NOT_FOR_VARIANTS if is_worse_than_blosum62 else '')}",
         facts(checkpoint, options.run, options.hardware),
         {
             "Training": CURVE_TEXT.format(curve=CURVE),
@@ -149,6 +154,16 @@ def steps_in_minutes(lines: list[dict[str, Any]]) -> float:
 
 def is_worse_than_3mers(measured: Mapping[str, Any]) -> bool:
     return "homology" in measured and measured["homology"]["fractions"][perplexity.MODEL]["gain_high"] < 0
+
+
+def variant_correlations(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Collect the Spearman correlations that `score` warns with: of the model, and of BLOSUM62."""
+    correlations = {}
+    for table, methods in measured.get("variants", {}).items():
+        found = methods[quality.METHODS[0]]
+        names = {"model": quality.MODEL, "BLOSUM62": quality.COUNTS}
+        correlations[table.split("_")[0]] = {key: round(found[name]["value"], 3) for key, name in names.items()}
+    return correlations
 
 
 def results(measured: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ A model in memory, for sequences in memory:
     read_fasta          read the records of FASTA files
     load_embeddings     load a result of `embed_fasta`: vectors, identifiers, settings
     list_models         list the models that can be named
+    recommend_models    recommend one for each purpose on this computer
     load_checkpoint     load a model as torch modules
 
 The commands, each as one function from files to files:

@@ -30,6 +30,7 @@ from protembed.config.finetune import (
 )
 from protembed.config.inspect_attention import AttentionConfig as AttentionConfig, AttentionOptions as AttentionOptions
 from protembed.config.map import MapConfig as MapConfig, MapOptions as MapOptions
+from protembed.config.models import ListingConfig as ListingConfig, ListingOptions as ListingOptions
 from protembed.config.positions import PositionsConfig as PositionsConfig
 from protembed.config.pretrain import (
     BatchConfig as BatchConfig,
@@ -56,6 +57,7 @@ from protembed.embedding.embed import embed_fasta as embed_fasta
 from protembed.embedding.estimate import plan_embedding as plan_embedding
 from protembed.embedding.join import join_embeddings as join_embeddings
 from protembed.embedding.loading import Embeddings as Embeddings, load_embeddings as load_embeddings
+from protembed.embedding.recommendation import recommend_models as recommend_models
 from protembed.errors import ProtembedError as ProtembedError
 from protembed.finetuning.finetune import finetune_model as finetune_model
 from protembed.finetuning.predict import predict_fasta as predict_fasta

@@ -34,6 +34,7 @@ from protembed.training.objective import MaskedLM
 # As every command sets it before MKL's first product; some tests multiply before that, and compare with commands.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
+_LONGEST = ("test_readme.py", "test_notebook.py")
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
 _SIZE = {"num_layers": 2, "dim": 32, "num_heads": 4}
 TINY = ESM2Shape(**_SIZE)
@@ -59,6 +60,11 @@ def pytest_cmdline_main(config):
     if num_cores > 1:
         options.numprocesses = min(num_cores, 8)  # each imports torch, which takes half a gigabyte
         options.dist = "worksteal"  # each begins with tests that follow one another and share fixtures
+
+
+def pytest_collection_modifyitems(items):
+    """Run the commands of pages and the notebook first: begun last, they would leave the other cores without work."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 def pytest_report_header():

@@ -26,6 +26,7 @@ SHORTER = {
     "--steps 120": "--steps 5",
     "--epochs 8": "--epochs 1 --skip-random-baseline",
     "--method frozen -o": "--method frozen --skip-random-baseline -o",
+    "--scan --measurements": "--scan --region 100-160 --measurements",
 }
 # Installation, the tests themselves, the site, downloads and schedulers.
 NOT_RUN = re.compile(r"\bpip install\b|\bpytest\b|\bmkdocs\b|-m esm\w+_|\bsbatch\b")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from protembed.embedding.embed import EmbedSummary
     from protembed.embedding.estimate import EmbedPlan
     from protembed.embedding.join import JoinSummary
+    from protembed.embedding.recommendation import Recommendations
     from protembed.errors import FaultyRowsError
     from protembed.evaluation.intervals import MetricWithInterval
     from protembed.evaluation.metrics import ClassMetrics
@@ -239,6 +240,31 @@ def model_lines(models: Sequence["ModelEntry"], width: int | None) -> Iterator[s
         elif model.how_to_get != f"--model {model.name}":
             yield f"{model.name} was published as pickled weights, which are not read; this converts it:"
             yield f"  `{model.how_to_get}`"
+
+
+def recommendation_lines(found: "Recommendations", width: int | None) -> Iterator[str]:
+    """List a model for each purpose, with what it needs on this computer."""
+    columns = [
+        Column(name="for", cells=[model.purpose for model in found.models], is_text=True),
+        Column(name="--model", cells=[model.model for model in found.models], is_text=True),
+        Column(name="memory", cells=[format_bytes(model.memory_bytes) for model in found.models]),
+        Column(name="time", cells=[format_duration(model.seconds) for model in found.models]),
+        Column(name="because", cells=[model.reason for model in found.models], is_text=True),
+    ]
+    yield from Table(columns=columns).lines(width)
+
+
+def recommendation_advice(found: "Recommendations") -> Iterator[str]:
+    """Say for which computer the models were chosen, and how."""
+    threads = "" if found.device == "cuda" else f" with {pluralize(found.num_threads, 'thread')}"
+    yield (
+        f"this computer: {found.device}{threads}, {format_bytes(found.memory_bytes)} of memory, {found.precision}; "
+        "time: to embed 1,000 proteins of 350 residues, estimated from a second of the bundled model"
+    )
+    yield (
+        "of the models with published results, the best one that fits into memory and takes at most an hour; "
+        "`protembed models` lists all"
+    )
 
 
 def _merge_series(models: Sequence["ModelEntry"]) -> list[tuple[str, "ModelEntry"]]:

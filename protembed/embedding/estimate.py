@@ -67,9 +67,7 @@ class Workload:
 
     def operations_of(self, record: Record, computation: InferenceJob[Result]) -> float:
         """Count the multiplications and additions of a protein's matrix products."""
-        shape, lengths = self.shape, map(len, computation.crops(record))
-        per_layer = sum(2 * tokens * shape.num_layer_weights + 4 * tokens**2 * shape.dim for tokens in lengths)
-        return shape.num_layers * per_layer
+        return count_operations(self.shape, map(len, computation.crops(record)))
 
     def seconds(self, engine: Engine, computation: InferenceJob[Result]) -> float:
         """Compute the sample, and estimate from it how long all proteins will take, in seconds."""
@@ -80,6 +78,12 @@ class Workload:
             for record, _ in engine.run(computation, self.sample):
                 operations += self.operations_of(record, computation)
         return self.operations / operations * (time.monotonic() - began)
+
+
+def count_operations(shape: EncoderShape, lengths: Iterable[int]) -> float:
+    """Count the multiplications and additions of the matrix products of crops with these numbers of tokens."""
+    per_layer = sum(2 * tokens * shape.num_layer_weights + 4 * tokens**2 * shape.dim for tokens in lengths)
+    return shape.num_layers * per_layer
 
 
 @dataclass(frozen=True, kw_only=True)

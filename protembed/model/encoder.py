@@ -71,6 +71,7 @@ class PackedLayout:
         cosine: Cosines of the rotary angles, (tokens + padding, 1, 1, head_dim), float32.
         sine: Sines of the rotary angles, (tokens + padding, 1, 1, head_dim / 2), float32.
         is_fixed: Whether other layouts have the same shapes and the same `longest`, so that layers may be compiled.
+        dtype: The dtype of the layers' matrices.
     """
 
     offsets: Tensor
@@ -83,6 +84,7 @@ class PackedLayout:
     cosine: Tensor
     sine: Tensor
     is_fixed: bool = False
+    dtype: torch.dtype = torch.float32
 
     @property
     def num_tokens(self) -> int:
@@ -127,7 +129,7 @@ class PackedLayout:
         """Select tokens by their indices among all tokens, (selected,), int64, ascending, on the CPU."""
         # From the lengths, because reading the offsets would wait for the GPU.
         offsets = torch.searchsorted(indices, F.pad(torch.tensor(self.lengths).cumsum(0), (1, 0)))
-        padded = F.pad(indices, (0, padding_for(len(indices), self.offsets.device)))
+        padded = F.pad(indices, (0, padding_for(len(indices), self.offsets.device, self.dtype)))
         lengths = offsets.diff().tolist()
         return SelectedTokens(
             rows=to_device(padded, self.offsets.device),
@@ -385,7 +387,8 @@ class Encoder(nn.Module, ABC):
         self._check_lengths(lengths)
         starts = offsets[:-1].repeat_interleave(lengths)
         positions = torch.arange(len(starts)) - starts  # 0 at each protein's start
-        num_padding = padding_for(len(starts), device)
+        dtype = next(weight.dtype for weight in self.layers.parameters() if weight.ndim > 1)
+        num_padding = padding_for(len(starts), device, dtype)
         positions = F.pad(positions, (0, num_padding))
         positions = to_device(positions.to(self.inverse_frequencies.dtype), device)
         angles = (positions[:, None] * self.inverse_frequencies)[:, None, None]  # (tokens, 1, 1, head_dim / 2)
@@ -401,6 +404,7 @@ class Encoder(nn.Module, ABC):
             cosine=torch.cat((cosine, cosine), dim=-1),
             sine=angles.sin(),
             is_fixed=longest is not None,
+            dtype=dtype,
         )
 
     def _check_lengths(self, lengths: Tensor) -> None:
@@ -482,9 +486,8 @@ class Encoder(nn.Module, ABC):
         """
         requested = self.shape.num_layers if layer is None else layer
         if not 0 <= requested <= self.shape.num_layers:
-            raise ConfigError(
-                "layer", layer, f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
-            )
+            expected = f"0 (the embedding) to {self.shape.num_layers} (the last layer) are expected"
+            raise ConfigError("layer", layer, expected)
         return next(
             hidden for number, hidden in enumerate(self.hidden_states(tokens, layout, selected)) if number == requested
         )

@@ -7,14 +7,24 @@ from torch import Tensor, nn
 
 from protembed.device import has_fused_products
 
-# oneDNN keeps about 0.7 MB of compiled code for each number of rows, in each thread, and never frees it
-# (benchmarks/README.md); these are sixteen numbers of rows.
+# oneDNN keeps about 0.7 MB of compiled code for each number of rows, in each thread, and never frees it; with gradients
+# in bfloat16 it is twelve (benchmarks/README.md). In float32 these are sixteen numbers of rows.
 _ROWS_STEP, _MAX_ROWS = 64, 1024
 
 
-def padding_for(num_rows: int, device: torch.device) -> int:
-    """Count the rows that must be added to the tokens so that oneDNN is used; 0 where it is not used."""
-    uses_onednn = device.type == "cpu" and not torch.is_grad_enabled() and num_rows <= _MAX_ROWS
+def padding_for(num_rows: int, device: torch.device, dtype: torch.dtype = torch.float32) -> int:
+    """Count the rows that must be added so that oneDNN multiplies few numbers of rows; 0 where it is not used.
+
+    Torch uses oneDNN in half precision for any number of rows, and also with gradients.
+
+    Args:
+        num_rows: Tokens, or selected tokens.
+        device: The device of the encoder.
+        dtype: The dtype of the encoder's matrices; products of float32 ones are in bfloat16 within autocast.
+    """
+    is_half = dtype.itemsize < torch.float32.itemsize or torch.is_autocast_enabled("cpu")
+    is_inference = not torch.is_grad_enabled() and num_rows <= _MAX_ROWS
+    uses_onednn = device.type == "cpu" and (is_half or is_inference)
     return -num_rows % _ROWS_STEP if uses_onednn else 0
 
 
@@ -64,6 +74,7 @@ class Linear(nn.Linear):
     def _uses_onednn(self, input: Tensor) -> bool:
         return (
             not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
             and input.device.type == "cpu"
             and input.dtype == self.weight.dtype
             and has_fused_products(input.dtype)

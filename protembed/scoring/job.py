@@ -147,6 +147,8 @@ class _Table:
         """Yield what the user should know about the input and the models."""
         yield from self._statistics.warnings()
         yield from dict.fromkeys(checkpoint_warnings)
+        for request in self._job.requests:
+            yield from request.warnings()
         yield from self._notes
         yield from self._job.variants.warnings()
         if self._job.has_indels:

@@ -1,7 +1,7 @@
 """What every score of proteins needs before the model is loaded: the model, its window, what makes results the same."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,20 @@ class ScoringRequest:
         fingerprint = make_fingerprint(self.options, values | dict(settings), self.model, inputs)
         # After the input was read, because a GPU can decide this, and torch, which finds it, takes seconds to import.
         return fingerprint | {"precision": resolve_precision(scoring.precision, result, self.options.compute)}
+
+    def warnings(self) -> Iterator[str]:
+        """Warn of a model that the user did not name, if it was measured to rank variants worse than BLOSUM62."""
+        measured = self.model.metadata.metrics.get("variants", {})
+        worse = [
+            f"{values['model']:.2f} against {values['BLOSUM62']:.2f} with {name}"
+            for name, values in measured.items()
+            if values["model"] < values["BLOSUM62"]
+        ]
+        if worse and self.options.model.names == [None]:
+            yield (
+                f"the bundled model ranks variants worse than BLOSUM62 does (Spearman {', '.join(worse)}); name "
+                "another, such as --model esm2_t33_650M"
+            )
 
 
 def describe_models(requests: Sequence[ScoringRequest]) -> dict[str, Any]:

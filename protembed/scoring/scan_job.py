@@ -134,6 +134,7 @@ def run_scan(
         num_resumed = store.num_committed
         statistics = protein_job.run(proteins, store, callbacks)
     facts = protein_job.facts(proteins, statistics)
+    facts["warnings"] += request.warnings()
     claim.create_directory()
     job.write(store)
     job.write_page(store.num_rows, facts["warnings"])

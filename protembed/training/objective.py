@@ -5,6 +5,7 @@ tokens (or all proteins), however a step is divided into micro-batches; a mean o
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Generic, cast
 
@@ -97,6 +98,14 @@ class Objective(nn.Module, Generic[AnyBatch]):
         return next(self.parameters()).device
 
 
+def head_arithmetic(device: torch.device) -> AbstractContextManager[object]:
+    """Multiply in float32 in a head on a CPU, also while the encoder trains in bfloat16.
+
+    The number of its rows varies, and oneDNN, which torch uses in bfloat16, would keep compiled code for each.
+    """
+    return torch.autocast("cpu", enabled=False) if device.type == "cpu" else nullcontext()
+
+
 class MaskedLM(Objective[MaskedBatch]):
     """Masked language modelling: cross-entropy over the 20 amino acids, at the masked positions only."""
 
@@ -109,7 +118,8 @@ class MaskedLM(Objective[MaskedBatch]):
         layout = self.encoder.layout(batch.offsets, batch.longest)
         selected = layout.select(batch.positions)
         masked = self.encoder(to_device(batch.tokens, self.device), layout, selected=selected)  # (masked, dim)
-        return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
+        with head_arithmetic(self.device):
+            return cast("Tensor", self.lm_head(masked, self.encoder.embedding.weight, AMINO_ACID_IDS))
 
     def nats(self, batch: MaskedBatch) -> Tensor:
         """Compute the cross-entropy of each masked residue of a batch, (masked,), float32."""
@@ -175,7 +185,8 @@ class SupervisedObjective(Objective[LabelledBatch]):
         crops = iter(layout.split(hidden))
         vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
         targets = to_device(batch.targets, self.device)
-        return self._loss(self.task_head(torch.cat(vectors)), targets)
+        with head_arithmetic(self.device):
+            return self._loss(self.task_head(torch.cat(vectors)), targets)
 
     def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:
         """Compute the input of the head for a protein: (1, poolings · dim), or (residues, dim)."""

@@ -346,6 +346,16 @@ def test_models_are_listed_on_stdout_as_text_and_as_json():
     assert invoke("models", "--quiet").stderr == ""
 
 
+def test_a_model_for_each_purpose_is_recommended_for_this_computer():
+    text, summary = invoke("models", "--recommend"), json.loads(invoke("models", "--recommend", "--json").stdout)
+
+    header, first, *others = text.stdout.splitlines()
+    assert header.split() == ["for", "--model", "memory", "time", "because"]
+    assert first.startswith("trials without network") and DEFAULT_MODEL in first
+    assert len(others) == len(summary["models"]) - 1
+    assert "this computer: " in text.stderr and "`protembed models` lists all" in text.stderr
+
+
 def test_the_tables_of_models_fit_80_columns():
     lines = list(model_lines(list_models(), 80))
 

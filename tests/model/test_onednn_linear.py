@@ -84,3 +84,12 @@ def test_micro_batches_are_padded_for_onednn_only_without_gradients(num_rows, pa
         assert padding_for(num_rows, torch.device("cpu")) == padding
         assert padding_for(num_rows, torch.device("meta")) == 0
     assert padding_for(num_rows, torch.device("cpu")) == 0
+
+
+@pytest.mark.parametrize(("num_rows", "padding"), [(1, 63), (64, 0), (1000, 24), (1025, 63)])
+def test_micro_batches_in_half_precision_are_padded_whatever_their_length_and_with_gradients(num_rows, padding):
+    cpu = torch.device("cpu")
+    assert padding_for(num_rows, cpu, torch.bfloat16) == padding
+    with torch.autocast("cpu", torch.bfloat16):
+        assert padding_for(num_rows, cpu) == padding
+        assert padding_for(num_rows, torch.device("meta")) == 0

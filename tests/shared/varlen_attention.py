@@ -8,10 +8,13 @@ from protembed.model import encoder
 
 
 def _rows(by_query, by_key, query_boundaries, boundaries):
-    """The rows of each protein that has queries: of tensors of the queries, and of tensors of the keys."""
+    """The rows of each protein that has queries: of tensors of the queries, and of tensors of the keys.
+
+    On a CPU, padding follows them.
+    """
     counts, lengths = query_boundaries.diff().tolist(), boundaries.diff().tolist()
-    queries = zip(*(tensor.split(counts) for tensor in by_query), strict=True)
-    keys = zip(*(tensor.split(lengths) for tensor in by_key), strict=True)
+    queries = zip(*(tensor[: sum(counts)].split(counts) for tensor in by_query), strict=True)
+    keys = zip(*(tensor[: sum(lengths)].split(lengths) for tensor in by_key), strict=True)
     return [rows for rows in zip(queries, keys, strict=True) if len(rows[0][0])]
 
 
@@ -31,7 +34,7 @@ def attend_all(
     query_boundaries: torch.Tensor,
     boundaries: torch.Tensor,
 ) -> torch.Tensor:
-    mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
+    mixed = torch.zeros_like(query, memory_format=torch.contiguous_format)
     for (q, result), (k, v) in _rows((query, mixed), (key, value), query_boundaries, boundaries):
         q, k, v = _by_head(q, k, v)
         result.copy_((_weights(q, k) @ v).transpose(0, 1))
