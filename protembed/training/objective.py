@@ -99,7 +99,7 @@ class Objective(nn.Module, Generic[AnyBatch]):
 
 
 def head_arithmetic(device: torch.device) -> AbstractContextManager[object]:
-    """Multiply in float32 in a head on a CPU, also while the encoder trains in bfloat16.
+    """Multiply in float32 in a head and its pooling on a CPU, also while the encoder trains in bfloat16.
 
     The number of its rows varies, and oneDNN, which torch uses in bfloat16, would keep compiled code for each.
     """
@@ -182,10 +182,9 @@ class SupervisedObjective(Objective[LabelledBatch]):
         """Sum the loss over the proteins of a batch, or over their residues."""
         layout = self.encoder.layout(batch.offsets)
         hidden = self.encoder(to_device(batch.tokens, self.device), layout, self._layer)  # (tokens, dim)
-        crops = iter(layout.split(hidden))
-        vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
-        targets = to_device(batch.targets, self.device)
+        crops, targets = iter(layout.split(hidden)), to_device(batch.targets, self.device)
         with head_arithmetic(self.device):
+            vectors = [self._vectors([next(crops)[0] for _ in spans], spans) for spans in batch.spans]
             return self._loss(self.task_head(torch.cat(vectors)), targets)
 
     def _vectors(self, windows: Sequence[Tensor], spans: Sequence[Span]) -> Tensor:

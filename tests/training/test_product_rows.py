@@ -12,7 +12,7 @@ from protembed.finetuning.batches import LabelledDataset
 from protembed.model.heads import TaskHead
 from protembed.training.objective import MaskedLM, SupervisedObjective
 
-PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.linear.default}
+PRODUCTS = {getattr(torch.ops.aten, name).default for name in ("mm", "mv", "addmm", "linear")}
 # Of the tiny shapes: widths of the residual stream, the feed-forward part, and queries, keys and values.
 WIDTHS = {32, 64, 96, 128, 192}
 
@@ -59,15 +59,18 @@ def test_masked_training_multiplies_few_numbers_of_rows(family_checkpoint, whole
         expect_few_rows(collect_sizes(objective, masked), family_checkpoint.encoder.shape.num_layers)
 
 
-@pytest.mark.parametrize(("task", "target"), [("classification", 0), ("residue-classification", [0] * 71)])
-def test_supervised_training_multiplies_few_numbers_of_rows(family_encoder, proteins, task, target):
-    head = TaskHead(32, TASKS[task], ("a", "b"))
+@pytest.mark.parametrize(
+    ("task", "pooling", "target"),
+    [("classification", "mean", 0), ("classification", "attention", 0), ("residue-classification", "mean", [0] * 71)],
+)
+def test_supervised_training_multiplies_few_numbers_of_rows(family_encoder, proteins, task, pooling, target):
+    head = TaskHead(32, TASKS[task], ("a", "b"), query_dim=32 if pooling == "attention" else None)
     dataset = LabelledDataset(
         residues=[encode((proteins[0] * 5)[:71])], targets=[np.array(target)], task=TASKS[task], window_residues=1022
     )
     (batch,) = dataset.micro_batches(range(1))
 
-    sizes = collect_sizes(SupervisedObjective(family_encoder, head, ("mean",), None), batch)
+    sizes = collect_sizes(SupervisedObjective(family_encoder, head, (pooling,), None), batch)
 
     expect_few_rows(sizes, family_encoder.shape.num_layers)
 
