@@ -9,6 +9,7 @@ from protembed.device import free_gpu_memory, total_memory, world_size
 from protembed.errors import ConfigError, NotEnoughMemoryError
 from protembed.model.catalog import locate_model
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint
+from protembed.model.heads import ContactHead
 from protembed.model.longest import check_max_residues
 from protembed.model.metadata import ModelMetadata
 from protembed.resources import environment_number
@@ -114,7 +115,8 @@ def check_models(config: PretrainConfig, crop_residues: int) -> None:
 def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     """Make a new model, or load the model to start from, and record the length of the training's crops as its window.
 
-    A model to start from keeps its rotary frequencies, and its window if that is longer.
+    A model to start from keeps its rotary frequencies, and its window if that is longer; its contact head was fitted to
+    the attention before this training, and is dropped.
 
     Raises:
         InputNotFoundError: If the model to start from does not exist.
@@ -129,4 +131,5 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     window = max(checkpoint.metadata.window_residues, crop_residues)
     checkpoint.metadata = ModelMetadata(window_residues=window, layer=checkpoint.metadata.layer)
     checkpoint.task_head = None
+    checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1])
     return checkpoint

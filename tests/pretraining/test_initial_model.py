@@ -4,6 +4,7 @@ import torch
 from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import PretrainConfig
 from protembed.errors import ConfigError, NotEnoughMemoryError
+from protembed.model.checkpoint import load_checkpoint, save_checkpoint
 from protembed.pretraining import initial_model
 from protembed.pretraining.initial_model import decide_sharding, default_training_tokens
 
@@ -110,3 +111,14 @@ def test_the_memory_that_trainings_took_on_an_h100_would_have_sufficed(size, num
 
 def test_a_thousand_tokens_are_a_micro_batch_on_a_cpu():
     assert default_training_tokens(SIZES["t33_650M"], torch.device("cpu")) == 1024
+
+
+def test_a_contact_head_is_dropped_because_it_was_fitted_to_other_attention(tiny_model, tmp_path):
+    fitted = load_checkpoint(tiny_model)
+    fitted.contact_head.weight.fill_(1.0)
+    save_checkpoint(fitted, tmp_path / "fitted")
+
+    started = initial_model.initial_model(PretrainConfig(init_from=tmp_path / "fitted"), 64)
+
+    assert load_checkpoint(tmp_path / "fitted").contact_head.is_fitted
+    assert not started.contact_head.is_fitted
