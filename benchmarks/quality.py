@@ -30,8 +30,9 @@ import homology_search
 import perplexity
 from bootstrap import bootstrap_interval
 from perplexity import MODEL, RANDOM
-from protembed import AttentionConfig, ModelConfig, ModelsConfig, ScoreConfig, inspect_attention, score_variants
-from protembed.config.common import METRIC_NAMES, DeviceConfig
+from protembed import AttentionConfig, ModelConfig, inspect_attention, score_variants
+from protembed.attention.contact_predictors import OWN_HEAD
+from protembed.config.common import METRIC_NAMES, DeviceConfig, InferenceDeviceConfig
 from protembed.config.inspect_attention import AttentionOptions
 from protembed.config.score import ScoreOptions
 from protembed.data.alphabet import AMINO_ACIDS
@@ -149,11 +150,12 @@ def measure_contacts(models: Models, options: argparse.Namespace) -> dict[str, l
                 num_permutations=NUM_PERMUTATIONS,
                 force=True,
             )
-            compute = DeviceConfig(threads=options.threads)
+            compute = InferenceDeviceConfig(threads=options.threads)
             summary = inspect_attention(
                 [fasta], AttentionOptions(model=ModelConfig(model=model), attention=config, compute=compute)
             )
-            rows[name] = [dict(row) for row in summary.precisions]
+            # The head that a bundled model brings was fitted to these structures.
+            rows[name] = [dict(row) for row in summary.precisions if row["predictor"] != OWN_HEAD]
     return rows
 
 
@@ -192,11 +194,10 @@ def measure_variants(models: Models, options: argparse.Namespace) -> dict[str, A
 def zero_shot(table: Path, model: Path, method: Any, threads: int) -> NDArray[np.float64]:
     """Score all variants of a table, (variants,)."""
     with tempfile.TemporaryDirectory() as folder:
-        scoring = ScoreConfig(output=Path(folder) / "scores.tsv", method=method)
-        summary = score_variants(
-            table, ScoreOptions(model=ModelsConfig(model=model), scoring=scoring, compute=DeviceConfig(threads=threads))
-        )
-        lines = scoring.output.read_text(encoding="utf-8").splitlines()[1:]
+        output = Path(folder) / "scores.tsv"
+        options = ScoreOptions.from_values(model=[model], output=output, method=method, threads=threads)
+        summary = score_variants(table, options)
+        lines = output.read_text(encoding="utf-8").splitlines()[1:]
     return np.array([float(row[summary.score_column]) for row in csv.DictReader(lines, delimiter="\t")])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from protembed.callbacks import Callbacks
-from protembed.config.common import DeviceConfig, ModelConfig
+from protembed.config.common import InferenceDeviceConfig, ModelConfig
 from protembed.config.embed import CheckConfig, CheckOptions, EmbedConfig, EmbedOptions
 from protembed.config.model_sizes import SIZES
 from protembed.data.fasta import read_fasta
@@ -49,7 +49,7 @@ def main() -> None:
         fasta, output = folder / "stress.fasta", folder / "stress.npy"
         write(fasta, renamed(arguments.fasta, arguments.residues), arguments.proteins)
         watch = Watch(arguments.proteins)
-        compute = DeviceConfig(threads=arguments.threads)
+        compute = InferenceDeviceConfig(threads=arguments.threads)
         config = ModelConfig(model=model)
         summary = embed_fasta(
             [fasta],
