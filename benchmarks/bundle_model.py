@@ -1,9 +1,10 @@
 """Package a finished pretraining as a bundled model: half precision, layer, metrics, card.
 
-    python benchmarks/bundle_model.py RUN OUT --hardware WORDS [--layers FILE] [--quality FILE]
+    python benchmarks/bundle_model.py RUN OUT --hardware WORDS [--layers FILE] [--contacts RESULT] [--quality FILE]
 
 WORDS describe the hardware of the training, as in "2 threads of a CPU, float32". The files are those that
-probe_layers.py and quality.py write with --json. train_bundled_model.sh runs the scripts in order: quality.py measures
+probe_layers.py and quality.py write with --json; RESULT is that of inspect-attention with structures, whose contact
+head is packaged. train_bundled_model.sh runs the scripts in order: quality.py measures
 the packaged model, and its results are added to the card afterwards.
 """
 
@@ -28,8 +29,9 @@ from protembed.config.model_sizes import SIZES
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.io.reading import read_json
 from protembed.io.writing import atomic_directory
-from protembed.model.card import describe_size, model_card
+from protembed.model.card import describe_loading, describe_size, model_card
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, write_checkpoint_files
+from protembed.model.heads import ContactHead
 from protembed.pretraining.corpus import open_corpora
 from protembed.pretraining.report import pretraining_facts
 from protembed.report.training_figures import draw_training
@@ -64,7 +66,7 @@ LIMITS = (
     "- It was trained on crops of {window} residues; longer proteins are computed in overlapping windows of that "
     "length.\n"
     "- Most of its training proteins are of Swiss-Prot, which favours well-studied organisms.\n"
-    "- The contact head is not fitted.\n"
+    "- {contacts}\n"
     "{search}"
     "- Its perplexity is over the 20 amino acids with all targets replaced by `<mask>`; compare it only with values "
     "measured in this way on the same proteins."
@@ -80,6 +82,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--layers", type=Path)
+    parser.add_argument("--contacts", type=Path)
     parser.add_argument("--quality", type=Path)
     parser.add_argument("--hardware", required=True, help="the hardware and the precision of the training")
     options = parser.parse_args()
@@ -91,8 +94,12 @@ def main() -> None:
     last = checkpoint.encoder.shape.num_layers
     layer = measured["layers"]["best_layer"] if "layers" in measured else last
     variants = variant_correlations(measured)
-    metrics = {**checkpoint.metadata.metrics, **({"variants": variants} if variants else {})}
-    checkpoint.metadata = replace(checkpoint.metadata, layer=layer, metrics=metrics)
+    contacts = {}
+    if options.contacts is not None:
+        contacts = fitted_contacts(options.contacts)
+        checkpoint.contact_head = load_checkpoint(options.contacts / "model").contact_head
+    found = {name: values for name, values in (("variants", variants), ("contacts", contacts)) if values}
+    checkpoint.metadata = replace(checkpoint.metadata, layer=layer, metrics={**checkpoint.metadata.metrics, **found})
     is_worse_than_blosum62 = any(values["model"] < values["BLOSUM62"] for values in variants.values())
     card = model_card(
         options.output.name,
@@ -108,9 +115,11 @@ def main() -> None:
                 esm2=SIZES["t6_8M"].num_parameters / 1e6,
                 residues=checkpoint.metadata.metrics["residues_seen"] / 1e6,
                 window=checkpoint.metadata.window_residues,
+                contacts=describe_contacts(checkpoint.contact_head, contacts),
                 search=SEARCH_INSTEAD if is_worse_than_3mers(measured) else "",
             ),
         },
+        loading=describe_loading(checkpoint),
     )
     with atomic_directory(options.output) as directory:
         write_checkpoint_files(checkpoint, directory, card, dtype=torch.float16)
@@ -154,6 +163,29 @@ def steps_in_minutes(lines: list[dict[str, Any]]) -> float:
 
 def is_worse_than_3mers(measured: Mapping[str, Any]) -> bool:
     return "homology" in measured and measured["homology"]["fractions"][perplexity.MODEL]["gain_high"] < 0
+
+
+def fitted_contacts(result: Path) -> dict[str, float]:
+    """Read how precise a contact head is that was fitted to structures by inspect-attention, on structures held out."""
+    (row,) = (
+        row
+        for row in read_json(result / "meta.json")["summary"]["precisions"]
+        if (row["predictor"], row["range"], row["pairs"]) == ("regression", "long", "L")
+    )
+    precision, random = (round(row[name], 3) for name in ("precision", "random"))
+    return {"precision": precision, "random": random, "num_structures": row["proteins"]}
+
+
+def describe_contacts(head: ContactHead, contacts: Mapping[str, float]) -> str:
+    if not head.is_fitted:
+        return "The contact head is not fitted."
+    num_used, num_heads = int(head.weight.count_nonzero()), head.weight.numel()
+    return (
+        "The contact head is a logistic regression with an L1 penalty, which gave weights to "
+        f"{num_used} of {num_heads} heads, fitted to {contacts['num_structures']} structures. Fitted to others, it "
+        f"found {contacts['precision']:.1%} true contacts among the L most likely long-range pairs (random pairs: "
+        f"{contacts['random']:.1%}): a rough guess."
+    ).replace("%", " %")
 
 
 def variant_correlations(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:

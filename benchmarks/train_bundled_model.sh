@@ -4,7 +4,7 @@
 #     benchmarks/train_bundled_model.sh DATA OUT
 #
 # The layer for embedding is chosen with DATA/tasks/go_cc_multilabel.csv.gz, a CSV with sequence, label (separated by ;)
-# and split. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder
+# and split; the contact head is fitted to DATA/structures. The corpus was made from public sources: Swiss-Prot 2014_01 (Debian's metastudent-data), the UniProt, AMRFinder
 # and ISfinder subsets of tseemann/prokka, a sample of TrEMBL (Debian's mmseqs2-examples), and the 17 RefSeq proteomes of
 # fteufel/signalp-6.0; exact duplicates removed; clustered by MMseqs2 at 50 % and then 30 % identity, 80 % coverage;
 # valid.fasta.gz has other 30 % clusters than train.fasta.xz.
@@ -29,7 +29,11 @@ protembed pretrain "$corpus/train.fasta.xz" --clusters "$corpus/clusters.tsv.gz"
     -o "$run" --size "$size" --max-minutes "$minutes" --threads "$threads" $options
 
 python "$here/probe_layers.py" "$run" "$data/tasks/go_cc_multilabel.csv.gz" --threads "$threads" --json "$out/layers.json"
-package=(python "$here/bundle_model.py" "$run" "$model" --hardware "$hardware" --layers "$out/layers.json")
+awk -F'\t' 'NR > 1 { print ">" $1 "\n" $NF }' "$data/structures/list.tsv" > "$out/chains.fasta"
+protembed inspect-attention "$out/chains.fasta" --model "$run" --structures "$data/structures" -o "$out/contacts" \
+    --save-maps 0 --threads "$threads"
+package=(python "$here/bundle_model.py" "$run" "$model" --hardware "$hardware" --layers "$out/layers.json"
+    --contacts "$out/contacts")
 "${package[@]}"
 python "$here/quality.py" "$model" --data "$data" --threads "$threads" --json "$out/quality.json"
 "${package[@]}" --quality "$out/quality.json"

@@ -239,7 +239,7 @@ class Inspection:
             has_contacts=self._extractor.contact_head is not None
             or (contacts is not None and contacts.predictor is not None),
             precisions=[dict(zip([column.name for column in columns], row, strict=True)) for row in rows_of(columns)],
-            warnings=[*self._read.warnings(), *plan.warnings, *self._warnings],
+            warnings=[*self._read.warnings(), *plan.warnings, *self._request.warnings(), *self._warnings],
             num_heads=dict(Counter(kind.kind for kind in evaluation.head_kinds)),
             best_contact_head=evaluation.best_contact_head,
             num_following={label: result.num_following for label, result in sites.items()},

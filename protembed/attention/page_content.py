@@ -31,10 +31,12 @@ class PageFacts(NamedTuple):
     Attributes:
         title: Title of the page.
         facts: Command, model, input and counts, by name.
+        recorded_precision: What the model's metadata say of its contact head's precision, as a clause, if anything.
     """
 
     title: str
     facts: Mapping[str, str]
+    recorded_precision: str | None = None
 
 
 def page_facts(request: InspectionRequest, read: ReadStatistics, num_structures: int) -> PageFacts:
@@ -57,7 +59,11 @@ def page_facts(request: InspectionRequest, read: ReadStatistics, num_structures:
         facts["Structures"] = f"{pluralize(num_structures, 'protein')} with a structure"
     if config.region is not None:
         facts["Region"] = f"residues {config.region} are shown"
-    return PageFacts(title=f"What the heads of {model.name} attend to in {files}", facts=facts)
+    return PageFacts(
+        title=f"What the heads of {model.name} attend to in {files}",
+        facts=facts,
+        recorded_precision=request.recorded_precision,
+    )
 
 
 def page_content(
@@ -80,7 +86,7 @@ def page_content(
         statistics=statistics,
         contacts=contact_elements(evaluation.contacts),
         precisions=_shown_precisions(evaluation.contacts),
-        ranking=_ranking(evaluation.contacts),
+        ranking=_ranking(evaluation.contacts, facts.recorded_precision),
         sites=site_elements(evaluation),
         tables=head_tables(evaluation),
     )
@@ -192,8 +198,10 @@ def _shown_precisions(contacts: ContactEvaluation | None) -> dict[str, dict[str,
     return found
 
 
-def _ranking(contacts: ContactEvaluation | None) -> Prose:
-    """Say what ranks the pairs of the contact map."""
+def _ranking(contacts: ContactEvaluation | None, recorded_precision: str | None) -> Prose:
+    """Say what ranks the pairs of the contact map, and how precise it was elsewhere unless it is evaluated here."""
+    if contacts is None and recorded_precision is not None:
+        return f"The pairs are ranked by the model's own contact head: {recorded_precision}."
     if contacts is None or OWN_HEAD in contacts.precisions:
         return "The pairs are ranked by the model's own contact head."
     return (

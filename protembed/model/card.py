@@ -50,6 +50,11 @@ def model_card(title: str, summary: str, facts: Mapping[str, str], sections: Map
     return "\n\n".join([*parts, f"Made by protembed {__version__}."]) + "\n"
 
 
+def describe_loading(checkpoint: Checkpoint) -> str:
+    """Describe in Markdown how transformers loads a model with its masked-LM head."""
+    return _LOADING.format(class_name=format_of(checkpoint.encoder.shape).class_name)
+
+
 def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
     """Describe a pretrained encoder in Markdown, with facts by name in the order of the card."""
     return model_card(
@@ -62,7 +67,7 @@ def pretrained_card(checkpoint: Checkpoint, facts: Mapping[str, str]) -> str:
             "one is named, and from nothing else. Compare perplexities only between models that were validated on the "
             "same proteins with the same masked residues."
         },
-        loading=_LOADING.format(class_name=format_of(checkpoint.encoder.shape).class_name),
+        loading=describe_loading(checkpoint),
     )
 
 

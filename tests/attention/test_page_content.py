@@ -173,7 +173,7 @@ def test_header_names_command_model_and_input_without_folders():
         command="protembed inspect-attention a.fasta b.fasta --region 5-20",
         file_names=["a.fasta", "b.fasta"],
     )
-    title, facts = page_facts(request, ReadStatistics(num_records=3, num_residues=1234), 0)
+    title, facts, recorded_precision = page_facts(request, ReadStatistics(num_records=3, num_residues=1234), 0)
 
     assert title == "What the heads of protembed_t6_8M attend to in a.fasta and b.fasta"
     assert facts == {
@@ -182,6 +182,15 @@ def test_header_names_command_model_and_input_without_folders():
         "Input": "a.fasta and b.fasta: 3 proteins, 1,234 residues",
         "Region": "residues 5-20 are shown",
     }
+    assert recorded_precision == request.recorded_precision
+
+
+def test_the_page_says_how_precise_an_own_contact_head_was_elsewhere(evaluation):
+    without = replace(evaluation, contacts=None)
+    content = page_content(without, FACTS._replace(recorded_precision="in 24 structures, 8 %"), {})
+
+    assert content.ranking == "The pairs are ranked by the model's own contact head: in 24 structures, 8 %."
+    assert page_content(without, FACTS, {}).ranking == "The pairs are ranked by the model's own contact head."
 
 
 def test_page_has_a_section_for_each_part_with_content(evaluation, make_displayed, make_contacts):
