@@ -18,7 +18,7 @@ from protembed.config.common import (
     clusters_option,
     training_precision_option,
 )
-from protembed.config.effects import only_without
+from protembed.config.effects import only_with_any, only_without
 from protembed.config.model_sizes import DEFAULT_SIZE, SIZES, EncoderShape, ESM2Shape, SizeName
 from protembed.errors import ConfigError
 
@@ -53,6 +53,20 @@ class PretrainConfig(Config):
     )
     heads: int | None = option(None, "Attention heads of each layer.", min=1, advanced=True)
     init_from: Path | None = option(None, "Start from the weights of this model instead of random ones.", reads="model")
+    teacher: Path | None = option(
+        None,
+        "Learn to predict what this model predicts too, which is called distillation.",
+        reads="model",
+        advanced=True,
+    )
+    teacher_weight: float = option(
+        0.9,
+        "Weight of the teacher's predictions; the rest is that of the true amino acids.",
+        min=0.0,
+        max=1.0,
+        needs=[only_with_any("teacher")],
+        advanced=True,
+    )
     weight_init: Literal["gaussian", "uniform"] = option(
         "gaussian",
         "Initialisation of weight matrices, with standard deviation 0.02.",

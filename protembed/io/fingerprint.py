@@ -36,10 +36,11 @@ FORMER_NAMES: Mapping[str, str] = {
 # Settings that are recorded only if they differ from these values: results of versions without them stay the same.
 RECORDED_IF_SET: Mapping[str, Any] = {
     **dict.fromkeys(("region", "position", "wild_type_residue", "clusters", "cluster_column", "test_set")),
-    **dict.fromkeys(("models", "models_sha256", "measured_column")),
+    **dict.fromkeys(("models", "models_sha256", "measured_column", "teacher")),
     **dict.fromkeys(("gaps", "on_missing"), "error"),
     "descriptions": False,
     "precision": "auto",
+    "teacher_weight": 0.9,
 }
 # Settings that follow from others, and the options as they were given.
 _DERIVED = ("slices", "dim", "command", "options")
@@ -52,6 +53,7 @@ _WORDS = {
     **{"queries_sha256": "the file of queries", "database_sha256": "the database"},
     "sequences_sha256": "the FASTA",
     "shape": "the shape (layers, width, heads)",
+    "teacher": "the teacher",
 }
 
 

@@ -1,10 +1,12 @@
-"""The model that a run starts from, a new one or another model, and the memory that its training needs."""
+"""The model that a run starts from, its objective, and the memory that its training needs."""
 
 import torch
+from torch import Tensor
 
 from protembed.config.common import MAX_GPU_TRAINING_TOKENS, MICRO_BATCH_TOKENS, MIN_GPU_TRAINING_TOKENS
 from protembed.config.model_sizes import BYTES_PER_NUMBER, EncoderShape
 from protembed.config.pretrain import PretrainConfig
+from protembed.data.batching import MaskedBatch
 from protembed.device import free_gpu_memory, total_memory, world_size
 from protembed.errors import ConfigError, NotEnoughMemoryError
 from protembed.model.catalog import locate_model
@@ -13,6 +15,9 @@ from protembed.model.heads import ContactHead
 from protembed.model.longest import check_max_residues
 from protembed.model.metadata import ModelMetadata
 from protembed.resources import environment_number
+from protembed.training.distributed import SINGLE_PROCESS, ProcessGroup
+from protembed.training.objective import Distillation, MaskedLM
+from protembed.training.sharding import shard_weights
 
 # Weights, their gradients, the gradients of one micro-batch, and at least one number of the optimiser for each weight.
 _MIN_NUMBERS_PER_WEIGHT = 4
@@ -105,7 +110,7 @@ def check_models(config: PretrainConfig, crop_residues: int) -> None:
         ModelFormatError: If one is damaged, of another architecture, or has no masked-LM head.
         ConfigError: If the crops are longer than the learned positions of one.
     """
-    for model in (config.init_from, config.compare_model):
+    for model in (config.init_from, config.teacher, config.compare_model):
         if model is not None:
             checkpoint = load_checkpoint(model)
             checkpoint.require_lm_head()
@@ -133,3 +138,32 @@ def initial_model(config: PretrainConfig, crop_residues: int) -> Checkpoint:
     checkpoint.task_head = None
     checkpoint.contact_head = ContactHead(checkpoint.contact_head.weight.shape[1])
     return checkpoint
+
+
+def masked_lm(checkpoint: Checkpoint, device: torch.device, processes: ProcessGroup = SINGLE_PROCESS) -> MaskedLM:
+    """Make the objective of a model, and move it to its device in place; or this process's share, if it is sharded."""
+    return _placed(MaskedLM(checkpoint.encoder, checkpoint.require_lm_head()), checkpoint, device, processes)
+
+
+def training_objective(
+    config: PretrainConfig, checkpoint: Checkpoint, device: torch.device, processes: ProcessGroup
+) -> MaskedLM:
+    """Make the objective of a training, with its teacher if there is one, and place it as `masked_lm` does."""
+    if config.teacher is None:
+        return masked_lm(checkpoint, device, processes)
+    teacher = masked_lm(load_checkpoint(config.teacher), device)
+
+    def predict(batch: MaskedBatch) -> Tensor:
+        return teacher.logits(batch)
+
+    # A function, because the teacher's weights are neither trained nor saved.
+    objective = Distillation(checkpoint.encoder, checkpoint.require_lm_head(), predict, config.teacher_weight)
+    return _placed(objective, checkpoint, device, processes)
+
+
+def _placed(objective: MaskedLM, checkpoint: Checkpoint, device: torch.device, processes: ProcessGroup) -> MaskedLM:
+    if processes.is_sharded:
+        shard_weights(objective, device, processes)
+    else:
+        checkpoint.to(device)
+    return objective

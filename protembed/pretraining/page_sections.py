@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from protembed.config.pretrain import PretrainConfig
 from protembed.data.alphabet import NUM_AMINO_ACIDS
 from protembed.evaluation.intervals import MetricWithInterval
+from protembed.model.catalog import model_name
 from protembed.pretraining.run_record import RunRecord, Verdict
 from protembed.pretraining.validation import perplexity
 from protembed.report.comparison_figures import IntervalRow, draw_intervals
@@ -267,6 +269,13 @@ def _outcome_rows(run: RunRecord) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _teacher(config: PretrainConfig) -> dict[str, str]:
+    if config.teacher is None:
+        return {}
+    weight = f"weight {config.teacher_weight:g}, the true amino acids {1 - config.teacher_weight:g}"
+    return {"teacher": f"{model_name(config.teacher)}, {weight}"}
+
+
 def _settings(run: RunRecord) -> dict[str, str]:
     config, batches, masking, schedule = run.options.pretrain, run.options.batches, run.options.masking, run.schedule
     shape = run.shape
@@ -280,6 +289,7 @@ def _settings(run: RunRecord) -> dict[str, str]:
     return {
         "encoder": f"{shape.num_layers} layers of width {shape.dim}, {shape.num_heads} heads",
         "weights at first": "another model" if config.init_from else config.weight_init,
+        **_teacher(config),
         "batch": f"at most {batches.batch_tokens:,} tokens, crops of {batches.crop_residues:,} residues",
         "targets": f"{format_percent(masking.mask_rate)} of the residues; {shown}",
         "optimiser": f"{schedule.optimizer}, weight decay {schedule.weight_decay:g}",

@@ -136,9 +136,10 @@ def pretraining_facts(
         if gain["low"] is not None
     )
     decay = f", falling over the last {schedule.decay_steps:,}" if schedule.schedule == "stable" else ""
-    started_from = metadata.configuration.get("from_model")
+    started_from, teacher = (metadata.configuration.get(name) for name in ("from_model", "teacher"))
     return {
         **({"started from": str(started_from)} if started_from else {}),
+        **({"teacher": f"{teacher}, weight {metadata.configuration['teacher_weight']:g}"} if teacher else {}),
         "trained on": f"{len(train):,} proteins{clusters}, {train.num_residues:,} residues",
         "residues seen": f"{metrics['residues_seen']:,} in {metrics['step']:,} steps",
         "crops": f"{batches.crop_residues} residues, {masking.mask_rate:.0%} masked, "

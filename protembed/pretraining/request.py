@@ -31,6 +31,8 @@ def settings_of(options: PretrainOptions) -> dict[str, Any]:
     values = as_plain_values(config, options.batches, options.masking, options.optimizer, options.reader)
     if options.reader.gaps == "error":
         del values["gaps"]  # runs of versions that could not drop them stay the same
+    if config.teacher is None:
+        del values["teacher_weight"]
     shape = {} if config.layers is None else {"shape": [config.layers, config.dim, config.heads]}
     return {name: value for name, value in values.items() if name not in _NOT_IN_FINGERPRINT} | shape
 
@@ -46,6 +48,7 @@ def run_fingerprint(fasta: Sequence[Path], options: PretrainOptions) -> dict[str
         "clusters": None if config.clusters is None else sha256_of_inputs([config.clusters]),
         "init_from": None if config.init_from is None else locate_model(config.init_from).sha256(),
         "compare_model": None if config.compare_model is None else locate_model(config.compare_model).sha256(),
+        **({} if config.teacher is None else {"teacher": locate_model(config.teacher).sha256()}),
     }
 
 
@@ -56,7 +59,8 @@ def run_result(fasta: Sequence[Path], config: PretrainConfig) -> Result:
         OutputExistsError: There is something else, or an input.
         ConfigError: The path is not valid UTF-8.
     """
-    inputs = [*fasta, *config.valid, *(model for model in (config.init_from, config.compare_model) if model)]
+    models = (model for model in (config.init_from, config.teacher, config.compare_model) if model)
+    inputs = [*fasta, *config.valid, *models]
     output = config.output or default_path(fasta[0], ".run")
     result = Result(output, inputs, force=config.force, run=RUN, contents=_CONTENTS)
     check_utf8_path(result.path)

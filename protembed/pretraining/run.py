@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from protembed.callbacks import Callbacks, StepReport
 from protembed.config.common import OptimizerName
 from protembed.config.model_sizes import BYTES_PER_NUMBER
@@ -32,7 +30,14 @@ from protembed.pretraining.amino_acids import AminoAcidPredictions
 from protembed.pretraining.batches import PretrainingBatches
 from protembed.pretraining.compilation import compile_training
 from protembed.pretraining.corpus import Corpora, build_corpora, open_corpora
-from protembed.pretraining.initial_model import check_models, decide_sharding, default_training_tokens, initial_model
+from protembed.pretraining.initial_model import (
+    check_models,
+    decide_sharding,
+    default_training_tokens,
+    initial_model,
+    masked_lm,
+    training_objective,
+)
 from protembed.pretraining.report import FINISHED, PretrainPlan, PretrainSummary, finished_record, pretraining_facts
 from protembed.pretraining.request import settings_of
 from protembed.pretraining.run_record import RunRecord
@@ -55,7 +60,7 @@ from protembed.training.optimizer import make_optimizers
 from protembed.training.precision import precision_name, resolve_precision
 from protembed.training.run_directory import RunDirectory
 from protembed.training.schedule import TrainingSchedule
-from protembed.training.sharding import gathered_weights, shard_weights
+from protembed.training.sharding import gathered_weights
 from protembed.training.tensorboard import EventWriter, event_writer
 
 # The key of `run.json` that holds how the best model predicts each amino acid.
@@ -100,16 +105,6 @@ def _opened(
 
 
 # The run
-
-
-def _masked_lm(checkpoint: Checkpoint, device: torch.device, processes: ProcessGroup = SINGLE_PROCESS) -> MaskedLM:
-    """Make the objective of a model, and move it to its device in place; or this process's share, if it is sharded."""
-    objective = MaskedLM(checkpoint.encoder, checkpoint.require_lm_head())
-    if processes.is_sharded:
-        shard_weights(objective, device, processes)
-    else:
-        checkpoint.to(device)
-    return objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,13 +228,14 @@ class _Job:
 
     def _export(self, report: StepReport) -> None:
         """Write the current model as a Hugging Face directory."""
-        base = self.options.pretrain.init_from
+        base, teacher = self.options.pretrain.init_from, self.options.pretrain.teacher
         self.model.metadata = replace(
             self.model.metadata,
             configuration={
                 **settings_of(self.options),
                 "precision": precision_name(self.setup.executor.precision),
                 "from_model": None if base is None else model_name(base),
+                **({} if teacher is None else {"teacher": model_name(teacher)}),
             },
             corpus_fingerprint=self.corpora.train.fingerprint,
             metrics={"step": report.step, "residues_seen": report.num_residues, **(report.validation or {})},
@@ -263,7 +259,7 @@ class _Job:
         device, best, objective = self.setup.objective.device, None, None
         if self._is_first or self._processes.is_sharded:
             best = load_checkpoint(self.run.path("model"))
-            objective = _masked_lm(best, device, self._processes)
+            objective = masked_lm(best, device, self._processes)
         predictions = None if objective is None else self.evaluator.by_amino_acid(objective)
         self.run.store(_AMINO_ACIDS, None if predictions is None else predictions.plain())
         if validates_in_bfloat16(device, self.setup.executor):
@@ -361,7 +357,7 @@ def _evaluator(
 
     def load_compared() -> MaskedLM | None:
         path = config.compare_model
-        return None if path is None else _masked_lm(load_checkpoint(path), model.device)
+        return None if path is None else masked_lm(load_checkpoint(path), model.device)
 
     window = model.metadata.window_residues
     return Evaluator(
@@ -395,7 +391,7 @@ def _prepare(
     config, device = options.pretrain, choose_device(options.compute)
     corpora = open_corpora(run.path("corpus"))
     model = initial_model(config, options.batches.crop_residues)
-    objective = _masked_lm(model, device, executor.processes)
+    objective = training_objective(config, model, device, executor.processes)
     tokens = options.batches.micro_batch_tokens or _micro_batch_tokens(model, options.batches, executor.processes)
     batches = PretrainingBatches(
         corpora.train, options.batches, tokens, options.masking, config.seed, executor.processes

@@ -4,7 +4,7 @@ The sum is divided once, by the number of targets of the whole step. The loss is
 tokens (or all proteins), however a step is divided into micro-batches; a mean of means would weight small ones more.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Generic, cast
@@ -147,6 +147,39 @@ class MaskedLM(Objective[MaskedBatch]):
             mask_token_sum=behind_mask.sum(),
             num_mask_tokens=int(is_mask_token.sum()),
         )
+
+
+class Distillation(MaskedLM):
+    """Masked language modelling whose targets are mixtures of the true amino acid and what a teacher predicts.
+
+    The loss is the cross-entropy with (1 - w) y + w q, where y is one for the true amino acid, and q are the teacher's
+    probabilities for the same masked crops. The loss behind `<mask>` tokens is that of the true amino acids, as without
+    a teacher.
+
+    Args:
+        encoder: Encoder that learns.
+        lm_head: Its head.
+        teacher: Function that computes the teacher's logits of a batch's masked residues, (masked, 20).
+        weight: Weight w of the teacher's predictions.
+
+    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network", at temperature 1.
+    """
+
+    def __init__(
+        self, encoder: Encoder, lm_head: MaskedLMHead, teacher: Callable[[MaskedBatch], Tensor], weight: float
+    ) -> None:
+        super().__init__(encoder, lm_head)
+        self._teacher, self._weight = teacher, weight
+
+    def forward(self, batch: MaskedBatch) -> LossSum:
+        """Sum the loss of a batch with the mixed targets."""
+        logits = self.logits(batch)
+        targets = to_device(batch.targets, self.device)[:, None] - FIRST_AMINO_ACID  # (masked, 1)
+        with torch.no_grad():
+            expected = self._weight * self._teacher(batch).float().softmax(-1)  # (masked, 20)
+        expected.scatter_add_(1, targets.clamp(min=0), torch.full_like(targets, 1 - self._weight, dtype=torch.float32))
+        expected *= targets != _NO_TARGET
+        return replace(self.loss(logits, batch), sum=F.cross_entropy(logits, expected, reduction="sum"))
 
 
 class SupervisedObjective(Objective[LabelledBatch]):
