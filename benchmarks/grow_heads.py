@@ -5,7 +5,7 @@
 MODEL is an ESM-2 (any value of `--model`), whose number of heads is a multiple of `--joined`. A wide head begins with
 the sum of the attention logits of its heads, whose rotary pairs are moved to the nearest frequencies of the wide one.
 Then each layer's attention alone learns what the attention of MODEL gives for the same input, on random crops in
-bfloat16; everything else stays as it is. `protembed pretrain --init-from OUT --teacher MODEL` goes on from there.
+bfloat16; everything else stays as it is. `protembed pretrain --init-from OUT --teacher MODEL` continues from there.
 """
 
 import argparse
@@ -119,10 +119,10 @@ def outputs_of_attention(model: Encoder, batch: MaskedBatch, layout: PackedLayou
     """Yield what each layer's attention reads and adds to the residual stream, (tokens, dim) each."""
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         states = list(model.hidden_states(batch.tokens, layout))[:-1]
-    for layer, hidden in zip(model.layers, states, strict=True):
+    for layer, state in zip(model.layers, states, strict=True):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            inputs = layer.attention_norm(hidden)
-            expected = layer.attention(inputs, layout, torch.zeros_like(hidden)).float()
+            inputs = layer.attention_norm(state)
+            expected = layer.attention(inputs, layout, torch.zeros_like(state)).float()
         yield inputs, expected
 
 

@@ -52,7 +52,7 @@ ALLOWED = [
     (r".*/(test_)?(comparison|finetune|report)\.py", r"[\"`](ladder|rungs)[\"`]", "keys of older metrics.json"),
     (r"protembed/(model|inference)/.*|protembed/(attention/maps|training/objective)\.py", r"hidden", "hidden states"),
     (r"tests/(model|inference|training|embedding)/.*|docs/python\.md", r"(?i)hidden", "hidden states of an encoder"),
-    (r"benchmarks/(embed\w*|gpu)\.py", r"hidden", "hidden states of an encoder"),
+    (r"benchmarks/(embed\w*|gpu|grow_heads)\.py", r"hidden", "hidden states of an encoder"),
     (r"(protembed|tests)/finetuning/.*", r"(?i)hidden", "the hidden layer of a network"),
     (r".*", r"hidden states?|hidden layers?|\"(num_)?hidden_\w+\"", "states and layers of a network"),
     (r"protembed/report/templates/.*|tests/test_readme\.py", r"hidden", "an attribute of HTML and of click"),

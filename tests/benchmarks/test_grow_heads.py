@@ -15,11 +15,11 @@ def model():
 def test_a_wide_head_sums_the_logits_of_the_heads_that_it_joins(model):
     # A protein of one residue: at position 0 rotary positions change nothing.
     grown = grow_heads.join_heads(model, 2)
-    hidden = torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
+    states = torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
     logits = []
     for checkpoint in (model, grown):
         layout = checkpoint.encoder.layout(torch.tensor([0, 1]))
-        query, key, _ = checkpoint.encoder.layers[1].attention.project(hidden, layout)
+        query, key, _ = checkpoint.encoder.layers[1].attention.project(states, layout)
         logits.append((query * key).sum(-1) / query.shape[-1] ** 0.5)  # (1, heads)
 
     torch.testing.assert_close(logits[1], logits[0].view(1, 2, 2).sum(-1))
