@@ -34,7 +34,7 @@ class InspectionRequest:
             return None
         structures = pluralize(measured["num_structures"], "structure")
         return (
-            f"in {structures}, each predicted by a fit to the others, {format_share(measured['precision'])} of the "
+            f"in {structures}, each predicted by a fit to others, {format_share(measured['precision'])} of the "
             "likeliest pairs, as many as residues and far apart along the chain, were in contact (random pairs: "
             f"{format_share(measured['random'])})"
         )

@@ -26,7 +26,7 @@ def make_request():
 def test_contacts_of_the_bundled_model_are_called_rough_with_their_precision_unless_it_is_named(make_request):
     (warning,) = make_request().warnings()
 
-    assert "are rough: in 24 structures, each predicted by a fit to the others, 7.9 % of the likeliest pairs" in warning
+    assert "are rough: in 24 structures, each predicted by a fit to others, 7.9 % of the likeliest pairs" in warning
     assert "(random pairs: 2.6 %)" in warning
     assert "--model esm2_t33_650M" in warning
     for named in ({"model": DEFAULT_MODEL}, {"structures": [Path("pdb")]}, {"save_maps": 0}):
