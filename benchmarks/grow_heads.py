@@ -10,16 +10,20 @@ bfloat16; everything else stays as it is. `protembed pretrain --init-from OUT --
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from protembed.config.common import MICRO_BATCH_TOKENS
 from protembed.config.pretrain import BatchConfig, MaskingConfig
 from protembed.data.batching import MaskedBatch
+from protembed.device import WorkerPool
 from protembed.model.checkpoint import Checkpoint, load_checkpoint, new_checkpoint, save_checkpoint
 from protembed.model.encoder import Encoder, PackedLayout
 from protembed.pretraining.batches import PretrainingBatches
@@ -39,14 +43,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
 
-    torch.set_num_threads(options.threads)
     model = load_checkpoint(options.model)
     grown = join_heads(model, options.joined)
     with TemporaryDirectory() as folder:
         build_corpora(Path(folder) / "corpus", [options.fasta], [])
         train = open_corpora(Path(folder) / "corpus").train
-        batches = PretrainingBatches(train, BATCHES, BATCHES.batch_tokens, MASKING, seed=0)
-        fit_attention(model.encoder, grown.encoder, batches, options.minutes)
+        batches = PretrainingBatches(train, BATCHES, MICRO_BATCH_TOKENS, MASKING, seed=0)
+        with WorkerPool(options.threads) as pool:
+            fit_attention(model.encoder, grown.encoder, batches, options.minutes, pool)
     save_checkpoint(grown, options.output, f"The heads of {options.model} joined by {options.joined}.\n")
 
 
@@ -82,48 +86,56 @@ def rows_of_joined_heads(num_heads: int, head_dim: int, joined: int) -> Tensor:
     return rows.permute(0, 2, 3, 1).flatten()
 
 
-def fit_attention(model: Encoder, grown: Encoder, batches: PretrainingBatches, minutes: float) -> None:
+def fit_attention(
+    model: Encoder, grown: Encoder, batches: PretrainingBatches, minutes: float, pool: WorkerPool
+) -> None:
     """Train the attention of each layer to give the output of the model's own, in place, for some minutes."""
     weights = [weight for layer in grown.layers for weight in layer.attention.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    compute = partial(compute_gradients, model, grown, weights)
     began, step, num_tokens = time.monotonic(), 0, 0
-    while (done := (time.monotonic() - began) / (60 * minutes)) < 1:
-        factor = min(1, (step + 1) / WARMUP_STEPS, (1 - done) / DECAYING_FRACTION)
+    while (seconds := time.monotonic() - began) < 60 * minutes:
+        factor = min(1, (step + 1) / WARMUP_STEPS, (1 - seconds / (60 * minutes)) / DECAYING_FRACTION)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * factor
-        errors = torch.zeros(len(grown.layers))
-        for batch in batches.micro_batches(step):
-            errors += accumulate_gradients(model, grown, batch)
-            num_tokens += len(batch.tokens)
+        micro_batches = batches.micro_batches(step)
+        results = list(pool.map(compute, micro_batches))
+        for weight, *gradients in zip(weights, *(gradients for gradients, _ in results), strict=True):
+            weight.grad = torch.stack(gradients).mean(0)
         optimizer.step()
-        optimizer.zero_grad()
         step += 1
+        num_tokens += sum(len(batch.tokens) for batch in micro_batches)
         if step % 50 == 0:
+            errors = torch.stack([errors for _, errors in results]).mean(0).tolist()
             print(f"step {step}, {num_tokens:,} tokens: unexplained {', '.join(f'{error:.3f}' for error in errors)}")
 
 
-def accumulate_gradients(model: Encoder, grown: Encoder, batch: MaskedBatch) -> Tensor:
-    """Add the gradients of the unexplained fraction of each layer's attention output, (layers,), and return it."""
-    layout, wide_layout = model.layout(batch.offsets), grown.layout(batch.offsets)
+def compute_gradients(
+    model: Encoder, grown: Encoder, weights: Sequence[Tensor], batch: MaskedBatch
+) -> tuple[Sequence[Tensor], Tensor]:
+    """Compute the unexplained fraction of each layer's attention output, (layers,), and the gradients of its sum."""
     fractions = []
-    for layer, (inputs, expected) in zip(grown.layers, outputs_of_attention(model, batch, layout), strict=True):
-        with torch.autocast("cpu", torch.bfloat16):
+    # The layouts too: where products are in bfloat16, they have few numbers of rows.
+    with torch.autocast("cpu", torch.bfloat16):
+        layout, wide_layout = model.layout(batch.offsets), grown.layout(batch.offsets)
+        for layer, (inputs, expected) in zip(grown.layers, outputs_of_attention(model, batch, layout), strict=True):
             output = layer.attention(inputs, wide_layout, torch.zeros_like(inputs)).float()
-        fraction = (output - expected).square().mean() / (expected - expected.mean(0)).square().mean()
-        fraction.backward()
-        fractions.append(fraction.detach())
-    return torch.stack(fractions)
+            fractions.append((output - expected).square().mean() / (expected - expected.mean(0)).square().mean())
+    unexplained = torch.stack(fractions)
+    return torch.autograd.grad(unexplained.sum(), weights), unexplained.detach()
 
 
-def outputs_of_attention(model: Encoder, batch: MaskedBatch, layout: PackedLayout) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what each layer's attention reads and adds to the residual stream, (tokens, dim) each."""
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        states = list(model.hidden_states(batch.tokens, layout))[:-1]
-    for layer, state in zip(model.layers, states, strict=True):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            inputs = layer.attention_norm(state)
-            expected = layer.attention(inputs, layout, torch.zeros_like(state)).float()
-        yield inputs, expected
+@torch.no_grad()
+def outputs_of_attention(model: Encoder, batch: MaskedBatch, layout: PackedLayout) -> list[tuple[Tensor, Tensor]]:
+    """Compute what each layer's attention reads and adds to the residual stream, (tokens + padding, dim) each."""
+    outputs, state = [], model.embed(batch.tokens, layout)
+    state = F.pad(state, (0, 0, 0, layout.num_padding))
+    for layer in model.layers:
+        inputs = layer.attention_norm(state)
+        added = layer.attention(inputs, layout, torch.zeros_like(state)).float()
+        outputs.append((inputs, added))
+        state = layer.feed_forward(layer.feed_forward_norm(state + added), state + added)
+    return outputs
 
 
 if __name__ == "__main__":
